@@ -1,0 +1,135 @@
+/* raft/log.h: the replicated log on disk, written in groups (R16, design section 5).
+ *
+ * One thread (the log writer) calls append, sync, truncate and cut; raft_log_read may be called by
+ * any thread for entries at or below the synced index. Entries are safe once raft_log_synced()
+ * reaches their index; until then nobody above may acknowledge them.
+ *
+ *     open, recover ─▶ append… ─▶ sync ─▶ append… ─▶ sync … ─▶ close
+ *                      └── one group ──┘   L1: group n+1 is written only after the sync of group n
+ *
+ * Invariants
+ *   L1  Group n+1 is written only after the fdatasync of group n returned.
+ *   L2  Indexes are consecutive, terms never fall, HLCs strictly rise from record to record.
+ *   L3  A record's CRC chains from the record before it, across segments.
+ *   L4  After a failed sync nothing is acknowledged until the log was closed, opened and replayed
+ *       (CHR_EDOUBT from every call but close). CHR_ENOSPC is different: the group is as if never
+ *       appended, and the same append may be tried again when there is room.
+ *   L5  Term and vote are fsynced in every fsync mode before raft_log_set_hard_state returns.
+ *
+ * Files: log/00000000000000000001.seg …, 64 MiB each, zero-written ahead or recycled; the byte
+ * layout is in raft/log_format.h. */
+#ifndef CHR_RAFT_LOG_H
+#define CHR_RAFT_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/hlc.h"
+#include "base/slice.h"
+#include "raft/io.h"
+
+#define RAFT_ENTRY_BYTES_MAX (4u << 20) /* design section 1: an entry is at most 4 MiB */
+
+enum raft_entry_type {
+    RAFT_ENTRY_NOOP = 1,  /* a new leader's first entry of its term */
+    RAFT_ENTRY_DATA = 2,  /* operations for the state machine; see db/op.h */
+    RAFT_ENTRY_TICK = 3,  /* moves replicated time only (R13) */
+    RAFT_ENTRY_CONFIG = 4 /* membership; later */
+};
+
+struct raft_entry {
+    uint64_t index; /* 1 is the first; set by the core when proposed */
+    uint64_t term;
+    chr_hlc hlc; /* stamped by the leader when it appends, strictly rising (R14) */
+    enum raft_entry_type type;
+    chr_slice bytes; /* borrowed by whoever is handed the entry; at most RAFT_ENTRY_BYTES_MAX */
+};
+
+struct raft_hard_state {
+    uint64_t term;
+    uint64_t vote; /* node number voted for in term; 0 none */
+};
+
+enum raft_fsync {
+    RAFT_FSYNC_BATCH,   /* one fdatasync per group, answered after it (default) */
+    RAFT_FSYNC_EVERY,   /* one per entry */
+    RAFT_FSYNC_PERIODIC /* answered before; synced every periodic_ms */
+};
+
+struct raft_log_options {
+    uint64_t segment_bytes; /* 64 MiB; tests use less */
+    uint64_t recycle_max;   /* spare segments kept for reuse */
+    enum raft_fsync fsync;
+    uint32_t periodic_ms; /* for RAFT_FSYNC_PERIODIC */
+    bool prepare_ahead;   /* a helper thread zero-writes the next segment; off in the simulator */
+};
+
+/* What raft_log_open found; for the log line at start and for `chronos check`. */
+struct raft_log_recovery {
+    uint64_t first_index; /* 0: empty */
+    uint64_t last_index;
+    uint64_t torn_bytes; /* bytes of a torn tail that were cut; 0: none */
+    uint64_t torn_segment;
+    uint64_t torn_offset;
+    struct raft_hard_state hard_state;
+};
+
+typedef struct raft_log raft_log; /* opaque; from raft_log_open, to raft_log_close */
+
+/* Opens and verifies the whole log. start_index: index after the last one a checkpoint holds, used
+ * when the log is empty. io is borrowed until close.
+ *   CHR_ECORRUPT  a bad record is followed by a valid record of a later group; msg names segment,
+ *                 offset and remedy. Nothing was changed.
+ *   CHR_EVERSION  a segment of a newer format. */
+CHR_MUST_USE chr_err raft_log_open(const struct raft_io *io, const struct raft_log_options *options,
+                                   uint64_t start_index, raft_log **log,
+                                   struct raft_log_recovery *recovery, struct chr_errmsg *msg);
+/* Accepts NULL. Unsynced appends are dropped (never written). */
+void raft_log_close(raft_log *log);
+
+/* Adds entries to the group being filled; does not touch the disk.
+ *   entries  borrowed until return (the bytes are copied into the group's write buffer)
+ * CHR_EFULL: the group is at its limit (16 MiB): sync first; the log is exactly as it was. */
+CHR_MUST_USE chr_err raft_log_append(raft_log *log, const struct raft_entry *entries,
+                                     size_t entries_count);
+/* Writes the group and makes it durable as the fsync mode says. On success raft_log_synced() is the
+ * last appended index. CHR_ENOSPC: nothing was promised, the group stays appended; call sync again
+ * when there is room (L4). CHR_EDOUBT/CHR_EIO: the log is in doubt. */
+CHR_MUST_USE chr_err raft_log_sync(raft_log *log, struct chr_errmsg *msg);
+/* RAFT_FSYNC_PERIODIC only: the pending fdatasync, when due by mono_us (or force). */
+CHR_MUST_USE chr_err raft_log_sync_periodic(raft_log *log, int64_t mono_us, bool force);
+/* Writes a hard-state record and fsyncs it (L5). Not while a group is open (CHR_EBUSY). */
+CHR_MUST_USE chr_err raft_log_set_hard_state(raft_log *log, struct raft_hard_state state);
+
+/* Any thread. */
+uint64_t raft_log_first(const raft_log *log);  /* smallest index held; last+1 when empty */
+uint64_t raft_log_last(const raft_log *log);   /* largest appended index */
+uint64_t raft_log_synced(const raft_log *log); /* largest durable index */
+uint64_t
+raft_log_bytes(const raft_log *log); /* bytes of records held, for the checkpoint trigger */
+uint64_t raft_log_term_of(const raft_log *log, uint64_t index); /* 0 when not held */
+
+/* Reads entries from index on, at most max_bytes of them (at least one), into buf, which grows.
+ * entries[].bytes point into buf. *count 0 at the end. Verifies every CRC again: CHR_ECORRUPT.
+ * CHR_ENOTFOUND: index is below raft_log_first(). */
+struct chr_buf;
+CHR_MUST_USE chr_err raft_log_read(raft_log *log, uint64_t index, size_t max_bytes,
+                                   struct chr_buf *buf, struct raft_entry *entries,
+                                   size_t entries_max, size_t *count);
+
+/* Drops entries above index: a conflicting suffix (Raft paper 5.3). Durable on return. */
+CHR_MUST_USE chr_err raft_log_truncate_suffix(raft_log *log, uint64_t index);
+/* Lets segments go whose entries are all at or below index; they are recycled or unlinked. */
+CHR_MUST_USE chr_err raft_log_cut_prefix(raft_log *log, uint64_t index);
+/* The smallest index whose HLC is at or above hlc (sparse index); last+1 when there is none. */
+CHR_MUST_USE chr_err raft_log_seek_hlc(raft_log *log, chr_hlc hlc, uint64_t *index);
+
+/* Counters for /metrics. Any thread. */
+struct raft_log_stats {
+    uint64_t groups, entries, bytes_written, syncs, sync_us_total, sync_us_max;
+    uint64_t segments, segments_recycled, enospc_waits;
+};
+void raft_log_stats(const raft_log *log, struct raft_log_stats *out);
+
+#endif
