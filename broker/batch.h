@@ -1,0 +1,89 @@
+/* broker/batch.h: messages on their way from a loop through the log and back.
+ *
+ *     open (loop fills) ─▶ proposed (committer, log writer, applier) ─▶ answered (loop) ─▶ free
+ *
+ * A batch is one log entry: the rows of all its messages as columns, sessions opened, packet ids
+ * remembered. Beside the entry it keeps runs: which connection waits for how many acknowledgements
+ * and where the raw packets lie, so that a stale batch can be decoded again (R9) and subscribers
+ * can be served after commit. A run is a stretch of packets of one connection that lie next to each
+ * other in a receive slab: nothing is kept per message.
+ *
+ * A loop has a fixed number of batches; when none is free the connections that need one are paused.
+ * Loop thread only, but while proposed: then nobody but the committer's threads touches it. */
+#ifndef CHR_BROKER_BATCH_H
+#define CHR_BROKER_BATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "broker/committer.h"
+#include "broker/net/conn.h"
+#include "broker/net/slab.h"
+#include "db/op.h"
+
+struct batch_run {
+    struct conn_ref conn;
+    uint32_t ack_first; /* sequence number of its first place in the conn's ack ring */
+    uint32_t acks;      /* places in a row; QoS 0 messages have none */
+    chr_slice raw;      /* whole PUBLISH packets, in a slab of the batch */
+    chr_slice topic; /* when the packet named its topic by alias: the topic (batch's arena); such a
+                        run has one packet */
+    enum mqtt_version version;
+    bool deliver; /* some message had subscribers or is to be retained: look after commit */
+    bool
+        undelivered_reject; /* the (single) message was rejected: acknowledge, never deliver (R3) */
+};
+
+/* An operation of the entry whose result somebody waits for (a session opened, a release). */
+struct batch_wait {
+    struct conn_ref conn;
+    uint32_t op; /* index of the operation in the entry */
+    void (*answered)(struct conn *conn, void *arg, const struct db_op_result *result);
+    void *arg; /* answered() is called with conn NULL when the connection is gone: free arg */
+};
+
+struct batch {
+    struct broker_proposal proposal;
+    struct broker_loop *loop;
+    struct batch *next_free;
+    struct db_entry entry;
+    uint64_t mapping_version;
+    struct chr_arena arena; /* topics, what waits need; reset when free */
+    struct batch_run *runs;
+    uint32_t runs_count, runs_max;
+    struct batch_wait *waits;
+    uint32_t waits_count, waits_max;
+    struct slab **slabs;
+    uint32_t slabs_count, slabs_max;
+    struct db_guard *guards; /* QoS 2 messages of this batch; become DB_OP_GUARDS */
+    uint32_t guards_count, guards_max;
+    uint32_t messages;
+    /* set by the applier */
+    chr_err err;
+    struct db_op_result *results; /* [results_count]; copied, detail empty */
+    uint32_t results_count, results_max;
+};
+
+/* The loop's open batch, begun when there is none. NULL: none free; pause the connection
+ * (CONN_PAUSE_BATCH) and handle the packet again when resumed. */
+struct batch *batch_open(struct broker_loop *loop);
+/* A message's packet, decoded into the batch's rows already. Extends the last run where it can.
+ *   ack_sequence  its place in the ack ring; has_ack false for QoS 0
+ *   slab          where raw lies; referenced */
+CHR_MUST_USE chr_err batch_add_message(struct batch *batch, struct conn *conn, struct slab *slab,
+                                       chr_slice raw, chr_slice alias_topic, bool has_ack,
+                                       uint32_t ack_sequence, bool deliver, bool rejected);
+/* Index of a new guard; UINT32_MAX out of memory. */
+uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard);
+/* Registers interest in the operation that will be added to batch->entry next. */
+CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
+                                        void (*answered)(struct conn *, void *,
+                                                         const struct db_op_result *),
+                                        void *arg);
+/* Is it time to pass it on before the loop runs dry? */
+bool batch_full(const struct batch *batch);
+/* Closes the entry and proposes it; the loop has then no open batch. */
+void batch_propose(struct batch *batch);
+
+#endif

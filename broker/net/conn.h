@@ -1,0 +1,128 @@
+/* broker/net/conn.h: one client connection. Belongs to its loop: only that thread touches it.
+ *
+ *     accept ─▶ NEW ─CONNECT─▶ CONNECTING ─(session ready: CONNACK)─▶ OPEN ─▶ CLOSING ─▶ gone
+ *
+ * Reading stops while a connection is paused for any reason of enum conn_pause; unread packets wait
+ * in `in`, the rest in the socket (TCP backpressure). While we do not read, its keep-alive does not
+ * run (design 3.1).
+ *
+ * Acknowledgements leave in arrival order (R6, [MQTT-4.6.0-2, -3]): each packet that will be
+ * acknowledged takes a place in the ack ring when it arrives; a place is filled when its outcome is
+ * known, and the ring is emptied from its head. */
+#ifndef CHR_BROKER_NET_CONN_H
+#define CHR_BROKER_NET_CONN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/list.h"
+#include "proto/mqtt/packet.h"
+
+struct broker_loop;
+struct session; /* session/session.h */
+struct slab;
+struct message; /* session/message.h: reference-counted */
+
+enum conn_state { CONN_NEW, CONN_CONNECTING, CONN_OPEN, CONN_CLOSING };
+
+enum conn_pause {
+    CONN_PAUSE_BATCH = 1,    /* no batch free: the log or the disk is behind */
+    CONN_PAUSE_CONNECT = 2,  /* CONNECT waits for its session (log, or another loop) */
+    CONN_PAUSE_OUTPUT = 4,   /* it does not read what we send */
+    CONN_PAUSE_INFLIGHT = 8, /* its ack ring is full */
+    CONN_PAUSE_QUERY = 16,   /* too many SQL requests of its own waiting */
+};
+
+/* One acknowledgement owed. */
+struct conn_ack {
+    uint16_t packet_id;
+    uint8_t kind; /* MQTT_PUBACK, MQTT_PUBREC, MQTT_PUBCOMP; 0: none (the place only keeps order) */
+    uint8_t state : 1; /* CONN_ACK_PENDING, CONN_ACK_DONE */
+    uint8_t fixed : 1; /* reason was set by conn_ack_set_reason */
+    uint8_t reason;    /* MQTT reason code */
+};
+enum { CONN_ACK_PENDING = 0, CONN_ACK_DONE = 1 };
+
+/* A connection named from elsewhere (a batch, a query): stays safe when the slot is reused. */
+struct conn_ref {
+    uint32_t slot;
+    uint32_t generation;
+};
+
+struct conn {
+    struct broker_loop *loop;
+    int fd;
+    struct conn_ref ref;
+    enum conn_state state;
+    enum mqtt_version version;
+    uint8_t paused;           /* set of enum conn_pause */
+    bool epoll_in, epoll_out; /* what epoll watches */
+    bool flush_queued;        /* in loop->flush */
+    bool close_after_flush;
+    bool readable; /* EPOLLIN came while paused, or bytes wait in `in` */
+    bool eof;
+
+    /* Session layer's (session/): */
+    struct session *session; /* NULL until CONNECT succeeded */
+    void *connect;           /* CONNECT being processed; session layer's */
+    uint16_t keep_alive_s;   /* 0: none */
+    int64_t last_receive_us; /* mono; of the last bytes */
+    int64_t opened_us;
+    uint32_t batch_inflight; /* messages of it in batches not yet answered */
+
+    struct chr_buf in; /* bytes of incomplete or held packets; no memory while empty */
+    struct chr_buf out;
+    size_t out_sent;            /* of out */
+    struct chr_list shared_out; /* large payloads queued by reference, see conn_send_shared */
+    uint64_t out_bytes;         /* unsent, both kinds */
+
+    struct conn_ack *acks; /* ring; NULL while never used */
+    uint32_t acks_mask;    /* capacity - 1 */
+    uint32_t acks_head;    /* oldest owed */
+    uint32_t acks_tail;    /* next place */
+
+    struct chr_list flush_link; /* loop->flush */
+    struct chr_list wait_link;  /* loop->waiting, while CONN_PAUSE_BATCH */
+    uint64_t bytes_received, bytes_sent;
+    char address[64]; /* "127.0.0.1:51234", for logs */
+};
+
+/* -- Sending. Bytes gather in `out` and leave by one call per turn. ------------------------------
+ */
+
+/* Room for n bytes; write there, then conn_out_commit. NULL: the output limit is reached; the
+ * connection is then being closed. */
+uint8_t *conn_out_reserve(struct conn *conn, size_t n);
+void conn_out_commit(struct conn *conn, size_t n);
+void conn_send(struct conn *conn, chr_slice bytes);
+/* head is copied, payload sent from the message's own buffer, which is referenced until sent. */
+void conn_send_shared(struct conn *conn, chr_slice head, struct message *message,
+                      chr_slice payload);
+
+/* -- Acknowledgements ----------------------------------------------------------------------------
+ */
+
+/* Takes the next place; kind MQTT_PUBACK … or 0. Returns its sequence number. CHR_EFULL is not
+ * possible: the caller looked at conn_acks_room. */
+uint32_t conn_ack_begin(struct conn *conn, uint8_t kind, uint16_t packet_id);
+uint32_t conn_acks_room(const struct conn *conn);
+/* The outcome of count places from sequence on (skips those already done), then sends what is at
+ * the head. */
+void conn_ack_done(struct conn *conn, uint32_t sequence, uint32_t count, uint8_t reason);
+/* Sets the reason that a later conn_ack_done of this place keeps (a reject that is being logged).
+ */
+void conn_ack_set_reason(struct conn *conn, uint32_t sequence, uint8_t reason);
+
+/* -- Life
+ * ------------------------------------------------------------------------------------------ */
+
+void conn_pause(struct conn *conn, enum conn_pause reason);
+void conn_resume(struct conn *conn, enum conn_pause reason);
+/* Sends what is in `out` (a DISCONNECT perhaps), then closes; nothing more is read or acknowledged.
+ * session_connection_lost() is called once, from the loop, after the current packet's handler
+ * returned. */
+void conn_close(struct conn *conn);
+
+#endif

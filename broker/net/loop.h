@@ -1,0 +1,109 @@
+/* broker/net/loop.h: an event loop: one thread, its connections, its open batch.
+ *
+ * A turn: wait (epoll) ▶ answered batches (acknowledge, deliver) ▶ mail from other threads ▶ read
+ * ready sockets, dispatch packets ▶ timers ▶ pass on the open batch ▶ flush outputs, one write per
+ * socket. The clock is read once per turn. No lock is taken between recv and batch_propose. */
+#ifndef CHR_BROKER_NET_LOOP_H
+#define CHR_BROKER_NET_LOOP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/ring.h"
+#include "broker/batch.h"
+#include "broker/net/conn.h"
+#include "broker/net/slab.h"
+
+struct broker_node;
+struct loop_session_state; /* session/: what the session layer keeps per loop */
+
+/* A letter to a loop: run(loop, mail) is called on the loop's thread in a later turn; it owns the
+ * mail then. Posting takes a short lock; the loop takes all letters of a turn at once. */
+struct loop_mail {
+    void (*run)(struct broker_loop *loop, struct loop_mail *mail);
+    struct loop_mail *next;
+};
+
+struct loop_counters { /* loop thread writes (relaxed), metrics read */
+    _Atomic uint64_t connections, connections_total, packets_received, bytes_received, bytes_sent;
+    _Atomic uint64_t publishes[3]; /* received, by QoS */
+    _Atomic uint64_t publishes_mapped, publishes_rejected, publishes_stale, publishes_sent[3];
+    _Atomic uint64_t publishes_dropped; /* queue limits */
+    _Atomic uint64_t protocol_errors, pauses_batch, acks_sent, batches;
+};
+#define LOOP_COUNT(loop, name, n)                                                                  \
+    atomic_store_explicit(&(loop)->counters.name,                                                  \
+                          atomic_load_explicit(&(loop)->counters.name, memory_order_relaxed) +     \
+                              (uint64_t)(n),                                                       \
+                          memory_order_relaxed)
+
+struct broker_loop {
+    struct broker_node *node; /* borrowed */
+    uint32_t number;
+    pthread_t thread;
+    int epoll_fd;
+    int wake_fd; /* eventfd */
+    _Atomic bool sleeping;
+    _Atomic bool stopping;
+    int64_t now_mono_us; /* of this turn */
+    int64_t now_wall_us;
+
+    struct conn **conns; /* by slot; NULL: free */
+    uint32_t *generations;
+    uint32_t conns_max;
+    uint32_t *free_slots;
+    uint32_t free_slots_count;
+    _Atomic uint32_t conns_count;
+
+    struct chr_list flush;   /* conns with output of this turn */
+    struct chr_list waiting; /* conns paused for a batch */
+    struct chr_list closing; /* conns to be torn down at the end of the turn */
+
+    struct slab_pool slabs;
+    struct slab *slab; /* received into now */
+
+    struct batch *batches; /* [batches_per_loop] */
+    struct batch *batch_free;
+    struct batch *batch; /* open; NULL: none */
+    uint32_t batches_inflight;
+    struct chr_ring returned; /* applier → loop */
+
+    pthread_mutex_t mail_lock;
+    struct loop_mail *mail_head, *mail_tail;
+    _Atomic bool mail_waiting;
+
+    struct loop_session_state *session_state; /* session layer's */
+    struct ingest_decoder *decoder;           /* rows of the open batch */
+    int64_t next_second_us;                   /* of the timers that run once a second */
+    struct loop_counters counters;
+};
+
+CHR_MUST_USE chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop **out,
+                                struct chr_errmsg *msg);
+/* Asks it to stop: stops reading, waits for its batches, flushes, closes its connections (0x8B to
+ * 5.0 clients). Then loop_join. */
+void loop_stop(struct broker_loop *loop);
+void loop_join(struct broker_loop *loop);
+
+/* Any thread. */
+void loop_post(struct broker_loop *loop, struct loop_mail *mail);
+void loop_wake(struct broker_loop *loop);
+/* Any thread (the acceptor): the loop takes over fd. */
+chr_err loop_adopt(struct broker_loop *loop, int fd, const char *address);
+
+/* Loop thread: the connection a ref names, or NULL when it is gone. */
+struct conn *loop_conn(struct broker_loop *loop, struct conn_ref ref);
+
+/* -- What the loop calls in the session layer (session/dispatch.h)
+ * --------------------------------*/
+
+enum dispatch {
+    DISPATCH_DONE,
+    DISPATCH_AGAIN /* paused: show this packet again */,
+    DISPATCH_CLOSE
+};
+
+#endif

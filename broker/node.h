@@ -1,0 +1,60 @@
+/* broker/node.h: one node: what there is of everything, wired together.
+ *
+ * Start order: data directory and its lock, kv, db, log (recovery), committer (replay), query
+ * workers, loops, acceptor, admin; stop is the reverse. */
+#ifndef CHR_BROKER_NODE_H
+#define CHR_BROKER_NODE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "broker/committer.h"
+#include "broker/config.h"
+#include "db/db.h"
+#include "db/kv.h"
+
+struct broker_loop;
+struct subscriptions; /* session/subscriptions.h: the shared trie */
+struct retained;      /* session/retained.h */
+struct registry;      /* session/registry.h: which session is where */
+struct query_pool;    /* query_pool.h */
+struct acceptor;      /* net/acceptor.h */
+struct checkpointer;  /* checkpointer.h */
+struct admin;         /* admin/admin.h */
+
+struct broker_node {
+    const struct broker_config *config;
+    const struct chr_clock *clock;
+    int lock_fd; /* data/LOCK */
+    uint64_t incarnation;
+    struct db_kv kv;
+    db *db;
+    struct raft_io log_io;
+    raft_log *log;
+    broker_committer *committer;
+    struct checkpointer *checkpointer;
+    struct query_pool *queries;
+    struct subscriptions *subscriptions;
+    struct retained *retained;
+    struct registry *registry;
+    struct broker_loop **loops;
+    uint32_t loops_count;
+    struct acceptor *acceptor;
+    struct admin *admin;
+    char mqtt_address[80]; /* as bound, "127.0.0.1:1883" */
+    char admin_address[80];
+    int64_t started_wall_us;
+    int64_t started_mono_us;
+    _Atomic bool stopping;
+};
+
+/* config and clock are borrowed until node_free. */
+CHR_MUST_USE chr_err node_start(const struct broker_config *config, const struct chr_clock *clock,
+                                struct broker_node **out, struct chr_errmsg *msg);
+/* SIGTERM: stop accepting, finish what was accepted, checkpoint. */
+void node_stop(struct broker_node *node);
+void node_free(struct broker_node *node);
+
+#endif
