@@ -28,6 +28,8 @@ void chr_arena_init(struct chr_arena *arena, size_t block_bytes, size_t limit_by
 void *chr_arena_alloc(struct chr_arena *arena, size_t bytes);
 void *chr_arena_zalloc(struct chr_arena *arena, size_t bytes);
 void *chr_arena_alloc_aligned(struct chr_arena *arena, size_t bytes, size_t alignment);
+/* Zeroed; NULL also when the product overflows. */
+void *chr_arena_zalloc_array(struct chr_arena *arena, size_t element_bytes, size_t count);
 /* Copies; the result lives as long as the arena's contents. ptr is NULL when past the limit. */
 chr_slice chr_arena_dup(struct chr_arena *arena, chr_slice bytes);
 char *chr_arena_cstr(struct chr_arena *arena, chr_slice bytes);
@@ -39,6 +41,6 @@ void chr_arena_free(struct chr_arena *arena);
 
 #define CHR_ARENA_NEW(arena, type) ((type *)chr_arena_zalloc((arena), sizeof(type)))
 #define CHR_ARENA_ARRAY(arena, type, count)                                                        \
-    ((type *)chr_arena_zalloc((arena), sizeof(type) * (size_t)(count)))
+    ((type *)chr_arena_zalloc_array((arena), sizeof(type), (size_t)(count)))
 
 #endif

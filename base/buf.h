@@ -1,6 +1,7 @@
 /* base/buf.h: a growable byte buffer that is born with its maximum.
  *
- * Appends past the maximum (or when malloc fails) set `failed` and add nothing; a writer of many
+ * Appends past the maximum (or when malloc fails) set `failed` and add nothing, and so does
+ * every append after them: what is there is always a prefix of what was meant. A writer of many
  * small pieces checks once at the end. One owner, no locks. */
 #ifndef CHR_BASE_BUF_H
 #define CHR_BASE_BUF_H
@@ -25,7 +26,8 @@ void chr_buf_init(struct chr_buf *buf, size_t max_bytes);
 void chr_buf_free(struct chr_buf *buf);
 /* Length 0, not failed; keeps the memory. */
 void chr_buf_reset(struct chr_buf *buf);
-/* Room for `extra` more bytes, so that writing at ptr+len is allowed. */
+/* Room for `extra` more bytes, so that writing at ptr+len is allowed (len is the caller's to move).
+ * CHR_EFULL past the maximum, CHR_ENOMEM; `failed` stays as it was. */
 CHR_MUST_USE chr_err chr_buf_reserve(struct chr_buf *buf, size_t extra);
 void chr_buf_add(struct chr_buf *buf, const void *bytes, size_t len);
 void chr_buf_add_slice(struct chr_buf *buf, chr_slice s);

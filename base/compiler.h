@@ -17,4 +17,7 @@
 #define CHR_MAX(a, b)                       ((a) > (b) ? (a) : (b))
 #define CHR_CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
+/* What two 64-bit factors make. */
+__extension__ typedef unsigned __int128 chr_u128;
+
 #endif

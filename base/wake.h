@@ -2,11 +2,13 @@
  *
  * A chr_wake is a futex word: the sleeper announces that it will sleep, looks at its queues once
  * more, then sleeps; a waker pays a system call only when somebody sleeps. No wake-up is lost: the
- * waker publishes its work before it reads `state`, the sleeper writes `state` before it re-reads
- * the queues, both sequentially consistent, so at least one of them sees the other.
+ * waker publishes its work, then touches `sleepers`; the sleeper touches `sleepers`, then looks at
+ * the queues again; so at least one of them sees the other.
  *
  *     uint32_t ticket = chr_wake_prepare(w);
  *     if (queue is empty) chr_wake_wait(w, ticket, timeout_us); else chr_wake_cancel(w);
+ *
+ * Every prepare is followed by one wait or one cancel.
  */
 #ifndef CHR_BASE_WAKE_H
 #define CHR_BASE_WAKE_H
