@@ -13,15 +13,17 @@
  *
  * chr_parse_number reads a JSON number (RFC 8259 section 6: no leading +, no leading zeros, no
  * ".5"). is_int: it had neither fraction nor exponent and fits int64; *i64 is then exact and *f64
- * the nearest. Doubles are correctly rounded: up to 19 digits and small powers of ten by exact
- * arithmetic, strtod_l in the C locale for the rest. */
+ * the nearest. Doubles are correctly rounded whatever the number of digits, and no locale matters.
+ * What stops in the middle ("1.", "2e") or begins with a zero too many ("01") is malformed. *i64 is
+ * 0 unless is_int. */
 int chr_parse_number(chr_slice text, bool *is_int, int64_t *i64, double *f64);
 /* Decimal integer with optional sign. */
 int chr_parse_i64(chr_slice text, int64_t *out);
 /* As SQL and CSV allow: sign, digits, ".5", "5.", exponent, and nan/inf/infinity in any case. */
 int chr_parse_f64(chr_slice text, double *out);
 /* "64MiB", "64M", "1g", "4096" → bytes; "10s", "5m", "7d", "100ms", "2h", "1w" → microseconds. The
- * whole slice must be the number. */
+ * whole slice must be the number. All byte units are powers of 1024, in any case; a duration needs
+ * its unit, "0" excepted. CHR_EMALFORMED or CHR_ERANGE. */
 CHR_MUST_USE chr_err chr_parse_bytes(chr_slice text, uint64_t *bytes);
 CHR_MUST_USE chr_err chr_parse_duration_us(chr_slice text, int64_t *us);
 

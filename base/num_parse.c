@@ -1,9 +1,11 @@
-/* base/num.c: reading numbers.
+/* base/num_parse.c: reading numbers.
  *
- * A decimal is scanned into an integer of up to 19 digits and a power of ten. Nearly all that
- * sensors send (up to 15 digits, small exponent) is then one exact multiplication or division
- * (Clinger 1990). The rest goes to strtod as digits and exponent without a decimal point, so that
- * no locale can matter. */
+ * A decimal is scanned into an integer of up to 19 digits and a power of ten. What most sensors
+ * send (up to 15 digits, small exponent) is then one exact multiplication or division (Clinger
+ * 1990). Others are multiplied by a 128-bit power of ten, as Eisel and Lemire do, here with the
+ * error kept as an interval: unless the middle between two doubles lies inside it, rounding is
+ * certain. What is left goes to strtod, as digits and exponent without a decimal point so that no
+ * locale matters. */
 #include "base/num.h"
 
 #include <errno.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/power_of_ten.h"
 
 /* 10^19 - 1 fits 64 bits. */
 #define DIGITS_MAX 19
@@ -19,7 +22,8 @@
 /* Beyond this the value is 0 or too large whatever the digits: a payload has at most 2^28. */
 #define EXPONENT_MAX 1000000000
 
-static const double power_of_ten[] = {
+/* Exact as doubles: 5^22 < 2^53. */
+static const double small_power[] = {
     1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 };
@@ -137,6 +141,65 @@ static CHR_NOINLINE double slow_value(const struct decimal *d)
     return v;
 }
 
+/* digits * 10^q, digits != 0. False when rounding is not certain, and for denormal results, which
+ * keep fewer bits than the shift below assumes. */
+static bool product_value(uint64_t digits, int q, double *out)
+{
+    int shift_left = __builtin_clzll(digits);
+    uint64_t w = digits << shift_left;
+    struct chr__power_of_ten g = chr__power_of_ten(q);
+    /* high:middle:low = w * g. The true product is above it less w, so it differs in `low` and one
+     * borrow at most. */
+    chr_u128 below = (chr_u128)w * g.low;
+    chr_u128 above = (chr_u128)w * g.high + (uint64_t)(below >> 64);
+    uint64_t low = (uint64_t)below, middle = (uint64_t)above, high = (uint64_t)(above >> 64);
+
+    int top =
+        (int)(high >> 63); /* the highest bit is 63 or 62: both factors had theirs at the top */
+    int exponent = chr__log2_of_power_of_ten(q) + 63 + top - shift_left;
+    if (exponent < -1022)
+        return false;
+    int shift = 10 + top;
+    uint64_t mantissa = high >> shift;
+    uint64_t rest = high & ((UINT64_C(1) << shift) - 1), half = UINT64_C(1) << (shift - 1);
+    if (rest == half && middle == 0) {
+        /* The interval holds the middle between two doubles. */
+        if (q < 0 || q > CHR__POWER_EXACT_LAST)
+            return false;
+        mantissa += low != 0 || (mantissa & 1);
+    } else {
+        mantissa += rest >= half;
+    }
+    if (mantissa >> 53) {
+        mantissa >>= 1;
+        exponent++;
+    }
+    if (exponent > 1023) {
+        *out = __builtin_inf();
+        return true;
+    }
+    uint64_t bits = (uint64_t)(exponent + 1023) << 52 | (mantissa & ((UINT64_C(1) << 52) - 1));
+    memcpy(out, &bits, sizeof bits);
+    return true;
+}
+
+static CHR_NOINLINE double large_value(const struct decimal *d)
+{
+    double v, next;
+    if (d->digits == 0)
+        return 0;
+    if (d->exponent >= CHR__POWER_FIRST && d->exponent <= 308) {
+        int q = (int)d->exponent;
+        /* The digits left out make less than one more in the 19th. */
+        if (product_value(d->digits, q, &v) &&
+            (!d->truncated || (product_value(d->digits + 1, q, &next) && next == v)))
+            return v;
+    } else if (d->exponent > 308) {
+        return __builtin_inf();
+    }
+    return slow_value(d);
+}
+
 static inline double decimal_value(const struct decimal *d)
 {
     double v;
@@ -144,9 +207,9 @@ static inline double decimal_value(const struct decimal *d)
                    d->exponent <= 22)) {
         /* Both operands are exact doubles, so IEEE 754 rounds once, correctly. */
         v = (double)d->digits;
-        v = d->exponent < 0 ? v / power_of_ten[-d->exponent] : v * power_of_ten[d->exponent];
+        v = d->exponent < 0 ? v / small_power[-d->exponent] : v * small_power[d->exponent];
     } else {
-        v = slow_value(d);
+        v = large_value(d);
     }
     return d->negative ? -v : v;
 }
@@ -307,76 +370,4 @@ int chr_parse_i64(chr_slice text, int64_t *out)
         return CHR_ERANGE;
     *out = (int64_t)(negative ? -v : v);
     return (int)(p - text.ptr);
-}
-
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-/* Digits, then one of the units; all of text. */
-static chr_err parse_with_unit(chr_slice text, const struct unit *units, size_t units_count,
-                               uint64_t max, uint64_t *out)
-{
-    const uint8_t *p = text.ptr, *end = p + text.len;
-    uint64_t v = 0;
-    bool over = false;
-    for (; p < end && is_digit(*p); p++)
-        over |= __builtin_mul_overflow(v, 10u, &v) ||
-                __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v);
-    if (p == text.ptr)
-        return CHR_EMALFORMED;
-    for (size_t i = 0; i < units_count; i++) {
-        if (strlen(units[i].name) != (size_t)(end - p) ||
-            (p < end && word_at(p, end, units[i].name) == 0))
-            continue;
-        if (over || __builtin_mul_overflow(v, units[i].factor, &v) || v > max)
-            return CHR_ERANGE;
-        *out = v;
-        return CHR_OK;
-    }
-    return CHR_EMALFORMED;
-}
-
-chr_err chr_parse_bytes(chr_slice text, uint64_t *bytes)
-{
-    static const struct unit units[] = {
-        {"", 1},
-        {"b", 1},
-        {"k", 1u << 10},
-        {"kb", 1u << 10},
-        {"kib", 1u << 10},
-        {"m", 1u << 20},
-        {"mb", 1u << 20},
-        {"mib", 1u << 20},
-        {"g", 1u << 30},
-        {"gb", 1u << 30},
-        {"gib", 1u << 30},
-        {"t", UINT64_C(1) << 40},
-        {"tb", UINT64_C(1) << 40},
-        {"tib", UINT64_C(1) << 40},
-    };
-    return parse_with_unit(text, units, CHR_COUNT_OF(units), UINT64_MAX, bytes);
-}
-
-chr_err chr_parse_duration_us(chr_slice text, int64_t *us)
-{
-    static const struct unit units[] = {
-        {"us", 1},
-        {"ms", 1000},
-        {"s", 1000000},
-        {"m", UINT64_C(60) * 1000000},
-        {"h", UINT64_C(3600) * 1000000},
-        {"d", UINT64_C(86400) * 1000000},
-        {"w", UINT64_C(604800) * 1000000},
-    };
-    if (chr_slice_eq(text, CHR_LIT("0"))) {
-        *us = 0;
-        return CHR_OK;
-    }
-    uint64_t v;
-    chr_err err = parse_with_unit(text, units, CHR_COUNT_OF(units), INT64_MAX, &v);
-    if (err == CHR_OK)
-        *us = (int64_t)v;
-    return err;
 }
