@@ -1,0 +1,85 @@
+/* broker/committer_internal.h: what the three threads of the committer share.
+ *
+ * A group is a run of consecutive entries that is written and synced as one. It passes from hand to
+ * hand and has one owner at a time, so it needs no lock:
+ *
+ *     free ─committer gathers─▶ writing ─log writer synced─▶ saved ─committer─▶ applying ─▶ free
+ *
+ * Only one group is being written (L1); others may wait to be applied. */
+#ifndef CHR_BROKER_COMMITTER_INTERNAL_H
+#define CHR_BROKER_COMMITTER_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/ring.h"
+#include "base/wake.h"
+#include "broker/committer.h"
+#include "raft/raft.h"
+
+/* Groups on their way. One gathers, one is written, the rest queue before the applier. */
+#define COMMITTER_GROUPS 8
+/* Entries of a group; a loop's batches are large, so this bounds small SQL writes only. */
+#define COMMITTER_GROUP_ENTRIES 1024
+/* Proposals of workers that wait to be gathered; beyond it they are refused with CHR_EFULL. */
+#define COMMITTER_SUBMITTED_MAX 65536
+
+struct committer_group {
+    struct broker_proposal *proposals[COMMITTER_GROUP_ENTRIES]; /* NULL: a tick of our own */
+    struct raft_entry entries[COMMITTER_GROUP_ENTRIES];
+    uint32_t count;
+    uint64_t last_index;
+};
+
+struct broker_committer {
+    struct broker_committer_options options;
+    struct committer_group groups[COMMITTER_GROUPS];
+
+    /* Proposers → committer */
+    struct chr_ring *rings; /* [options.loops] */
+    pthread_mutex_t submit_lock;
+    struct chr_list submitted;
+    uint32_t submitted_count;
+    struct chr_wake wake; /* the committer sleeps on it */
+    _Atomic bool stopping;
+    bool closed; /* submit_lock; no more proposals */
+
+    /* Committer's own */
+    struct raft raft;
+    struct committer_group *waiting[COMMITTER_GROUPS]; /* handed to the writer, not yet committed */
+    uint32_t waiting_count;
+    struct chr_ring free_groups;       /* applier → committer */
+    struct committer_group *gathering; /* taken from free_groups, still empty; NULL: none */
+
+    /* Committer → log writer: one group at a time */
+    _Atomic(struct committer_group *) to_write;
+    struct chr_wake writer_wake;
+    _Atomic uint64_t saved_index; /* log writer → committer */
+    _Atomic uint64_t cut_index;   /* anyone → log writer */
+    _Atomic uint64_t cut_done;
+    _Atomic bool force_sync; /* wait_synced in periodic mode */
+    _Atomic bool disk_full;
+    _Atomic bool writer_stop;
+    _Atomic uint64_t synced_index; /* durable, what wait_synced waits for */
+    pthread_mutex_t synced_lock;
+    pthread_cond_t synced_cond;
+
+    /* Committer → applier */
+    struct chr_ring to_apply;
+    struct chr_wake applier_wake;
+    _Atomic bool applier_stop;
+
+    pthread_t committer_thread, writer_thread, applier_thread;
+    bool committer_running, writer_running, applier_running;
+
+    _Atomic uint64_t groups_count, entries_count, entries_applied;
+    _Atomic bool hot_full;
+};
+
+void *committer__writer_main(void *arg);  /* log_writer.c */
+void *committer__applier_main(void *arg); /* applier.c */
+/* Applies log entries above db_apply_index() up to commit_index. applier.c */
+chr_err committer__replay(struct broker_committer *committer, uint64_t commit_index,
+                          struct chr_errmsg *msg);
+
+#endif
