@@ -51,8 +51,9 @@ int mqtt_frame(chr_slice in, uint32_t max_packet_size, struct mqtt_frame *out);
 /* The same for a client, which reads what a server sent. */
 int mqtt_frame_from_server(chr_slice in, uint32_t max_packet_size, struct mqtt_frame *out);
 
-/* The fault that stands for an error of mqtt_frame(). */
-void mqtt_frame_fault(chr_err err, enum mqtt_version version, struct mqtt_fault *fault);
+/* The fault behind an error of mqtt_frame(), from the same bytes. */
+void mqtt_frame_fault(chr_slice in, chr_err err, enum mqtt_version version,
+                      struct mqtt_fault *fault);
 
 /* Each expects a frame of its type (the caller's switch has looked). */
 CHR_MUST_USE chr_err mqtt_decode_connect(const struct mqtt_frame *frame,

@@ -10,7 +10,8 @@
  * but for optional parts that are left out when they say nothing).
  *
  * Two differences between versions are levelled here, so that callers may speak 5.0 throughout:
- * reason codes are translated for 3.1.1's CONNACK and SUBACK, and its UNSUBACK has none. */
+ * reason codes are translated for 3.1.1's CONNACK (a reason it has no return code for cannot be
+ * expressed) and SUBACK, and its UNSUBACK has none. */
 #ifndef CHR_PROTO_MQTT_ENCODE_H
 #define CHR_PROTO_MQTT_ENCODE_H
 
@@ -72,6 +73,24 @@ CHR_INLINE size_t mqtt_encode_pingresp(uint8_t *out)
     return 2;
 }
 
+/* ---- Variable Byte Integers (1.5.5) ---------------------------------------------------------- */
+
+/* value <= MQTT_VARINT_MAX, in both. */
+CHR_INLINE size_t mqtt_varint_bytes(uint32_t value)
+{
+    return 1 + (size_t)(value > 0x7f) + (size_t)(value > 0x3fff) + (size_t)(value > 0x1fffff);
+}
+/* Returns the end of what it wrote. */
+CHR_INLINE uint8_t *mqtt_varint_put(uint8_t *at, uint32_t value)
+{
+    while (value > 0x7f) {
+        *at++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *at++ = (uint8_t)value;
+    return at;
+}
+
 /* ---- Property blocks ------------------------------------------------------------------------ */
 
 /* Writes a property block into the caller's buffer:
@@ -95,6 +114,8 @@ void mqtt_put_number(struct mqtt_property_writer *w, enum mqtt_property_id id, u
 /* For properties of type STRING and BINARY. */
 void mqtt_put_bytes(struct mqtt_property_writer *w, enum mqtt_property_id id, chr_slice value);
 void mqtt_put_user(struct mqtt_property_writer *w, chr_slice name, chr_slice value);
+/* Adds a block that is already encoded. */
+void mqtt_put_raw(struct mqtt_property_writer *w, chr_slice block);
 /* Copies those properties whose bit is in `which`, in their order; for forwarding a message. */
 void mqtt_put_copy(struct mqtt_property_writer *w, const struct mqtt_properties *from,
                    uint64_t which);

@@ -151,50 +151,63 @@ const char *mqtt_reason_text(uint8_t reason);
 bool mqtt_reason_allowed(uint8_t reason, enum mqtt_packet_type type, enum mqtt_sender sender);
 /* "PUBLISH"; "RESERVED" for 0 and above 15. Static, never NULL. */
 const char *mqtt_packet_name(unsigned type);
-/* The 3.1.1 CONNACK return code (0 to 5) nearest to a reason code of 5.0. */
+/* The CONNACK return code of 3.1.1 (0 to 5) that says the same as a reason code of 5.0.
+ * MQTT_NO_RETURN_CODE when none does: then the connection is closed without a CONNACK
+ * [MQTT-3.2.2-6 of 3.1.1]. */
+#define MQTT_NO_RETURN_CODE 0xFF
 uint8_t mqtt_connack_return_code(uint8_t reason);
 
 /* ---- Properties (5.0, 2.2.2) ---------------------------------------------------------------- */
 
-/* X(name, identifier, type, packets that may carry it) */
+/* X(name, identifier, type, text, packets that may carry it) */
 #define MQTT_PROPERTIES(X)                                                                         \
-    X(PAYLOAD_FORMAT_INDICATOR, 0x01, MQTT_TYPE_U8, MQTT__MESSAGE)                                 \
-    X(MESSAGE_EXPIRY_INTERVAL, 0x02, MQTT_TYPE_U32, MQTT__MESSAGE)                                 \
-    X(CONTENT_TYPE, 0x03, MQTT_TYPE_STRING, MQTT__MESSAGE)                                         \
-    X(RESPONSE_TOPIC, 0x08, MQTT_TYPE_STRING, MQTT__MESSAGE)                                       \
-    X(CORRELATION_DATA, 0x09, MQTT_TYPE_BINARY, MQTT__MESSAGE)                                     \
-    X(SUBSCRIPTION_IDENTIFIER, 0x0B, MQTT_TYPE_VARINT,                                             \
+    X(PAYLOAD_FORMAT_INDICATOR, 0x01, MQTT_TYPE_U8, "Payload Format Indicator", MQTT__MESSAGE)     \
+    X(MESSAGE_EXPIRY_INTERVAL, 0x02, MQTT_TYPE_U32, "Message Expiry Interval", MQTT__MESSAGE)      \
+    X(CONTENT_TYPE, 0x03, MQTT_TYPE_STRING, "Content Type", MQTT__MESSAGE)                         \
+    X(RESPONSE_TOPIC, 0x08, MQTT_TYPE_STRING, "Response Topic", MQTT__MESSAGE)                     \
+    X(CORRELATION_DATA, 0x09, MQTT_TYPE_BINARY, "Correlation Data", MQTT__MESSAGE)                 \
+    X(SUBSCRIPTION_IDENTIFIER, 0x0B, MQTT_TYPE_VARINT, "Subscription Identifier",                  \
       MQTT_SET(MQTT_PUBLISH) | MQTT_SET(MQTT_SUBSCRIBE))                                           \
-    X(SESSION_EXPIRY_INTERVAL, 0x11, MQTT_TYPE_U32, MQTT__CONNECT_CONNACK | MQTT__DISCONNECT)      \
-    X(ASSIGNED_CLIENT_IDENTIFIER, 0x12, MQTT_TYPE_STRING, MQTT__CONNACK)                           \
-    X(SERVER_KEEP_ALIVE, 0x13, MQTT_TYPE_U16, MQTT__CONNACK)                                       \
-    X(AUTHENTICATION_METHOD, 0x15, MQTT_TYPE_STRING, MQTT__CONNECT_CONNACK | MQTT__AUTH)           \
-    X(AUTHENTICATION_DATA, 0x16, MQTT_TYPE_BINARY, MQTT__CONNECT_CONNACK | MQTT__AUTH)             \
-    X(REQUEST_PROBLEM_INFORMATION, 0x17, MQTT_TYPE_U8, MQTT_SET(MQTT_CONNECT))                     \
-    X(WILL_DELAY_INTERVAL, 0x18, MQTT_TYPE_U32, MQTT_SET(MQTT_WILL))                               \
-    X(REQUEST_RESPONSE_INFORMATION, 0x19, MQTT_TYPE_U8, MQTT_SET(MQTT_CONNECT))                    \
-    X(RESPONSE_INFORMATION, 0x1A, MQTT_TYPE_STRING, MQTT__CONNACK)                                 \
-    X(SERVER_REFERENCE, 0x1C, MQTT_TYPE_STRING, MQTT__CONNACK | MQTT__DISCONNECT)                  \
-    X(REASON_STRING, 0x1F, MQTT_TYPE_STRING,                                                       \
+    X(SESSION_EXPIRY_INTERVAL, 0x11, MQTT_TYPE_U32, "Session Expiry Interval",                     \
+      MQTT__CONNECT_CONNACK | MQTT__DISCONNECT)                                                    \
+    X(ASSIGNED_CLIENT_IDENTIFIER, 0x12, MQTT_TYPE_STRING, "Assigned Client Identifier",            \
+      MQTT__CONNACK)                                                                               \
+    X(SERVER_KEEP_ALIVE, 0x13, MQTT_TYPE_U16, "Server Keep Alive", MQTT__CONNACK)                  \
+    X(AUTHENTICATION_METHOD, 0x15, MQTT_TYPE_STRING, "Authentication Method",                      \
+      MQTT__CONNECT_CONNACK | MQTT__AUTH)                                                          \
+    X(AUTHENTICATION_DATA, 0x16, MQTT_TYPE_BINARY, "Authentication Data",                          \
+      MQTT__CONNECT_CONNACK | MQTT__AUTH)                                                          \
+    X(REQUEST_PROBLEM_INFORMATION, 0x17, MQTT_TYPE_U8, "Request Problem Information",              \
+      MQTT_SET(MQTT_CONNECT))                                                                      \
+    X(WILL_DELAY_INTERVAL, 0x18, MQTT_TYPE_U32, "Will Delay Interval", MQTT_SET(MQTT_WILL))        \
+    X(REQUEST_RESPONSE_INFORMATION, 0x19, MQTT_TYPE_U8, "Request Response Information",            \
+      MQTT_SET(MQTT_CONNECT))                                                                      \
+    X(RESPONSE_INFORMATION, 0x1A, MQTT_TYPE_STRING, "Response Information", MQTT__CONNACK)         \
+    X(SERVER_REFERENCE, 0x1C, MQTT_TYPE_STRING, "Server Reference",                                \
+      MQTT__CONNACK | MQTT__DISCONNECT)                                                            \
+    X(REASON_STRING, 0x1F, MQTT_TYPE_STRING, "Reason String",                                      \
       MQTT__ACKS | MQTT__CONNACK | MQTT__SUBACK | MQTT__UNSUBACK | MQTT__DISCONNECT | MQTT__AUTH)  \
-    X(RECEIVE_MAXIMUM, 0x21, MQTT_TYPE_U16, MQTT__CONNECT_CONNACK)                                 \
-    X(TOPIC_ALIAS_MAXIMUM, 0x22, MQTT_TYPE_U16, MQTT__CONNECT_CONNACK)                             \
-    X(TOPIC_ALIAS, 0x23, MQTT_TYPE_U16, MQTT_SET(MQTT_PUBLISH))                                    \
-    X(MAXIMUM_QOS, 0x24, MQTT_TYPE_U8, MQTT__CONNACK)                                              \
-    X(RETAIN_AVAILABLE, 0x25, MQTT_TYPE_U8, MQTT__CONNACK)                                         \
-    X(USER_PROPERTY, 0x26, MQTT_TYPE_STRING_PAIR,                                                  \
+    X(RECEIVE_MAXIMUM, 0x21, MQTT_TYPE_U16, "Receive Maximum", MQTT__CONNECT_CONNACK)              \
+    X(TOPIC_ALIAS_MAXIMUM, 0x22, MQTT_TYPE_U16, "Topic Alias Maximum", MQTT__CONNECT_CONNACK)      \
+    X(TOPIC_ALIAS, 0x23, MQTT_TYPE_U16, "Topic Alias", MQTT_SET(MQTT_PUBLISH))                     \
+    X(MAXIMUM_QOS, 0x24, MQTT_TYPE_U8, "Maximum QoS", MQTT__CONNACK)                               \
+    X(RETAIN_AVAILABLE, 0x25, MQTT_TYPE_U8, "Retain Available", MQTT__CONNACK)                     \
+    X(USER_PROPERTY, 0x26, MQTT_TYPE_STRING_PAIR, "User Property",                                 \
       0xffffu & ~(MQTT_SET(MQTT_PINGREQ) | MQTT_SET(MQTT_PINGRESP)))                               \
-    X(MAXIMUM_PACKET_SIZE, 0x27, MQTT_TYPE_U32, MQTT__CONNECT_CONNACK)                             \
-    X(WILDCARD_SUBSCRIPTION_AVAILABLE, 0x28, MQTT_TYPE_U8, MQTT__CONNACK)                          \
-    X(SUBSCRIPTION_IDENTIFIER_AVAILABLE, 0x29, MQTT_TYPE_U8, MQTT__CONNACK)                        \
-    X(SHARED_SUBSCRIPTION_AVAILABLE, 0x2A, MQTT_TYPE_U8, MQTT__CONNACK)
+    X(MAXIMUM_PACKET_SIZE, 0x27, MQTT_TYPE_U32, "Maximum Packet Size", MQTT__CONNECT_CONNACK)      \
+    X(WILDCARD_SUBSCRIPTION_AVAILABLE, 0x28, MQTT_TYPE_U8, "Wildcard Subscription Available",      \
+      MQTT__CONNACK)                                                                               \
+    X(SUBSCRIPTION_IDENTIFIER_AVAILABLE, 0x29, MQTT_TYPE_U8, "Subscription Identifier Available",  \
+      MQTT__CONNACK)                                                                               \
+    X(SHARED_SUBSCRIPTION_AVAILABLE, 0x2A, MQTT_TYPE_U8, "Shared Subscription Available",          \
+      MQTT__CONNACK)
 
 #define MQTT__MESSAGE         (MQTT_SET(MQTT_PUBLISH) | MQTT_SET(MQTT_WILL))
 #define MQTT__CONNECT_CONNACK (MQTT_SET(MQTT_CONNECT) | MQTT_SET(MQTT_CONNACK))
 
 /* MQTT_PROPERTY_TOPIC_ALIAS, … Identifiers are below 64, so a set of them is a uint64_t. */
 enum mqtt_property_id {
-#define X(name, identifier, type, packets) MQTT_PROPERTY_##name = (identifier),
+#define X(name, identifier, type, text, packets) MQTT_PROPERTY_##name = (identifier),
     MQTT_PROPERTIES(X)
 #undef X
 };
@@ -212,9 +225,8 @@ enum mqtt_property_type {
 };
 /* MQTT_TYPE_NONE for anything that is not a property identifier of 5.0. */
 enum mqtt_property_type mqtt_property_type(unsigned id);
-/* "Topic Alias"-like name in lower case with underscores, as docs and tests print it:
- * "topic_alias". "unknown" outside the table. Static, never NULL. */
-const char *mqtt_property_name(unsigned id);
+/* "Topic Alias"; "unknown property" outside the table. Static, never NULL. */
+const char *mqtt_property_text(unsigned id);
 
 /* The properties of one packet, all checked. A field whose property is absent holds the standard's
  * default (named beside it), so most readers need not look at `present`. */
