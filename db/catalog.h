@@ -56,7 +56,8 @@ struct db_table_def {
     uint16_t topics_count;
     char **topics; /* topic templates, e.g. "farm/{site}/{device_id}/env" */
     enum db_payload_format format;
-    uint64_t created_index; /* log index of CREATE TABLE; 0 for built-in tables */
+    uint64_t created_index;  /* log index of CREATE TABLE; 0 for built-in tables */
+    uint16_t next_column_id; /* the id a new column gets: ids of dropped columns stay unused */
 };
 
 /* Index of a column by (folded) name, or -1. */

@@ -30,7 +30,12 @@
 #include "db/catalog.h"
 #include "db/types.h"
 
-/* All operations succeed or none has an effect; without it each operation stands alone. */
+/* The same number as RAFT_ENTRY_BYTES_MAX; broker/ asserts it (db does not know raft). */
+#define DB_ENTRY_BYTES_MAX ((size_t)4 << 20)
+
+/* All operations succeed or none has an effect; without it each operation stands alone. An atomic
+ * entry holds rows, deletes, updates, changes of the catalog, one GUARDS and one REQUEST_KEY; when
+ * a guard is a duplicate or gone, the operations after it are skipped (CHR_ECANCELLED). */
 #define DB_ENTRY_ATOMIC 0x1
 
 /* Stored numbers. */
@@ -72,7 +77,7 @@ struct db_rows_column {
     bool has_named;     /* some row names this column with an explicit NULL */
     uint32_t capacity;  /* rows of room */
     uint64_t *validity; /* zero beyond the current row */
-    uint64_t *named;    /* only meaningful if has_named */
+    uint64_t *named;    /* rows that name it with an explicit NULL; zero beyond the current row */
     union {
         int64_t *i64;
         double *f64;
@@ -90,8 +95,8 @@ struct db_rows_builder {
     size_t bytes;                     /* about what finish will write */
     uint16_t columns_count;           /* of the table, then _received_at last */
     struct db_rows_column *columns;   /* [columns_count] in table order */
-    uint32_t *guards;                 /* guard item of each row; used when guarded */
-    bool guarded;
+    uint32_t *guards;                 /* guard item of each row, UINT32_MAX: none */
+    bool guarded;                     /* write the guards; db_rows_guard sets both */
 };
 
 struct db_rows_mark {
@@ -114,6 +119,12 @@ CHR_MUST_USE chr_err db_rows_put_bytes(struct db_rows_builder *builder, uint16_t
 void db_rows_put_null(struct db_rows_builder *builder,
                       uint16_t column); /* named, explicitly NULL */
 bool db_rows_has(const struct db_rows_builder *builder, uint16_t column); /* named in this row */
+/* The row being built belongs to this item of the entry's GUARDS. */
+CHR_INLINE void db_rows_guard(struct db_rows_builder *builder, uint32_t item)
+{
+    builder->guards[builder->rows] = item;
+    builder->guarded = true;
+}
 /* Completes the row. CHR_ENOTNULL (msg names the column): undone, as if nothing was put.
  * CHR_EFULL at rows_max. */
 CHR_MUST_USE chr_err db_rows_end(struct db_rows_builder *builder, int64_t received_at_us,
@@ -121,7 +132,8 @@ CHR_MUST_USE chr_err db_rows_end(struct db_rows_builder *builder, int64_t receiv
 struct db_rows_mark db_rows_mark(const struct db_rows_builder *builder);
 void db_rows_rollback(struct db_rows_builder *builder, struct db_rows_mark mark);
 /* Appends the DB_OP_ROWS operation to an entry and leaves the builder as it is (reset it). Columns
- * that are NULL in all rows or equal in all rows are written short. */
+ * that are NULL in all rows or equal in all rows are written short. A builder without rows adds no
+ * operation. */
 void db_rows_finish(const struct db_rows_builder *builder, enum db_rows_mode mode,
                     struct db_entry *entry);
 
@@ -146,6 +158,11 @@ CHR_MUST_USE chr_err db_entry_add_create_table(struct db_entry *entry,
                                                const struct db_table_def *table,
                                                bool if_not_exists);
 void db_entry_add_drop_table(struct db_entry *entry, uint32_t table_id);
+/* table: the new definition, completed; its schema_version is one more than the one it was made
+ * from (else CHR_ECONFLICT at apply). Key, series and time columns and the types of columns stay.
+ */
+CHR_MUST_USE chr_err db_entry_add_alter_table(struct db_entry *entry,
+                                              const struct db_table_def *table);
 
 struct db_session_open {
     chr_slice client_id;
