@@ -48,7 +48,11 @@ char *chr_slice_dup_cstr(chr_slice s);
 
 /* printf("%.*s", CHR_SLICE_ARGS(s)) */
 #define CHR_SLICE_ARGS(s) (int)(s).len, (const char *)(s).ptr
-/* A string literal as a slice. */
+/* A string literal as a slice; in an initializer of static data write CHR_LIT_INIT. */
 #define CHR_LIT(literal) chr_slice_of(literal, sizeof(literal) - 1)
+#define CHR_LIT_INIT(literal)                                                                      \
+    {                                                                                              \
+        .ptr = (const uint8_t *)(literal), .len = sizeof(literal) - 1                              \
+    }
 
 #endif
