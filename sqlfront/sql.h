@@ -5,10 +5,12 @@
  *
  * A session belongs to one client and is used by one thread at a time (a worker of the broker);
  * sql_session_cancel alone may be called from any thread. sql_execute blocks: while it scans, and
- * while a write waits to be committed and applied. Nothing here knows MQTT, sockets or files. */
+ * while a write waits to be committed and applied; it wants 1 MiB of stack. Nothing here knows MQTT,
+ * sockets or files. */
 #ifndef CHR_SQLFRONT_SQL_H
 #define CHR_SQLFRONT_SQL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,7 +52,7 @@ struct sql_host {
     chr_err (*read_barrier)(void *ctx);
     /* Replays the kept rejects of a table through its mappings (broker/ingest decodes), removing
      * those that now fit. Blocks; looks at *cancel now and then. May be NULL: 0A000. */
-    chr_err (*retry_rejects)(void *ctx, const struct db_table_def *table, const bool *cancel,
+    chr_err (*retry_rejects)(void *ctx, const struct db_table_def *table, const atomic_bool *cancel,
                              uint64_t *retried, uint64_t *failed, struct chr_errmsg *msg);
     /* Times statements, deadlines and now(). Never NULL. */
     const struct chr_clock *clock;
