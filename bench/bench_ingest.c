@@ -407,6 +407,11 @@ static void run(struct bench *b)
     struct result *r = &b->result;
     const struct options *o = &b->options;
     struct rusage before, after;
+    struct procstat stat;
+    if (o->pid && procstat_read(o->pid, &stat) != 0) {
+        fprintf(stderr, "--pid %d: no such process\n", (int)o->pid);
+        exit(1);
+    }
     sample(b);
     r->server_before = r->server_after;
     getrusage(RUSAGE_SELF, &before);
