@@ -24,6 +24,8 @@ static void apply_group(struct broker_committer *c, struct committer_group *g)
             proposal->done(proposal, CHR_OK, &result);
     }
     atomic_fetch_add_explicit(&c->entries_applied, g->count, memory_order_relaxed);
+    if (c->options.applied)
+        c->options.applied(c->options.applied_ctx);
 }
 
 void *committer__applier_main(void *arg)

@@ -26,7 +26,8 @@ struct batch_run {
     struct conn_ref conn;
     uint32_t ack_first; /* sequence number of its first place in the conn's ack ring */
     uint32_t acks;      /* places in a row; QoS 0 messages have none */
-    chr_slice raw;      /* whole PUBLISH packets, in a slab of the batch */
+    uint32_t messages;
+    chr_slice raw;   /* whole PUBLISH packets, in a slab of the batch */
     chr_slice topic; /* when the packet named its topic by alias: the topic (batch's arena); such a
                         run has one packet */
     enum mqtt_version version;
@@ -58,6 +59,8 @@ struct batch {
     uint32_t slabs_count, slabs_max;
     struct db_guard *guards; /* QoS 2 messages of this batch; become DB_OP_GUARDS */
     uint32_t guards_count, guards_max;
+    struct db_reject *rejects; /* become DB_OP_REJECTs; slices live in slabs and arena */
+    uint32_t rejects_count, rejects_max;
     uint32_t messages;
     /* set by the applier */
     chr_err err;
@@ -76,6 +79,9 @@ CHR_MUST_USE chr_err batch_add_message(struct batch *batch, struct conn *conn, s
                                        uint32_t ack_sequence, bool deliver, bool rejected);
 /* Index of a new guard; UINT32_MAX out of memory. */
 uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard);
+/* A message that fits no row (R3). topic and payload lie in a slab of the batch or are static; the
+ * reason is copied. */
+CHR_MUST_USE chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject);
 /* Registers interest in the operation that will be added to batch->entry next. */
 CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
                                         void (*answered)(struct conn *, void *,
@@ -85,5 +91,14 @@ CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
 bool batch_full(const struct batch *batch);
 /* Closes the entry and proposes it; the loop has then no open batch. */
 void batch_propose(struct batch *batch);
+
+/* -- For the loop -------------------------------------------------------------------------------*/
+
+CHR_MUST_USE chr_err batches_init(struct broker_loop *loop, uint32_t count);
+void batches_free(struct broker_loop *loop);
+/* A batch came back: deliver, acknowledge, or decode again when stale; then it is free. */
+void batch_answer(struct batch *batch);
+/* Drops a reference-counted batch's contents without answering (stale: everything was moved). */
+void batch_release(struct batch *batch);
 
 #endif

@@ -51,6 +51,9 @@ struct broker_committer_options {
     uint32_t batches_per_loop;     /* capacity of a ring */
     uint64_t group_bytes_max;      /* 8 MiB */
     enum raft_fsync fsync;
+    /* Called on the applier after each group; must not block. May be NULL. */
+    void (*applied)(void *ctx);
+    void *applied_ctx;
     struct raft_hard_state hard_state; /* as the log's recovery found it */
 };
 

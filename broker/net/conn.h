@@ -28,11 +28,12 @@ struct message; /* session/message.h: reference-counted */
 enum conn_state { CONN_NEW, CONN_CONNECTING, CONN_OPEN, CONN_CLOSING };
 
 enum conn_pause {
-    CONN_PAUSE_BATCH = 1,    /* no batch free: the log or the disk is behind */
-    CONN_PAUSE_CONNECT = 2,  /* CONNECT waits for its session (log, or another loop) */
-    CONN_PAUSE_OUTPUT = 4,   /* it does not read what we send */
-    CONN_PAUSE_INFLIGHT = 8, /* its ack ring is full */
-    CONN_PAUSE_QUERY = 16,   /* too many SQL requests of its own waiting */
+    CONN_PAUSE_BATCH = 1,     /* no batch free: the log or the disk is behind */
+    CONN_PAUSE_CONNECT = 2,   /* CONNECT waits for its session (log, or another loop) */
+    CONN_PAUSE_OUTPUT = 4,    /* it does not read what we send */
+    CONN_PAUSE_INFLIGHT = 8,  /* its ack ring is full */
+    CONN_PAUSE_QUERY = 16,    /* too many SQL requests of its own waiting */
+    CONN_PAUSE_STOPPING = 32, /* the node shuts down */
 };
 
 /* One acknowledgement owed. */
@@ -74,14 +75,15 @@ struct conn {
 
     struct chr_buf in; /* bytes of incomplete or held packets; no memory while empty */
     struct chr_buf out;
-    size_t out_sent;            /* of out */
-    struct chr_list shared_out; /* large payloads queued by reference, see conn_send_shared */
-    uint64_t out_bytes;         /* unsent, both kinds */
+    size_t out_sent;                                /* of out */
+    struct conn_shared *shared_first, *shared_last; /* large payloads queued by reference */
+    uint64_t shared_bytes;                          /* unsent, of those */
 
-    struct conn_ack *acks; /* ring; NULL while never used */
-    uint32_t acks_mask;    /* capacity - 1 */
-    uint32_t acks_head;    /* oldest owed */
-    uint32_t acks_tail;    /* next place */
+    struct conn_ack *acks;           /* ring; NULL while never used */
+    uint32_t acks_mask;              /* capacity - 1 */
+    uint32_t acks_head;              /* oldest owed */
+    uint32_t acks_tail;              /* next place */
+    struct conn_ack_text *ack_texts; /* Reason Strings of places still owed */
 
     struct chr_list flush_link; /* loop->flush */
     struct chr_list wait_link;  /* loop->waiting, while CONN_PAUSE_BATCH */
@@ -124,5 +126,19 @@ void conn_resume(struct conn *conn, enum conn_pause reason);
  * session_connection_lost() is called once, from the loop, after the current packet's handler
  * returned. */
 void conn_close(struct conn *conn);
+
+/* -- For the loop -------------------------------------------------------------------------------
+ */
+
+struct conn *conn_new(struct broker_loop *loop, int fd, struct conn_ref ref, const char *address);
+void conn_free(struct conn *conn); /* closes fd */
+/* Reads once if the socket is readable and dispatches whole packets. */
+void conn_read(struct conn *conn);
+/* Dispatches packets that wait in `in`. */
+void conn_process_held(struct conn *conn);
+/* Writes what can be written now. */
+void conn_flush(struct conn *conn);
+/* Makes epoll watch what the state asks for. */
+void conn_update_epoll(struct conn *conn);
 
 #endif

@@ -56,16 +56,19 @@ struct broker_loop {
     uint32_t conns_max;
     uint32_t *free_slots;
     uint32_t free_slots_count;
+    uint32_t slots_used; /* slots at or above were never used */
     _Atomic uint32_t conns_count;
 
     struct chr_list flush;   /* conns with output of this turn */
     struct chr_list waiting; /* conns paused for a batch */
+    struct chr_list held;    /* conns resumed with packets still held */
     struct chr_list closing; /* conns to be torn down at the end of the turn */
 
     struct slab_pool slabs;
     struct slab *slab; /* received into now */
 
-    struct batch *batches; /* [batches_per_loop] */
+    struct batch *batches; /* [batches_count] */
+    uint32_t batches_count;
     struct batch *batch_free;
     struct batch *batch; /* open; NULL: none */
     uint32_t batches_inflight;
@@ -76,6 +79,7 @@ struct broker_loop {
     _Atomic bool mail_waiting;
 
     struct loop_session_state *session_state; /* session layer's */
+    struct ingest_mappings *mappings;         /* what the open batch is decoded under (R9) */
     struct ingest_decoder *decoder;           /* rows of the open batch */
     int64_t next_second_us;                   /* of the timers that run once a second */
     struct loop_counters counters;

@@ -1,0 +1,341 @@
+/* broker/batch.c: filling, proposing and answering batches. */
+#include "broker/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "broker/config.h"
+#include "broker/ingest/ingest.h"
+#include "broker/net/loop.h"
+#include "broker/node.h"
+#include "broker/session/dispatch.h"
+
+/* What one batch's arena may hold: topics named by alias, reasons of rejects. */
+#define BATCH_ARENA_BLOCK (16u << 10)
+#define BATCH_ARENA_MAX   (1u << 20)
+
+static bool grow(void *array, uint32_t *max, uint32_t count, size_t size, uint32_t first)
+{
+    if (count < *max)
+        return true;
+    uint32_t wanted = *max ? *max * 2 : first;
+    void *old;
+    memcpy(&old, array, sizeof old);
+    void *bigger = realloc(old, wanted * size);
+    if (!bigger)
+        return false;
+    memcpy(array, &bigger, sizeof bigger);
+    *max = wanted;
+    return true;
+}
+
+/* ---- Pool -------------------------------------------------------------------------------------
+ */
+
+static void batch_done(struct broker_proposal *proposal, chr_err err,
+                       const struct db_apply_result *result);
+
+chr_err batches_init(struct broker_loop *loop, uint32_t count)
+{
+    size_t capacity = 2;
+    while (capacity < count)
+        capacity *= 2;
+    chr_err err = chr_ring_init(&loop->returned, capacity);
+    if (err)
+        return err;
+    loop->batches = calloc(count, sizeof *loop->batches);
+    if (!loop->batches)
+        return CHR_ENOMEM;
+    loop->batches_count = count;
+    for (uint32_t i = count; i-- > 0;) {
+        struct batch *batch = &loop->batches[i];
+        batch->loop = loop;
+        batch->proposal.done = batch_done;
+        batch->proposal.type = RAFT_ENTRY_DATA;
+        db_entry_init(&batch->entry, RAFT_ENTRY_BYTES_MAX);
+        chr_arena_init(&batch->arena, BATCH_ARENA_BLOCK, BATCH_ARENA_MAX);
+        batch->next_free = loop->batch_free;
+        loop->batch_free = batch;
+    }
+    return CHR_OK;
+}
+
+void batches_free(struct broker_loop *loop)
+{
+    for (uint32_t i = 0; loop->batches && i < loop->batches_count; i++) {
+        struct batch *batch = &loop->batches[i];
+        for (uint32_t s = 0; s < batch->slabs_count; s++)
+            slab_unref(batch->slabs[s]);
+        db_entry_free(&batch->entry);
+        chr_arena_free(&batch->arena);
+        free(batch->runs);
+        free(batch->waits);
+        free(batch->slabs);
+        free(batch->guards);
+        free(batch->rejects);
+        free(batch->results);
+    }
+    free(loop->batches);
+    loop->batches = NULL;
+}
+
+void batch_release(struct batch *batch)
+{
+    struct broker_loop *loop = batch->loop;
+    for (uint32_t i = 0; i < batch->slabs_count; i++)
+        slab_unref(batch->slabs[i]);
+    batch->slabs_count = batch->runs_count = batch->waits_count = 0;
+    batch->guards_count = batch->rejects_count = batch->results_count = batch->messages = 0;
+    chr_arena_reset(&batch->arena);
+    if (loop->batch == batch) {
+        ingest_discard(loop->decoder);
+        loop->batch = NULL;
+    }
+    batch->next_free = loop->batch_free;
+    loop->batch_free = batch;
+}
+
+/* ---- Filling ----------------------------------------------------------------------------------
+ */
+
+/* The decoder's mappings are those of the batch that it fills (R9). */
+static chr_err use_current_mappings(struct broker_loop *loop)
+{
+    if (loop->mappings &&
+        ingest_mappings_version(loop->mappings) == db_mapping_version_now(loop->node->db))
+        return CHR_OK;
+    const db_catalog *catalog = db_catalog_acquire(loop->node->db);
+    struct ingest_mappings *mappings = NULL;
+    chr_err err = ingest_mappings_compile(catalog, &mappings);
+    db_catalog_release(catalog);
+    if (!err)
+        err = ingest_decoder_use(loop->decoder, mappings);
+    if (err) {
+        ingest_mappings_release(mappings);
+        return err;
+    }
+    ingest_mappings_release(loop->mappings);
+    loop->mappings = mappings;
+    return CHR_OK;
+}
+
+struct batch *batch_open(struct broker_loop *loop)
+{
+    if (loop->batch)
+        return loop->batch;
+    struct batch *batch = loop->batch_free;
+    if (!batch)
+        return NULL;
+    if (use_current_mappings(loop) != CHR_OK && !loop->mappings) {
+        chr_log_error("ingest", "out of memory for compiled mappings");
+        return NULL;
+    }
+    loop->batch_free = batch->next_free;
+    batch->mapping_version = ingest_mappings_version(loop->mappings);
+    batch->err = CHR_OK;
+    db_entry_begin(&batch->entry, 0, batch->mapping_version);
+    loop->batch = batch;
+    return batch;
+}
+
+static chr_err keep_slab(struct batch *batch, struct slab *slab)
+{
+    if (!slab)
+        return CHR_OK;
+    /* Packets come in slab by slab, so looking at the last few is enough; twice does no harm. */
+    if (batch->slabs_count && batch->slabs[batch->slabs_count - 1] == slab)
+        return CHR_OK;
+    if (!grow(&batch->slabs, &batch->slabs_max, batch->slabs_count, sizeof *batch->slabs, 8))
+        return CHR_ENOMEM;
+    slab_ref(slab);
+    batch->slabs[batch->slabs_count++] = slab;
+    return CHR_OK;
+}
+
+static bool extends(const struct batch_run *run, const struct conn *conn, chr_slice raw,
+                    bool has_ack, uint32_t ack_sequence)
+{
+    return run->conn.slot == conn->ref.slot && run->conn.generation == conn->ref.generation &&
+           run->raw.ptr + run->raw.len == raw.ptr && run->topic.len == 0 &&
+           !run->undelivered_reject &&
+           (!has_ack || run->acks == 0 || run->ack_first + run->acks == ack_sequence);
+}
+
+chr_err batch_add_message(struct batch *batch, struct conn *conn, struct slab *slab, chr_slice raw,
+                          chr_slice alias_topic, bool has_ack, uint32_t ack_sequence, bool deliver,
+                          bool rejected)
+{
+    chr_err err = keep_slab(batch, slab);
+    if (err)
+        return err;
+    if (batch->runs_count && alias_topic.len == 0 && !rejected) {
+        struct batch_run *last = &batch->runs[batch->runs_count - 1];
+        if (extends(last, conn, raw, has_ack, ack_sequence)) {
+            last->raw.len += raw.len;
+            if (has_ack && last->acks++ == 0)
+                last->ack_first = ack_sequence;
+            last->deliver |= deliver;
+            last->messages++;
+            batch->messages++;
+            conn->batch_inflight++;
+            return CHR_OK;
+        }
+    }
+    if (!grow(&batch->runs, &batch->runs_max, batch->runs_count, sizeof *batch->runs, 64))
+        return CHR_ENOMEM;
+    struct batch_run *run = &batch->runs[batch->runs_count];
+    *run = (struct batch_run){
+        .conn = conn->ref,
+        .ack_first = ack_sequence,
+        .acks = has_ack ? 1 : 0,
+        .messages = 1,
+        .raw = raw,
+        .version = conn->version,
+        .deliver = deliver,
+        .undelivered_reject = rejected,
+    };
+    if (alias_topic.len) {
+        run->topic = chr_arena_dup(&batch->arena, alias_topic);
+        if (!run->topic.ptr)
+            return CHR_ENOMEM;
+    }
+    batch->runs_count++;
+    batch->messages++;
+    conn->batch_inflight++;
+    return CHR_OK;
+}
+
+uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard)
+{
+    if (!grow(&batch->guards, &batch->guards_max, batch->guards_count, sizeof *batch->guards, 64))
+        return UINT32_MAX;
+    batch->guards[batch->guards_count] = *guard;
+    return batch->guards_count++;
+}
+
+chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject)
+{
+    if (!grow(&batch->rejects, &batch->rejects_max, batch->rejects_count, sizeof *batch->rejects,
+              16))
+        return CHR_ENOMEM;
+    struct db_reject *kept = &batch->rejects[batch->rejects_count];
+    *kept = *reject;
+    kept->reason = chr_arena_dup(&batch->arena, reject->reason);
+    kept->topic = chr_arena_dup(&batch->arena, reject->topic);
+    if ((reject->reason.len && !kept->reason.ptr) || (reject->topic.len && !kept->topic.ptr))
+        return CHR_ENOMEM;
+    batch->rejects_count++;
+    return CHR_OK;
+}
+
+chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
+                           void (*answered)(struct conn *, void *, const struct db_op_result *),
+                           void *arg)
+{
+    if (!grow(&batch->waits, &batch->waits_max, batch->waits_count, sizeof *batch->waits, 16))
+        return CHR_ENOMEM;
+    batch->waits[batch->waits_count++] = (struct batch_wait){
+        .conn = conn->ref, .op = batch->entry.ops_count, .answered = answered, .arg = arg};
+    return CHR_OK;
+}
+
+bool batch_full(const struct batch *batch)
+{
+    const struct broker_config *config = batch->loop->node->config;
+    const struct ingest_decoder *decoder = batch->loop->decoder;
+    return ingest_pending_rows(decoder) >= config->batch_rows_max ||
+           batch->messages >= config->batch_rows_max ||
+           batch->entry.bytes.len + ingest_pending_bytes(decoder) >= config->batch_bytes_max ||
+           batch->arena.used_bytes > BATCH_ARENA_MAX / 2;
+}
+
+/* ---- To the log and back ----------------------------------------------------------------------
+ */
+
+void batch_propose(struct batch *batch)
+{
+    struct broker_loop *loop = batch->loop;
+    CHR_ASSERT(loop->batch == batch);
+    if (batch->guards_count)
+        db_entry_add_guards(&batch->entry, batch->guards, batch->guards_count);
+    for (uint32_t i = 0; i < batch->rejects_count; i++)
+        db_entry_add_reject(&batch->entry, &batch->rejects[i]);
+    ingest_flush(loop->decoder, &batch->entry);
+    chr_err err = db_entry_end(&batch->entry);
+    /* batch_bytes_max and the payload limit together stay below the entry limit. */
+    CHR_ASSERT(err == CHR_OK);
+    batch->proposal.bytes = chr_buf_slice(&batch->entry.bytes);
+    loop->batch = NULL;
+    loop->batches_inflight++;
+    LOOP_COUNT(loop, batches, 1);
+    broker_propose_from_loop(loop->node->committer, loop->number, &batch->proposal);
+    broker_committer_kick(loop->node->committer);
+}
+
+/* Applier thread. */
+static void batch_done(struct broker_proposal *proposal, chr_err err,
+                       const struct db_apply_result *result)
+{
+    struct batch *batch = CHR_CONTAINER_OF(proposal, struct batch, proposal);
+    struct broker_loop *loop = batch->loop;
+    batch->err = err ? err : result->err;
+    batch->results_count = 0;
+    if (!batch->err && batch->waits_count) {
+        while (batch->results_max < result->ops_count &&
+               grow(&batch->results, &batch->results_max, batch->results_max,
+                    sizeof *batch->results, 64)) {
+        }
+        CHR_ASSERT(batch->results_max >= result->ops_count);
+        memcpy(batch->results, result->ops, result->ops_count * sizeof *result->ops);
+        for (uint32_t i = 0; i < result->ops_count; i++)
+            batch->results[i].detail = (chr_slice){0}; /* dies with the apply */
+        batch->results_count = result->ops_count;
+    }
+    bool pushed = chr_ring_push(&loop->returned, batch);
+    CHR_ASSERT(pushed); /* the ring holds as many as there are batches */
+    loop_wake(loop);
+}
+
+static void answer_waits(struct batch *batch)
+{
+    static const struct db_op_result closed = {.err = CHR_ECLOSED};
+    for (uint32_t i = 0; i < batch->waits_count; i++) {
+        struct batch_wait *wait = &batch->waits[i];
+        const struct db_op_result *result =
+            wait->op < batch->results_count ? &batch->results[wait->op] : &closed;
+        wait->answered(loop_conn(batch->loop, wait->conn), wait->arg, result);
+    }
+}
+
+static void answer_runs(struct batch *batch)
+{
+    for (uint32_t i = 0; i < batch->runs_count; i++) {
+        const struct batch_run *run = &batch->runs[i];
+        if (run->deliver && !run->undelivered_reject)
+            session_run_answered(batch->loop, batch, run);
+        struct conn *conn = loop_conn(batch->loop, run->conn);
+        if (!conn)
+            continue;
+        conn->batch_inflight -= run->messages;
+        conn_ack_done(conn, run->ack_first, run->acks, 0);
+    }
+}
+
+void batch_answer(struct batch *batch)
+{
+    struct broker_loop *loop = batch->loop;
+    loop->batches_inflight--;
+    if (batch->err == CHR_ESTALE) {
+        LOOP_COUNT(loop, publishes_stale, batch->messages);
+        session_batch_stale(loop, batch);
+    } else if (batch->err) {
+        /* Not applied (shutting down): no acknowledgement, so clients resend elsewhere or later. */
+        answer_waits(batch);
+    } else {
+        answer_waits(batch);
+        answer_runs(batch);
+    }
+    batch_release(batch);
+}

@@ -1,0 +1,226 @@
+#include "broker/data_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/random.h"
+
+static chr_err make_dir(const char *path, struct chr_errmsg *msg)
+{
+    if (mkdir(path, 0700) == 0 || errno == EEXIST)
+        return CHR_OK;
+    return chr_fail(msg, errno == EACCES ? CHR_EACCES : chr_err_from_errno(errno),
+                    "can't create directory %s: %s", path, strerror(errno));
+}
+
+static chr_err join(char *out, size_t size, const char *path, const char *name,
+                    struct chr_errmsg *msg)
+{
+    int n = snprintf(out, size, "%s/%s", path, name);
+    if (n < 0 || (size_t)n >= size)
+        return chr_fail(msg, CHR_ETOOBIG, "data directory: the path is too long");
+    return CHR_OK;
+}
+
+/* Has it anything but our own LOCK? */
+static bool holds_files(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        return false;
+    bool found = false;
+    for (struct dirent *e; !found && (e = readdir(d));)
+        found = strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "LOCK") &&
+                strcmp(e->d_name, "lost+found") && strcmp(e->d_name, "node.meta.new");
+    closedir(d);
+    return found;
+}
+
+static chr_err take_lock(const char *path, struct data_dir *dir, struct chr_errmsg *msg)
+{
+    char lock[4096];
+    chr_err err = join(lock, sizeof lock, path, "LOCK", msg);
+    if (err)
+        return err;
+    dir->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (dir->lock_fd < 0)
+        return chr_fail(msg,
+                        errno == EACCES || errno == EROFS ? CHR_EACCES : chr_err_from_errno(errno),
+                        "data directory %s is not writable: %s", path, strerror(errno));
+    if (flock(dir->lock_fd, LOCK_EX | LOCK_NB)) {
+        char pid[32] = {0};
+        ssize_t n = read(dir->lock_fd, pid, sizeof pid - 1);
+        if (n > 0)
+            pid[strcspn(pid, "\n")] = 0;
+        return chr_fail(msg, CHR_ELOCKED, "data directory %s is in use by another process%s%s",
+                        path, pid[0] ? ", pid " : "", pid);
+    }
+    char pid[32];
+    int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    if (ftruncate(dir->lock_fd, 0) || pwrite(dir->lock_fd, pid, (size_t)n, 0) != n) {
+        /* Only a convenience for the message above. */
+    }
+    return CHR_OK;
+}
+
+static chr_err write_meta(const char *path, const struct data_dir *dir, struct chr_errmsg *msg)
+{
+    char fresh[4096], meta[4096], text[256];
+    chr_err err = join(fresh, sizeof fresh, path, "node.meta.new", msg);
+    if (!err)
+        err = join(meta, sizeof meta, path, "node.meta", msg);
+    if (err)
+        return err;
+    int len = snprintf(text, sizeof text,
+                       "format %d\ncluster %016" PRIx64 "\nnode %" PRIu64
+                       "\nincarnation %016" PRIx64 "\n",
+                       DATA_DIR_FORMAT, dir->cluster, dir->node, dir->incarnation);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool ok = fd >= 0 && write(fd, text, (size_t)len) == len && fsync(fd) == 0;
+    int saved = errno;
+    if (fd >= 0)
+        close(fd);
+    ok = ok && rename(fresh, meta) == 0;
+    int dir_fd = ok ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    ok = dir_fd >= 0 && fsync(dir_fd) == 0;
+    if (dir_fd >= 0)
+        close(dir_fd);
+    if (!ok)
+        return chr_fail(msg, chr_err_from_errno(saved ? saved : errno), "can't write %s: %s", meta,
+                        strerror(saved ? saved : errno));
+    return CHR_OK;
+}
+
+static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
+                          struct chr_errmsg *msg)
+{
+    unsigned seen = 0;
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        uint64_t format;
+        if (sscanf(line, "format %" SCNu64, &format) == 1) {
+            if (format > DATA_DIR_FORMAT)
+                return chr_fail(msg, CHR_EVERSION,
+                                "data directory %s has format %" PRIu64
+                                ", newer than this program knows (%d)",
+                                path, format, DATA_DIR_FORMAT);
+            seen |= 1;
+        } else if (sscanf(line, "cluster %" SCNx64, &dir->cluster) == 1) {
+            seen |= 2;
+        } else if (sscanf(line, "node %" SCNu64, &dir->node) == 1) {
+            seen |= 4;
+        } else if (sscanf(line, "incarnation %" SCNx64, &dir->incarnation) == 1) {
+            seen |= 8;
+        }
+    }
+    if (seen != 15)
+        return chr_fail(msg, CHR_ECORRUPT, "%s/node.meta is damaged: a line is missing", path);
+    return CHR_OK;
+}
+
+static chr_err read_or_make_meta(const char *path, bool create, struct data_dir *dir,
+                                 struct chr_errmsg *msg)
+{
+    char meta[4096], text[1024];
+    chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
+    if (err)
+        return err;
+    int fd = open(meta, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        if (holds_files(path) || !create)
+            return chr_fail(msg, CHR_EFOREIGN,
+                            "%s is not a Chronos data directory (it has no node.meta) and is not "
+                            "empty; choose another --data-dir",
+                            path);
+        chr_random_bytes(&dir->cluster, sizeof dir->cluster);
+        chr_random_bytes(&dir->incarnation, sizeof dir->incarnation);
+        dir->node = 1;
+        return write_meta(path, dir, msg);
+    }
+    if (fd < 0)
+        return chr_fail(msg, chr_err_from_errno(errno), "can't read %s: %s", meta, strerror(errno));
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n < 0)
+        return chr_fail(msg, CHR_EIO, "can't read %s", meta);
+    text[n] = 0;
+    return parse_meta(text, path, dir, msg);
+}
+
+/* What an interrupted transfer left is of no use to anyone. */
+static void empty_tmp(const char *tmp)
+{
+    DIR *d = opendir(tmp);
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        char path[4096];
+        int n = snprintf(path, sizeof path, "%s/%s", tmp, e->d_name);
+        if (e->d_name[0] != '.' && n > 0 && (size_t)n < sizeof path)
+            (void)unlink(path);
+    }
+    closedir(d);
+}
+
+chr_err data_dir_open(const char *path, bool create, struct data_dir *dir, struct chr_errmsg *msg)
+{
+    memset(dir, 0, sizeof *dir);
+    dir->lock_fd = -1;
+    struct stat st;
+    if (stat(path, &st)) {
+        if (errno != ENOENT || !create)
+            return chr_fail(msg, errno == ENOENT ? CHR_ENOTFOUND : chr_err_from_errno(errno),
+                            "can't open data directory %s: %s", path, strerror(errno));
+        chr_err err = make_dir(path, msg);
+        if (err)
+            return err;
+    } else if (!S_ISDIR(st.st_mode)) {
+        return chr_fail(msg, CHR_EFOREIGN, "%s is not a directory", path);
+    }
+    /* Look before the lock file makes it ours. */
+    char meta[4096];
+    chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
+    if (!err && access(meta, F_OK) && holds_files(path))
+        err = chr_fail(msg, CHR_EFOREIGN,
+                       "%s is not a Chronos data directory (it has no node.meta) and is not empty; "
+                       "choose another --data-dir",
+                       path);
+    if (!err)
+        err = take_lock(path, dir, msg);
+    if (!err)
+        err = read_or_make_meta(path, create, dir, msg);
+    char tmp[4096];
+    if (!err)
+        err = join(dir->log_path, sizeof dir->log_path, path, "log", msg);
+    if (!err)
+        err = join(dir->db_path, sizeof dir->db_path, path, "db", msg);
+    if (!err)
+        err = join(tmp, sizeof tmp, path, "tmp", msg);
+    if (!err)
+        err = make_dir(dir->log_path, msg);
+    if (!err)
+        err = make_dir(dir->db_path, msg);
+    if (!err)
+        err = make_dir(tmp, msg);
+    if (err) {
+        data_dir_close(dir);
+        return err;
+    }
+    empty_tmp(tmp);
+    return CHR_OK;
+}
+
+void data_dir_close(struct data_dir *dir)
+{
+    if (dir->lock_fd >= 0)
+        close(dir->lock_fd); /* releases the lock */
+    dir->lock_fd = -1;
+}

@@ -1,0 +1,242 @@
+#include "broker/net/acceptor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/num.h"
+#include "broker/config.h"
+#include "broker/net/loop.h"
+#include "broker/node.h"
+
+/* A fleet that reconnects at once: the kernel caps it at net.core.somaxconn. */
+#define LISTEN_BACKLOG 4096
+/* Accepted in one go before looking at the stop flag. */
+#define ACCEPT_BURST 64
+/* Pause when the process is out of descriptors: accepting could only fail again at once. */
+#define EXHAUSTED_PAUSE_MS 100
+
+struct acceptor {
+    struct broker_node *node;
+    int fd;
+    int stop_fd; /* eventfd */
+    pthread_t thread;
+    bool running;
+    int64_t warned_us;
+};
+
+chr_err net_parse_address(const char *address, char *host, size_t host_size, uint16_t *port,
+                          struct chr_errmsg *msg)
+{
+    const char *colon = strrchr(address, ':');
+    if (!colon)
+        return chr_fail(msg, CHR_EINVAL, "address \"%s\" has no port; write HOST:PORT", address);
+    size_t host_len = (size_t)(colon - address);
+    const char *start = address;
+    if (host_len >= 2 && start[0] == '[' && start[host_len - 1] == ']') {
+        start++;
+        host_len -= 2;
+    }
+    if (host_len >= host_size)
+        return chr_fail(msg, CHR_EINVAL, "address \"%s\": the host name is too long", address);
+    memcpy(host, start, host_len);
+    host[host_len] = 0;
+    chr_slice digits = chr_slice_cstr(colon + 1);
+    int64_t number = -1;
+    if (digits.len == 0 || chr_parse_i64(digits, &number) != (int)digits.len || number < 0 ||
+        number > 65535)
+        return chr_fail(msg, CHR_EINVAL, "address \"%s\": \"%s\" is not a port (0 to 65535)",
+                        address, colon + 1);
+    *port = (uint16_t)number;
+    return CHR_OK;
+}
+
+static void print_address(const struct sockaddr *address, socklen_t len, char *out, size_t size)
+{
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    if (getnameinfo(address, len, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV))
+        snprintf(out, size, "unknown");
+    else
+        snprintf(out, size, address->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static int try_listen(const struct addrinfo *info)
+{
+    int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    int one = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, info->ai_addr, info->ai_addrlen) || listen(fd, LISTEN_BACKLOG)) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    return fd;
+}
+
+chr_err net_listen(const char *address, int *fd, char *bound, size_t bound_size,
+                   struct chr_errmsg *msg)
+{
+    char host[256], service[8];
+    uint16_t port;
+    chr_err err = net_parse_address(address, host, sizeof host, &port, msg);
+    if (err)
+        return err;
+    snprintf(service, sizeof service, "%u", port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    int resolved = getaddrinfo(host[0] ? host : NULL, service, &hints, &list);
+    if (resolved)
+        return chr_fail(msg, CHR_EINVAL, "address \"%s\": %s", address, gai_strerror(resolved));
+    int listening = -1, saved = 0;
+    for (struct addrinfo *info = list; info && listening < 0; info = info->ai_next) {
+        listening = try_listen(info);
+        saved = errno;
+    }
+    freeaddrinfo(list);
+    if (listening < 0) {
+        if (saved == EADDRINUSE)
+            return chr_fail(msg, CHR_EBUSY,
+                            "can't listen on %s: the port is in use by another process", address);
+        return chr_fail(msg, chr_err_from_errno(saved), "can't listen on %s: %s", address,
+                        strerror(saved));
+    }
+    struct sockaddr_storage name;
+    socklen_t len = sizeof name;
+    if (getsockname(listening, (struct sockaddr *)&name, &len) == 0)
+        print_address((struct sockaddr *)&name, len, bound, bound_size);
+    else
+        snprintf(bound, bound_size, "%s", address);
+    *fd = listening;
+    return CHR_OK;
+}
+
+/* ---- Accepting --------------------------------------------------------------------------------
+ */
+
+static struct broker_loop *least_loaded(struct broker_node *node)
+{
+    struct broker_loop *best = node->loops[0];
+    for (uint32_t i = 1; i < node->loops_count; i++)
+        if (atomic_load(&node->loops[i]->conns_count) < atomic_load(&best->conns_count))
+            best = node->loops[i];
+    return best;
+}
+
+static void hand_over(struct acceptor *a, int fd, const struct sockaddr_storage *peer,
+                      socklen_t peer_len)
+{
+    char address[64];
+    print_address((const struct sockaddr *)peer, peer_len, address, sizeof address);
+    int one = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    uint32_t limit = a->node->config->max_connections;
+    uint64_t now = 0;
+    for (uint32_t i = 0; limit && i < a->node->loops_count; i++)
+        now += atomic_load(&a->node->loops[i]->conns_count);
+    if ((limit && now >= limit) || loop_adopt(least_loaded(a->node), fd, address) != CHR_OK) {
+        chr_log_warning("net", "connection refused: max_connections is reached",
+                        CHR_KV_C("address", address), CHR_KV_U("max_connections", limit));
+        close(fd);
+    }
+}
+
+static void out_of_descriptors(struct acceptor *a)
+{
+    int64_t now_us = chr_clock_mono_us(a->node->clock);
+    if (now_us - a->warned_us > 10000000) {
+        a->warned_us = now_us;
+        chr_log_error("net", "out of file descriptors; new connections wait (raise ulimit -n)");
+    }
+    struct pollfd stop = {.fd = a->stop_fd, .events = POLLIN};
+    (void)poll(&stop, 1, EXHAUSTED_PAUSE_MS);
+}
+
+static void accept_burst(struct acceptor *a)
+{
+    for (int i = 0; i < ACCEPT_BURST; i++) {
+        struct sockaddr_storage peer;
+        socklen_t peer_len = sizeof peer;
+        int fd = accept4(a->fd, (struct sockaddr *)&peer, &peer_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            hand_over(a, fd, &peer, peer_len);
+            continue;
+        }
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+            out_of_descriptors(a);
+        if (errno != EINTR && errno != ECONNABORTED)
+            return;
+    }
+}
+
+static void *acceptor_main(void *arg)
+{
+    struct acceptor *a = arg;
+    pthread_setname_np(pthread_self(), "acceptor");
+    struct pollfd fds[2] = {{.fd = a->fd, .events = POLLIN}, {.fd = a->stop_fd, .events = POLLIN}};
+    for (;;) {
+        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+            return NULL;
+        if (fds[1].revents)
+            return NULL;
+        if (fds[0].revents)
+            accept_burst(a);
+    }
+}
+
+chr_err acceptor_open(struct broker_node *node, struct acceptor **out, struct chr_errmsg *msg)
+{
+    struct acceptor *a = calloc(1, sizeof *a);
+    if (!a)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    a->node = node;
+    a->fd = -1;
+    a->stop_fd = eventfd(0, EFD_CLOEXEC);
+    chr_err err = a->stop_fd < 0 ? chr_fail(msg, CHR_ENOMEM, "can't make an eventfd")
+                                 : net_listen(node->config->address, &a->fd, node->mqtt_address,
+                                              sizeof node->mqtt_address, msg);
+    if (err) {
+        if (a->stop_fd >= 0)
+            close(a->stop_fd);
+        free(a);
+        return err;
+    }
+    *out = a;
+    return CHR_OK;
+}
+
+void acceptor_run(struct acceptor *a)
+{
+    a->running = pthread_create(&a->thread, NULL, acceptor_main, a) == 0;
+    if (!a->running)
+        chr_log_error("net", "can't start the acceptor thread");
+}
+
+void acceptor_close(struct acceptor *a)
+{
+    if (!a)
+        return;
+    uint64_t one = 1;
+    ssize_t n = write(a->stop_fd, &one, sizeof one);
+    (void)n;
+    if (a->running)
+        pthread_join(a->thread, NULL);
+    close(a->fd);
+    close(a->stop_fd);
+    free(a);
+}
