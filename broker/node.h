@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "broker/committer.h"
 #include "broker/config.h"
+#include "broker/data_dir.h"
 #include "db/db.h"
 #include "db/kv.h"
 
@@ -27,14 +28,15 @@ struct admin;         /* admin/admin.h */
 struct broker_node {
     const struct broker_config *config;
     const struct chr_clock *clock;
-    int lock_fd; /* data/LOCK */
-    uint64_t incarnation;
+    struct data_dir dir;
     struct db_kv kv;
+    bool kv_open, log_io_open;
+    bool failed; /* start did not finish: no last checkpoint */
     db *db;
     struct raft_io log_io;
     raft_log *log;
     broker_committer *committer;
-    struct checkpointer *checkpointer;
+    _Atomic(struct checkpointer *) checkpointer; /* the applier reads it */
     struct query_pool *queries;
     struct subscriptions *subscriptions;
     struct retained *retained;
@@ -53,7 +55,7 @@ struct broker_node {
 /* config and clock are borrowed until node_free. */
 CHR_MUST_USE chr_err node_start(const struct broker_config *config, const struct chr_clock *clock,
                                 struct broker_node **out, struct chr_errmsg *msg);
-/* SIGTERM: stop accepting, finish what was accepted, checkpoint. */
+/* Stops accepting, finish what was accepted, checkpoint. */
 void node_stop(struct broker_node *node);
 void node_free(struct broker_node *node);
 

@@ -1,0 +1,45 @@
+#include "broker/config.h"
+
+#include <string.h>
+#include <unistd.h>
+
+void broker_config_default(struct broker_config *config)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    *config = (struct broker_config){
+        .data_dir = "data",
+        .address = "127.0.0.1:1883",
+        .loops = cores > 3 ? (uint32_t)(cores / 2) : 1,
+        .fsync = RAFT_FSYNC_BATCH,
+        .fsync_periodic_ms = 100,
+        .map_bytes = UINT64_C(1) << 40,
+        .hot_limit_bytes = 64u << 20,
+        .checkpoint_log_bytes = 256u << 20,
+        .checkpoint_age_s = 600,
+        .log_segment_bytes = 64u << 20,
+        .allow_anonymous = true,
+        .max_packet_size = (8u << 20) + (64u << 10),
+        .receive_maximum = 65535,
+        .topic_alias_maximum = 1024,
+        .max_inflight_messages = 20,
+        .max_queued_messages = 1000,
+        .max_queued_bytes = 16u << 20,
+        .max_output_bytes = 32u << 20,
+        .max_keepalive_s = 65535,
+        .max_session_expiry_s = UINT32_MAX,
+        .connect_timeout_s = 10,
+        .max_retained_messages = 1000000,
+        .max_retained_bytes = 256u << 20,
+        .max_subscriptions_per_client = 10000,
+        .batches_per_loop = 64,
+        .batch_rows_max = 8192,
+        .batch_bytes_max = 1u << 20,
+        .receive_bytes_per_loop = 64u << 20,
+        .query_threads = 2,
+        .query_queue_max = 1000,
+        .query_memory_bytes = 256u << 20,
+        .query_result_part_bytes = 8u << 20,
+        .log_level = CHR_LOG_INFO,
+        .log_format = CHR_LOG_TEXT,
+    };
+}

@@ -1,0 +1,194 @@
+/* broker/node.c: start and stop of a node, in order, with everything undone when a step fails. */
+#include "broker/node.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "broker/admin/admin.h"
+#include "broker/checkpointer.h"
+#include "broker/data_dir.h"
+#include "broker/net/acceptor.h"
+#include "broker/net/loop.h"
+#include "broker/query_pool.h"
+#include "broker/session/dispatch.h"
+
+/* Applier thread, after each group. */
+static void after_group(void *ctx)
+{
+    struct broker_node *node = ctx;
+    struct checkpointer *cp = atomic_load_explicit(&node->checkpointer, memory_order_acquire);
+    if (cp && db_checkpoint_due(node->db, raft_log_bytes(node->log),
+                                chr_clock_mono_us(node->clock)) != DB_CHECKPOINT_NONE)
+        checkpointer_kick(cp);
+}
+
+static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *recovery,
+                            struct chr_errmsg *msg)
+{
+    const struct broker_config *config = node->config;
+    chr_err err = data_dir_open(config->data_dir, true, &node->dir, msg);
+    if (err)
+        return err;
+    err = db_kv_lmdb_open(node->dir.db_path, config->map_bytes, &node->kv, msg);
+    if (err)
+        return err;
+    node->kv_open = true;
+    struct db_options options;
+    db_options_default(&options);
+    options.hot_limit_bytes = config->hot_limit_bytes;
+    options.checkpoint_log_bytes = config->checkpoint_log_bytes;
+    options.checkpoint_age_us = (int64_t)config->checkpoint_age_s * 1000000;
+    err = db_open(&node->kv, &options, &node->db, msg);
+    if (err)
+        return err;
+    err = raft_io_posix_open(node->dir.log_path, &node->log_io, msg);
+    if (err)
+        return err;
+    node->log_io_open = true;
+    struct raft_log_options log_options = {
+        .segment_bytes = config->log_segment_bytes,
+        .recycle_max = 8,
+        .fsync = config->fsync,
+        .periodic_ms = config->fsync_periodic_ms,
+        .prepare_ahead = true,
+    };
+    err = raft_log_open(&node->log_io, &log_options, db_durable_index(node->db) + 1, &node->log,
+                        recovery, msg);
+    if (err)
+        return err;
+    if (recovery->torn_bytes)
+        chr_log_warning("log", "a torn tail was cut: never acknowledged, nothing is lost",
+                        CHR_KV_U("segment", recovery->torn_segment),
+                        CHR_KV_U("offset", recovery->torn_offset),
+                        CHR_KV_U("bytes", recovery->torn_bytes));
+    return CHR_OK;
+}
+
+static chr_err start_committer(struct broker_node *node, const struct raft_log_recovery *recovery,
+                               struct chr_errmsg *msg)
+{
+    struct broker_committer_options options = {
+        .log = node->log,
+        .db = node->db,
+        .clock = node->clock,
+        .loops = node->config->loops,
+        .batches_per_loop = node->config->batches_per_loop,
+        .fsync = node->config->fsync,
+        .applied = after_group,
+        .applied_ctx = node,
+        .hard_state = recovery->hard_state,
+    };
+    return broker_committer_start(&options, &node->committer, msg);
+}
+
+static chr_err start_loops(struct broker_node *node, struct chr_errmsg *msg)
+{
+    node->loops = calloc(node->config->loops, sizeof *node->loops);
+    if (!node->loops)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    for (uint32_t i = 0; i < node->config->loops; i++) {
+        chr_err err = loop_start(node, i, &node->loops[i], msg);
+        if (err)
+            return err;
+        node->loops_count++;
+    }
+    return CHR_OK;
+}
+
+static void log_limits(const struct broker_config *c)
+{
+    uint64_t loops = (uint64_t)c->loops * (c->receive_bytes_per_loop +
+                                           (uint64_t)c->batches_per_loop * c->batch_bytes_max);
+    uint64_t queries = (uint64_t)c->query_threads * c->query_memory_bytes;
+    chr_log_info(
+        "node", "memory limits", CHR_KV_U("hot_bytes", c->hot_limit_bytes),
+        CHR_KV_U("loops_bytes", loops), CHR_KV_U("queries_bytes", queries),
+        CHR_KV_U("retained_bytes", c->max_retained_bytes),
+        CHR_KV_U("sum_bytes", c->hot_limit_bytes + loops + queries + c->max_retained_bytes));
+}
+
+chr_err node_start(const struct broker_config *config, const struct chr_clock *clock,
+                   struct broker_node **out, struct chr_errmsg *msg)
+{
+    struct broker_node *node = calloc(1, sizeof *node);
+    if (!node)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    node->config = config;
+    node->clock = clock;
+    node->dir.lock_fd = -1;
+    node->started_wall_us = chr_clock_wall_us(clock);
+    node->started_mono_us = chr_clock_mono_us(clock);
+    struct raft_log_recovery recovery = {0};
+    struct checkpointer *cp = NULL;
+
+    chr_err err = open_storage(node, &recovery, msg);
+    /* The port is taken before the long part, so that a second node says so at once. */
+    if (!err)
+        err = acceptor_open(node, &node->acceptor, msg);
+    if (!err)
+        err = start_committer(node, &recovery, msg);
+    if (!err)
+        err = checkpointer_start(node, &cp);
+    if (!err) {
+        atomic_store_explicit(&node->checkpointer, cp, memory_order_release);
+        err = session_node_init(node);
+    }
+    if (!err)
+        err = query_pool_start(node, &node->queries);
+    if (!err)
+        err = start_loops(node, msg);
+    if (!err)
+        err = admin_start(node, &node->admin, msg);
+    if (err) {
+        if (!msg->text[0])
+            (void)chr_fail(msg, err, "can't start: %s", chr_strerror(err));
+        node->failed = true;
+        node_stop(node);
+        node_free(node);
+        return err;
+    }
+    acceptor_run(node->acceptor);
+    log_limits(config);
+    *out = node;
+    return CHR_OK;
+}
+
+void node_stop(struct broker_node *node)
+{
+    atomic_store(&node->stopping, true);
+    acceptor_close(node->acceptor);
+    node->acceptor = NULL;
+    admin_stop(node->admin);
+    node->admin = NULL;
+    query_pool_stop(node->queries);
+    /* Loops finish what they accepted: their batches are committed and acknowledged. */
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        loop_stop(node->loops[i]);
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        loop_join(node->loops[i]);
+    node->loops_count = 0;
+    query_pool_free(node->queries);
+    node->queries = NULL;
+    struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
+    checkpointer_stop(cp, !node->failed);
+    if (node->committer)
+        broker_committer_stop(node->committer);
+}
+
+void node_free(struct broker_node *node)
+{
+    if (!node)
+        return;
+    broker_committer_free(node->committer);
+    session_node_free(node);
+    free(node->loops);
+    raft_log_close(node->log);
+    if (node->log_io_open)
+        raft_io_posix_close(&node->log_io);
+    db_close(node->db);
+    if (node->kv_open)
+        db_kv_lmdb_close(&node->kv);
+    data_dir_close(&node->dir);
+    free(node);
+}
