@@ -167,7 +167,11 @@ class Bench:
             command.append("--verbose")
         done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         if done.returncode != 0 and check or not done.stdout:
-            raise Failure(f"the load generator failed against {server.name}")
+            ended = server.child.poll()
+            state = f"which ended with {ended}" if ended is not None else "which still runs"
+            raise Failure(
+                f"the load generator failed against {server.name}, {state}:\n{server.tail()}"
+            )
         return json.loads(done.stdout)
 
     def subscriber(self, server, topic_filter, qos=0):
@@ -285,6 +289,35 @@ class Server:
                 self.child.wait()
         if self.name == "chronos" and self.child.returncode != 0:
             print(f"chronos ended with {self.child.returncode}:\n{self.tail()}", file=sys.stderr)
+
+
+class Profile:
+    """perf record over a server's threads while a with block runs; prints the top afterwards."""
+
+    def __init__(self, server, lines=30):
+        self.server = server
+        self.lines = lines
+        self.data = os.path.join(server.bench.data, server.name + ".perf")
+
+    def __enter__(self):
+        # The CPU clock: virtual machines seldom have hardware counters.
+        command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "499", "-o", self.data]
+        self.child = subprocess.Popen(command + ["-p", str(self.server.pid)])
+        return self
+
+    def __exit__(self, *exc):
+        self.child.send_signal(signal.SIGINT)
+        self.child.wait()
+        for keys in ("comm", "comm,symbol"):
+            report = subprocess.run(
+                ["perf", "report", "-i", self.data, "--stdio", "--no-children", "-s", keys],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                check=False,
+            ).stdout
+            lines = [l for l in report.splitlines() if l and not l.startswith("#")]
+            print("\n".join(["profile by " + keys + ":"] + lines[: self.lines]), flush=True)
 
 
 class Subscriber:
