@@ -24,13 +24,14 @@ static int read_protocol(struct mqtt__reader *r, struct mqtt_connect *connect)
     chr_slice name;
     if (!mqtt__read_bytes(r, &name))
         return MQTT_FAULT_STRING_TRUNCATED;
+    bool levelled = mqtt__read_u8(r, &connect->protocol_level);
+    /* The top bit is how Mosquitto's bridges introduce themselves; refused, they leave it out. */
+    connect->version = (connect->protocol_level & 0x7f) >= MQTT_V5 ? MQTT_V5 : MQTT_V311;
     bool named = chr_slice_eq(name, CHR_LIT("MQTT"));
     if (!named && !chr_slice_eq(name, CHR_LIT("MQIsdp"))) /* MQIsdp: MQTT 3.1 */
         return MQTT_FAULT_PROTOCOL_NAME;
-    if (!mqtt__read_u8(r, &connect->protocol_level))
+    if (!levelled)
         return MQTT_FAULT_INTEGER_TRUNCATED;
-    /* The top bit is how Mosquitto's bridges introduce themselves; without it they try again. */
-    connect->version = (connect->protocol_level & 0x7f) >= MQTT_V5 ? MQTT_V5 : MQTT_V311;
     return named && (connect->protocol_level == MQTT_V311 || connect->protocol_level == MQTT_V5)
                ? MQTT__OK
                : MQTT_FAULT_PROTOCOL_LEVEL;
