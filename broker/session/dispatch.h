@@ -1,0 +1,47 @@
+/* broker/session/dispatch.h: the door of the session layer: what the loop calls.
+ *
+ * One switch over packet types (dispatch.c) and one file per packet (handle_*.c). All functions run
+ * on the loop's thread, but session_node_*. */
+#ifndef CHR_BROKER_SESSION_DISPATCH_H
+#define CHR_BROKER_SESSION_DISPATCH_H
+
+#include "base/err.h"
+#include "broker/batch.h"
+#include "broker/net/conn.h"
+#include "broker/net/loop.h"
+#include "broker/net/slab.h"
+#include "proto/mqtt/decode.h"
+
+/* Handles one whole packet. raw: all of it, in slab, which lives as long as somebody keeps a
+ * reference. DISPATCH_AGAIN: the connection was paused and the packet not consumed. */
+enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice raw,
+                               const struct mqtt_frame *frame);
+/* mqtt_frame() failed with err: answers with the reason the standard gives (CONNACK before CONNECT
+ * was accepted, DISCONNECT after, in 5.0) and closes. */
+void session_frame_error(struct conn *conn, chr_err err, const struct mqtt_frame *frame);
+/* The connection is gone (last call for it): publishes its will or delays it, parks or ends its
+ * session, cancels its queries. */
+void session_connection_lost(struct conn *conn);
+
+/* A batch was committed and applied; called for each run that asked for delivery, before its
+ * acknowledgements leave: delivers to subscribers and retains (nobody sees a reading that could
+ * still vanish). */
+void session_run_answered(struct broker_loop *loop, const struct batch *batch,
+                          const struct batch_run *run);
+/* R9: nothing of the batch was applied. Its waits' operations and its messages go, in order, into
+ * new batches under the current mappings, with the same places in the ack rings. The caller
+ * releases the batch afterwards. */
+void session_batch_stale(struct broker_loop *loop, struct batch *batch);
+
+CHR_MUST_USE chr_err session_loop_init(struct broker_loop *loop);
+void session_loop_free(struct broker_loop *loop);
+/* Once a second: keep-alive, connect timeout, session and message expiry, will delay, $SYS. */
+void session_loop_second(struct broker_loop *loop);
+/* The node stops: DISCONNECT 0x8B to 5.0 clients; the loop flushes afterwards. */
+void session_loop_stopping(struct broker_loop *loop);
+
+/* What all loops share: subscriptions, retained messages, the registry. Main thread. */
+CHR_MUST_USE chr_err session_node_init(struct broker_node *node);
+void session_node_free(struct broker_node *node); /* loops have ended; accepts a node not inited */
+
+#endif

@@ -1,0 +1,41 @@
+/* broker/session/message.h: a message on its way to subscribers.
+ *
+ * Immutable once made, reference-counted, shared by all recipients on all loops: one buffer holds
+ * topic, forwarded properties and payload. */
+#ifndef CHR_BROKER_SESSION_MESSAGE_H
+#define CHR_BROKER_SESSION_MESSAGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/slice.h"
+#include "proto/mqtt/packet.h"
+
+struct message {
+    _Atomic uint32_t refs;
+    uint8_t qos; /* as published */
+    bool retain; /* as published */
+    bool has_expiry;
+    int64_t expires_mono_us; /* when has_expiry: Message Expiry Interval counted from arrival */
+    uint64_t publisher;      /* session number of the publisher, for No Local; 0: the node itself */
+    chr_slice topic;         /* these three point into bytes[] */
+    chr_slice properties;    /* block of the forwarded ones (MQTT_PROPERTIES_FORWARDED) */
+    chr_slice payload;
+    /* Called once by whoever drops the last reference, on its thread, before the memory goes; for
+     * flow control of query answers. NULL: nothing. */
+    void (*released)(void *arg);
+    void *released_arg;
+    uint8_t bytes[];
+};
+
+/* Copies everything; one reference. properties: a block as mqtt_put_copy makes it. NULL: no memory.
+ */
+struct message *message_new(chr_slice topic, chr_slice properties, chr_slice payload, uint8_t qos,
+                            bool retain, uint64_t publisher);
+void message_ref(struct message *message);
+void message_unref(struct message *message); /* accepts NULL */
+/* Bytes it holds, for limits. */
+size_t message_bytes(const struct message *message);
+
+#endif
