@@ -103,6 +103,9 @@ void conn_send(struct conn *conn, chr_slice bytes);
 void conn_send_shared(struct conn *conn, chr_slice head, struct message *message,
                       chr_slice payload);
 
+/* Unsent bytes towards the client. */
+uint64_t conn_out_bytes(const struct conn *conn);
+
 /* -- Acknowledgements ----------------------------------------------------------------------------
  */
 
@@ -114,8 +117,9 @@ uint32_t conn_acks_room(const struct conn *conn);
  * the head. */
 void conn_ack_done(struct conn *conn, uint32_t sequence, uint32_t count, uint8_t reason);
 /* Sets the reason that a later conn_ack_done of this place keeps (a reject that is being logged).
- */
-void conn_ack_set_reason(struct conn *conn, uint32_t sequence, uint8_t reason);
+ * reason_string is copied; sent to 5.0 clients when not empty. */
+void conn_ack_set_reason(struct conn *conn, uint32_t sequence, uint8_t reason,
+                         chr_slice reason_string);
 
 /* -- Life
  * ------------------------------------------------------------------------------------------ */
