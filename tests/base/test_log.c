@@ -127,6 +127,24 @@ static void values_are_quoted_when_they_need_it(void **state)
     assert_string_equal(after_time(received(out[0])), "info net: bad\\nline\n");
 }
 
+static void a_log_that_cannot_be_written_is_dropped(void **state)
+{
+    int fds[2];
+    nonblocking_pipe(fds);
+    close(fds[1]);
+    chr_log_set_output(fds[1], CHR_LOG_DEBUG, -1);
+    errno = EXDEV;
+    chr_log_info("net", "nowhere"); /* EBADF, which is nobody's business */
+    assert_int_equal(errno, EXDEV);
+    close(fds[0]);
+    /* A full pipe: no waiting. */
+    assert_int_equal(fcntl(rest[1], F_SETFL, O_NONBLOCK), 0);
+    chr_log_set_output(rest[1], CHR_LOG_DEBUG, -1);
+    for (int i = 0; i < 5000; i++)
+        chr_log_info("net", "many");
+    assert_int_equal(errno, EXDEV);
+}
+
 /* Reads one JSON string at p; returns what follows, or fails. */
 static const char *json_string(const char *p)
 {
@@ -301,6 +319,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_line_of_text, setup, teardown),
         cmocka_unit_test_setup_teardown(a_line_of_json, setup, teardown),
         cmocka_unit_test_setup_teardown(values_are_quoted_when_they_need_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_log_that_cannot_be_written_is_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(random_bytes_stay_one_line, setup, teardown),
         cmocka_unit_test_setup_teardown(long_values_are_cut_and_lines_complete, setup, teardown),
         cmocka_unit_test_setup_teardown(levels_and_outputs, setup, teardown),

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include "base/clock.h"
 #include "base/ring.h"
@@ -126,6 +127,85 @@ static void one_sleeper_hears_all_producers(void **state)
     }
 }
 
+/* Both sides do their first half at the same moment, again and again: either the sleeper sees the
+ * item, or the signal sees the sleeper. A signal that only loads `sleepers` fails here, since a
+ * load may pass the store that published the item. */
+enum { ROUNDS = 30000 };
+struct meeting {
+    struct chr_ring ring;
+    struct chr_wake wake;
+    cpu_set_t allowed;
+    _Atomic int round_a, round_b; /* the barrier: how far each side is */
+};
+
+static void meet(_Atomic int *mine, _Atomic int *other, int round)
+{
+    atomic_store(mine, round);
+    for (int spins = 0; atomic_load(other) < round; spins++)
+        if (spins > 1000)
+            sched_yield();
+}
+
+/* The scheduler likes to put two threads that talk much on one core, where they never meet. */
+static void stay_on_cpu(const cpu_set_t *allowed, int nth)
+{
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, allowed) && nth-- == 0) {
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+            return;
+        }
+    }
+}
+
+static void *push_and_signal(void *arg)
+{
+    struct meeting *m = arg;
+    stay_on_cpu(&m->allowed, 1);
+    for (int round = 1; round <= ROUNDS; round++) {
+        meet(&m->round_b, &m->round_a, 3 * round - 2);
+        /* With its line at hand the load would be quick, and the push is slow: its line is not. */
+        (void)atomic_load(&m->wake.sleepers);
+        meet(&m->round_b, &m->round_a, 3 * round - 1);
+        if (!chr_ring_push(&m->ring, m))
+            abort();
+        chr_wake_signal(&m->wake);
+        meet(&m->round_b, &m->round_a, 3 * round);
+    }
+    return NULL;
+}
+
+static void one_of_both_sees_the_other(void **state)
+{
+    static struct meeting m;
+    assert_int_equal(chr_ring_init(&m.ring, 1), CHR_OK);
+    chr_wake_init(&m.wake);
+    pthread_t thread;
+    assert_int_equal(pthread_getaffinity_np(pthread_self(), sizeof m.allowed, &m.allowed), 0);
+    stay_on_cpu(&m.allowed, 0);
+    assert_int_equal(pthread_create(&thread, NULL, push_and_signal, &m), 0);
+    int lost = 0;
+    for (int round = 1; round <= ROUNDS; round++) {
+        meet(&m.round_a, &m.round_b, 3 * round - 2);
+        (void)chr_ring_empty(&m.ring);
+        meet(&m.round_a, &m.round_b, 3 * round - 1);
+        for (volatile int delay = round % 16; delay > 0; delay--)
+            ;
+        uint32_t ticket = chr_wake_prepare(&m.wake);
+        bool empty = chr_ring_empty(&m.ring);
+        meet(&m.round_a, &m.round_b, 3 * round);
+        lost += empty && atomic_load(&m.wake.sequence) == ticket;
+        chr_wake_cancel(&m.wake);
+        assert_ptr_equal(chr_ring_pop(&m.ring), &m);
+    }
+    pthread_join(thread, NULL);
+    pthread_setaffinity_np(pthread_self(), sizeof m.allowed, &m.allowed);
+    assert_int_equal(lost, 0);
+    chr_ring_free(&m.ring);
+}
+
 static void time_limits_hold(void **state)
 {
     struct chr_wake wake;
@@ -158,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ping_pong_never_stops),
         cmocka_unit_test(one_sleeper_hears_all_producers),
+        cmocka_unit_test(one_of_both_sees_the_other),
         cmocka_unit_test(time_limits_hold),
         cmocka_unit_test(a_signal_after_prepare_is_not_slept_over),
     };
