@@ -4,7 +4,10 @@
  * tests/sim/fake_disk.c one that tears writes, loses unsynced bytes at a crash, fills up and flips
  * bits. All paths are names inside one directory, given when the io was made. Every function may
  * block; none retries; each returns 0 or a chr_err (CHR_ENOSPC apart from CHR_EIO: the first
- * promises nothing and may be waited out, the second puts the file in doubt, R16). */
+ * promises nothing and may be waited out, the second puts the file in doubt, R16).
+ *
+ * The real one may be called by several threads at once. A handle stays with its file when the file
+ * is renamed, and remains usable after an unlink. */
 #ifndef CHR_RAFT_IO_H
 #define CHR_RAFT_IO_H
 

@@ -28,14 +28,19 @@ struct raft_config {
     uint32_t voters_count;  /* 1, 3 or 5; only 1 is implemented: else CHR_EUNSUPPORTED */
 };
 
+#define RAFT_VOTERS_MAX 7
+
 /* Visible so that the simulator can look and a node can embed it; changed by raft_step alone. */
 struct raft {
     uint32_t group;
     uint64_t self;
     enum raft_role role;
-    uint64_t term;         /* current term; persisted before use */
-    uint64_t vote;         /* voted for in term; 0 none */
-    uint64_t leader;       /* known leader of term; 0 none */
+    uint64_t term;                    /* current term; persisted before use */
+    uint64_t vote;                    /* voted for in term; 0 none */
+    uint64_t leader;                  /* known leader of term; 0 none */
+    uint64_t voters[RAFT_VOTERS_MAX]; /* node numbers, self among them */
+    uint64_t match[RAFT_VOTERS_MAX];  /* leader: durable in voters[i]'s log; own: saved_index */
+    uint32_t voters_count;
     uint64_t last_index;   /* last entry of our log, saved or being saved */
     uint64_t saved_index;  /* <= last_index; durable in our log */
     uint64_t commit_index; /* <= saved_index on a cluster of one */
@@ -68,6 +73,9 @@ struct raft_effects {
     uint64_t commit_index; /* entries up to here are committed; apply what is new */
 };
 
+/* hard_state, last_index, last_hlc: what raft_log_open found (all of it is durable); commit_index:
+ * what the last checkpoint holds. CHR_EUNSUPPORTED: not a cluster of one. CHR_EINVAL: self is no
+ * voter, or commit_index is beyond the log. */
 CHR_MUST_USE chr_err raft_init(struct raft *raft, const struct raft_config *config,
                                struct raft_hard_state hard_state, uint64_t last_index,
                                uint64_t commit_index, chr_hlc last_hlc);
