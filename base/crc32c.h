@@ -1,6 +1,7 @@
 /* base/crc32c.h: CRC-32C (Castagnoli), RFC 3720 appendix B.4; the check of everything we store.
  *
- * Uses the SSE4.2/ARMv8 instruction where the CPU has it, a table otherwise; same result. */
+ * Uses the SSE4.2 instruction where the CPU has it, the ARMv8 one where the compiler was told of it
+ * (-march=armv8-a+crc), a table otherwise; same result. */
 #ifndef CHR_BASE_CRC32C_H
 #define CHR_BASE_CRC32C_H
 
