@@ -235,10 +235,10 @@ chr_err ingest__json(struct ingest_message *m)
         if (!p)
             return m->err;
         p = ingest_space(p);
-    } else if (p < m->end) {
+    } else {
         return ingest__fail_json(m, p, "expected an object or an array of objects");
     }
-    if (CHR_UNLIKELY(p != m->end || p == m->begin))
+    if (CHR_UNLIKELY(p != m->end))
         return ingest__fail_json(m, p, "something follows the value");
     return CHR_OK;
 }

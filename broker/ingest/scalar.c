@@ -47,8 +47,9 @@ chr_err ingest__scalar(struct ingest_message *m, enum db_payload_format format)
     struct ingest_decimal d;
     double v;
     /* The bare number of `sensors/esp-001/temp`. */
+    const uint8_t *end;
     if (format != DB_PAYLOAD_TEXT && column >= 0 && plan->table->columns[column].type == DB_FLOAT &&
-        ingest_scan_decimal(m->begin, &d) == m->end && ingest_decimal_f64(&d, &v)) {
+        (end = ingest_scan_decimal(m->begin, &d)) && end == m->end && ingest_decimal_f64(&d, &v)) {
         ingest_put_f64(m->rows, (uint16_t)column, v);
         return ingest_row_end(m);
     }
