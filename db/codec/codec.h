@@ -146,7 +146,11 @@ struct db_codec_ops {
      * decode speed as the tie-break. */
     unsigned handicap;
 };
-extern const struct db_codec_ops db__codecs[DB_CODECS_END];
+extern const struct db_codec_ops *const db__codecs[DB_CODECS_END];
+extern const struct db_codec_ops db__codec_raw, db__codec_constant; /* plain.c */
+extern const struct db_codec_ops db__codec_for;                     /* frame.c */
+extern const struct db_codec_ops db__codec_delta, db__codec_delta2; /* delta.c */
+extern const struct db_codec_ops db__codec_rle;                     /* rle.c */
 
 /* Fills in the profile of values, count and breaks, and says which codec is best and how many bytes
  * it takes with its leading number. */
