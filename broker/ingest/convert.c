@@ -143,6 +143,8 @@ static chr_err to_timestamp(chr_slice text, struct db_value *out, const char **c
         used = chr_parse_f64(text, &f64);
         if (used > 0 && (size_t)used == text.len)
             err = chr_timestamp_from_f64(f64, &out->i64);
+        else if (used == CHR_ERANGE)
+            err = CHR_ERANGE;
         else
             err = chr_timestamp_parse(text, &out->i64);
     }

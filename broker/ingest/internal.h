@@ -72,8 +72,7 @@ struct ingest_plan {
     uint32_t captures_count;
     struct ingest_keys keys;
     int32_t time_column;   /* filled with the arrival time when the payload does not; -1: none */
-    int32_t number_column; /* of a payload that is a number; -1: none */
-    int32_t text_column;   /* of a payload that is text; -1: none */
+    int32_t scalar_column; /* of a payload that is a number or text; -1: none */
     bool unpivot;          /* `metrics` becomes rows of these two columns */
     uint16_t metric_column, value_column;
     const uint16_t *fields; /* columns the topic does not capture, in order: CSV */

@@ -55,8 +55,10 @@ static chr_err compile_levels(struct chr_arena *arena, const char *text, uint64_
     return CHR_OK;
 }
 
-/* Where a payload goes that is no object: the only column left over besides the time; else a number
- * goes to `value`, text to the only STRING (or BLOB) column, or to a `value` of that kind. */
+/* Where a payload goes that is no object: to the only column left over besides the time; else to
+ * `value`; else text (and a number that has no other place) to the only STRING or BLOB column. That
+ * `value` comes before the STRING makes "abc" for `sensors/esp-001/temp` a reject, not a
+ * reading_id. */
 static void choose_scalar_columns(struct ingest_plan *plan)
 {
     const struct db_table_def *table = plan->table;
@@ -64,7 +66,7 @@ static void choose_scalar_columns(struct ingest_plan *plan)
     unsigned only_count = 0, bytes_count = 0;
     for (uint32_t i = 0; i < plan->fields_count; i++) {
         uint16_t column = plan->fields[i];
-        if (column == plan->time_column)
+        if (column == plan->time_column && plan->fields_count > 1)
             continue;
         only = column;
         only_count++;
@@ -75,19 +77,10 @@ static void choose_scalar_columns(struct ingest_plan *plan)
         if (strcmp(table->columns[column].name, "value") == 0)
             value = column;
     }
-    if (only_count == 0 && plan->fields_count == 1) {
-        only = plan->time_column;
-        only_count = 1;
-    }
-    plan->number_column = only_count == 1 ? only : value;
-    bool value_takes_text = value >= 0 && table->columns[value].type != DB_INT &&
-                            table->columns[value].type != DB_FLOAT;
-    plan->text_column = only_count == 1    ? only
-                        : bytes_count == 1 ? bytes
-                        : value_takes_text ? value
-                                           : -1;
-    if (plan->number_column < 0 && plan->text_column >= 0)
-        plan->number_column = plan->text_column; /* a log line "42" between others */
+    plan->scalar_column = only_count == 1    ? only
+                          : value >= 0       ? value
+                          : bytes_count == 1 ? bytes
+                                             : -1;
 }
 
 /* A table of (…, metric, value) takes `metrics`, unless `metrics` means something of its own. */

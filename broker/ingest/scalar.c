@@ -25,10 +25,11 @@ static bool is_number(chr_slice payload)
 
 static chr_err no_column(struct ingest_message *m, bool number)
 {
+    if (m->begin == m->end)
+        return ingest__fail(m, CHR_EMALFORMED, NULL, "the payload is empty");
     return ingest__fail(m, CHR_ETYPE, NULL,
-                        number ? "the payload is a number, and table %s has no single column for it"
-                               : "the payload is text, and table %s has no single column for it",
-                        m->plan->table->name);
+                        "the payload is %s, and table %s has no single column for it",
+                        number ? "a number" : "text", m->plan->table->name);
 }
 
 /* Nothing at all, for a table with nothing to fill: "device x was here". */
@@ -43,7 +44,7 @@ static bool is_heartbeat(const struct ingest_message *m)
 chr_err ingest__scalar(struct ingest_message *m, enum db_payload_format format)
 {
     const struct ingest_plan *plan = m->plan;
-    int32_t column = plan->number_column;
+    int32_t column = plan->scalar_column;
     struct ingest_decimal d;
     double v;
     /* The bare number of `sensors/esp-001/temp`. */
@@ -59,7 +60,6 @@ chr_err ingest__scalar(struct ingest_message *m, enum db_payload_format format)
     bool number = format != DB_PAYLOAD_TEXT && is_number(text);
     if (format == DB_PAYLOAD_NUMBER && !number)
         return ingest__fail(m, CHR_ETYPE, NULL, "the payload is not a number");
-    column = number ? plan->number_column : plan->text_column;
     if (column < 0)
         return no_column(m, number);
     enum db_type type = plan->table->columns[column].type;
