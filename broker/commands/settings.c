@@ -1,0 +1,359 @@
+#include "broker/commands/settings.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "broker/net/acceptor.h"
+
+/* A batch is one entry, at most RAFT_ENTRY_BYTES_MAX; the rest is for what goes in beside rows. */
+#define BATCH_BYTES_MAX (3u << 20)
+/* Remaining length of an MQTT packet [MQTT-2.1.4]. */
+#define PACKET_BYTES_MAX 268435455u
+/* Address space that four-level page tables give a process, less what else lives in it. */
+#define MAP_BYTES_MAX (UINT64_C(64) << 40)
+
+static const struct option_choice fsync_modes[] = {
+    {"batch", RAFT_FSYNC_BATCH},
+    {"every", RAFT_FSYNC_EVERY},
+    {"periodic", RAFT_FSYNC_PERIODIC},
+    {NULL, 0},
+};
+static const struct option_choice log_levels[] = {
+    {"error", CHR_LOG_ERROR}, {"warning", CHR_LOG_WARNING}, {"notice", CHR_LOG_NOTICE},
+    {"info", CHR_LOG_INFO},   {"debug", CHR_LOG_DEBUG},     {NULL, 0},
+};
+static const struct option_choice log_formats[] = {
+    {"text", CHR_LOG_TEXT},
+    {"json", CHR_LOG_JSON},
+    {NULL, 0},
+};
+
+static chr_err check_address(const char *value, struct chr_errmsg *msg)
+{
+    char host[256];
+    uint16_t port;
+    return net_parse_address(value, host, sizeof host, &port, msg);
+}
+
+static chr_err set_address(struct options *options, void *target, const char *value,
+                           struct chr_errmsg *msg)
+{
+    (void)options;
+    chr_err err = check_address(value, msg);
+    if (!err)
+        ((struct settings *)target)->config.address = value;
+    return err;
+}
+
+static chr_err set_admin_address(struct options *options, void *target, const char *value,
+                                 struct chr_errmsg *msg)
+{
+    (void)options;
+    chr_err err = check_address(value, msg);
+    if (!err)
+        ((struct settings *)target)->config.admin_address = value;
+    return err;
+}
+
+/* As mosquitto.conf has it: `listener 1883` (all addresses) or `listener 1883 127.0.0.1`. */
+static chr_err set_listener(struct options *options, void *target, const char *value,
+                            struct chr_errmsg *msg)
+{
+    size_t port_len = strcspn(value, " \t");
+    const char *host = value + port_len + strspn(value + port_len, " \t");
+    bool bare_ipv6 = strchr(host, ':') && host[0] != '[';
+    if (host[strcspn(host, " \t")])
+        return chr_fail(msg, CHR_EINVAL, "\"%s\": write PORT or PORT ADDRESS", value);
+    char *address = chr_arena_printf(&options->arena, bare_ipv6 ? "[%s]:%.*s" : "%s:%.*s", host,
+                                     (int)port_len, value);
+    if (!address)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    return set_address(options, target, address, msg);
+}
+
+/* Mosquitto writes -1 for "no limit". */
+static chr_err set_max_connections(struct options *options, void *target, const char *value,
+                                   struct chr_errmsg *msg)
+{
+    (void)options;
+    int64_t number = 0;
+    chr_slice text = chr_slice_cstr(value);
+    if (!text.len || chr_parse_i64(text, &number) != (int)text.len || number < -1 ||
+        number > UINT32_MAX)
+        return chr_fail(msg, CHR_EINVAL, "\"%s\" is not a number of connections (-1: no limit)",
+                        value);
+    ((struct settings *)target)->config.max_connections = number < 0 ? 0 : (uint32_t)number;
+    return CHR_OK;
+}
+
+static chr_err set_help(struct options *options, void *target, const char *value,
+                        struct chr_errmsg *msg)
+{
+    (void)options, (void)value, (void)msg;
+    ((struct settings *)target)->help = true;
+    return CHR_OK;
+}
+
+static chr_err set_test_config(struct options *options, void *target, const char *value,
+                               struct chr_errmsg *msg)
+{
+    (void)options, (void)value, (void)msg;
+    ((struct settings *)target)->test_config = true;
+    return CHR_OK;
+}
+
+#define AT(field)  .offset = offsetof(struct settings, field)
+#define CFG(field) .offset = offsetof(struct settings, config.field)
+#define HEADING(title)                                                                             \
+    {                                                                                              \
+        .kind = OPTION_HEADING, .name = "", .help = (title)                                        \
+    }
+#define LATER(key, why)                                                                            \
+    {                                                                                              \
+        .kind = OPTION_LATER, .name = (key), .help = (why)                                         \
+    }
+#define NO_USERS_YET                                                                               \
+    "users and passwords are not supported yet; remove it, and listen on a loopback address or "   \
+    "behind something that authenticates"
+#define NO_TLS_YET                                                                                 \
+    "TLS is not supported yet; remove it, and listen on a loopback address or behind something "   \
+    "that ends TLS"
+
+/* clang-format off: a table, one setting a line or two */
+static const struct option table[] = {
+    HEADING("Where"),
+    {OPTION_TEXT, "data-dir", "persistence-location", 0, false, CFG(data_dir), 0, 0, NULL, NULL,
+     "DIR", "data directory, made when absent"},
+    {OPTION_CUSTOM, "address", NULL, 0, false, CFG(address), 0, 0, NULL, set_address, "HOST:PORT",
+     "MQTT listener; port 0: any free one (127.0.0.1:1883)"},
+    {OPTION_CUSTOM, "listener", NULL, 0, false, CFG(address), 0, 0, NULL, set_listener,
+     "PORT [ADDR]", "the same as mosquitto.conf has it; without ADDR on all addresses"},
+    {OPTION_CUSTOM, "admin-address", NULL, 0, false, CFG(admin_address), 0, 0, NULL,
+     set_admin_address, "HOST:PORT",
+     "HTTP: /health, /metrics, /query (127.0.0.1, MQTT port + 1000)"},
+    {OPTION_BOOL, "enable-ingest", NULL, 0, false, CFG(enable_ingest), 0, 0, NULL, NULL, NULL,
+     "POST /ingest on the admin port"},
+    {OPTION_U32, "loops", NULL, 0, false, CFG(loops), 1, 256, NULL, NULL, "N", "event loops"},
+    {OPTION_TEXT, "config", NULL, 'c', true, AT(config_file), 0, 0, NULL, NULL, "FILE",
+     "settings, one `key value` a line; flags win over CHRONOS_<KEY> in the environment, that over "
+     "the file"},
+    {OPTION_CUSTOM_FLAG, "test-config", NULL, 0, true, AT(test_config), 0, 0, NULL, set_test_config,
+     NULL, "check the settings and exit"},
+    {OPTION_CUSTOM_FLAG, "help", NULL, 0, true, AT(help), 0, 0, NULL, set_help, NULL, "this text"},
+
+    HEADING("Durability and storage"),
+    {OPTION_CHOICE, "fsync", NULL, 0, false, CFG(fsync), 0, 0, fsync_modes, NULL, "MODE",
+     "batch: answered after the fsync of its group; every: one fsync per entry; periodic: answered "
+     "before"},
+    {OPTION_MS32, "fsync-interval", NULL, 0, false, CFG(fsync_periodic_ms), 1, 60000, NULL, NULL,
+     "DURATION", "of --fsync periodic"},
+    {OPTION_BYTES64, "hot-limit", NULL, 0, false, CFG(hot_limit_bytes), 1u << 20, UINT64_C(1) << 40,
+     NULL, NULL, "BYTES", "rows in memory that are not yet in chunks; writers wait beyond"},
+    {OPTION_BYTES64, "checkpoint-log-bytes", NULL, 0, false, CFG(checkpoint_log_bytes), 1u << 20, 0,
+     NULL, NULL, "BYTES", "checkpoint when the log has grown by this"},
+    {OPTION_SECONDS32, "checkpoint-age", NULL, 0, false, CFG(checkpoint_age_s), 1, 0, NULL, NULL,
+     "DURATION", "checkpoint at least this often"},
+    {OPTION_BYTES64, "log-segment-bytes", NULL, 0, false, CFG(log_segment_bytes), 1u << 16,
+     1u << 30, NULL, NULL, "BYTES", "size of a log file"},
+    {OPTION_BYTES64, "log-retain-bytes", NULL, 0, false, CFG(log_retain_bytes), 0, 0, NULL, NULL,
+     "BYTES", "log kept beyond what a restart needs"},
+    {OPTION_BYTES64, "map-size", NULL, 0, false, CFG(map_bytes), 16u << 20, MAP_BYTES_MAX, NULL,
+     NULL, "BYTES", "address space of the database file, its largest size"},
+
+    HEADING("MQTT"),
+    {OPTION_BOOL, "allow-anonymous", NULL, 0, false, CFG(allow_anonymous), 0, 0, NULL, NULL, NULL,
+     "clients without credentials; has to be said for an address that others can reach"},
+    {OPTION_CUSTOM, "max-connections", NULL, 0, false, CFG(max_connections), 0, 0, NULL,
+     set_max_connections, "N", "-1: what the descriptor limit allows (-1)"},
+    {OPTION_BYTES32, "max-packet-size", NULL, 0, false, CFG(max_packet_size), 1024,
+     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "of a packet from a client"},
+    {OPTION_U16, "receive-maximum", NULL, 0, false, CFG(receive_maximum), 1, 0, NULL, NULL, "N",
+     "unacknowledged QoS 1 and 2 publishes of one client"},
+    {OPTION_U16, "max-topic-alias", "topic-alias-maximum", 0, false, CFG(topic_alias_maximum), 0, 0,
+     NULL, NULL, "N", "topic aliases of one client"},
+    {OPTION_U16, "max-inflight-messages", NULL, 0, false, CFG(max_inflight_messages), 0, 0, NULL,
+     NULL, "N", "unacknowledged towards a 3.1.1 client; 0: no limit"},
+    {OPTION_U32, "max-queued-messages", NULL, 0, false, CFG(max_queued_messages), 0, 0, NULL, NULL,
+     "N", "waiting for one client; 0: no limit"},
+    {OPTION_BYTES64, "max-queued-bytes", NULL, 0, false, CFG(max_queued_bytes), 0, 0, NULL, NULL,
+     "BYTES", "waiting for one client"},
+    {OPTION_BYTES64, "max-output-bytes", NULL, 0, false, CFG(max_output_bytes), 65536, 0, NULL,
+     NULL, "BYTES", "unsent towards one socket"},
+    {OPTION_SECONDS16, "max-keepalive", NULL, 0, false, CFG(max_keepalive_s), 1, 0, NULL, NULL,
+     "DURATION", "longest keep-alive a client may ask for"},
+    {OPTION_SECONDS32, "max-session-expiry", NULL, 0, false, CFG(max_session_expiry_s), 0, 0, NULL,
+     NULL, "DURATION", "longest life of a session without its connection (no bound)"},
+    {OPTION_SECONDS32, "connect-timeout", NULL, 0, false, CFG(connect_timeout_s), 1, 3600, NULL,
+     NULL, "DURATION", "from accept to CONNECT"},
+    {OPTION_U32, "max-retained-messages", NULL, 0, false, CFG(max_retained_messages), 0, 0, NULL,
+     NULL, "N", "retained messages kept"},
+    {OPTION_BYTES64, "max-retained-bytes", NULL, 0, false, CFG(max_retained_bytes), 0, 0, NULL,
+     NULL, "BYTES", "their memory"},
+    {OPTION_U32, "max-subscriptions", NULL, 0, false, CFG(max_subscriptions_per_client), 1, 0, NULL,
+     NULL, "N", "of one client"},
+
+    HEADING("Batches between a loop and the log"),
+    {OPTION_U32, "batches-per-loop", NULL, 0, false, CFG(batches_per_loop), 2, 4096, NULL, NULL,
+     "N", "on their way at a time"},
+    {OPTION_U32, "batch-rows", NULL, 0, false, CFG(batch_rows_max), 1, 65536, NULL, NULL, "N",
+     "rows of one"},
+    {OPTION_BYTES32, "batch-bytes", NULL, 0, false, CFG(batch_bytes_max), 4096, BATCH_BYTES_MAX,
+     NULL, NULL, "BYTES", "of one"},
+    {OPTION_BYTES64, "receive-bytes-per-loop", NULL, 0, false, CFG(receive_bytes_per_loop),
+     1u << 20, UINT64_C(1) << 36, NULL, NULL, "BYTES", "received and not yet answered"},
+
+    HEADING("SQL"),
+    {OPTION_U32, "query-threads", NULL, 0, false, CFG(query_threads), 1, 256, NULL, NULL, "N",
+     "queries that run at a time"},
+    {OPTION_U32, "query-queue", NULL, 0, false, CFG(query_queue_max), 1, 1000000, NULL, NULL, "N",
+     "queries that wait; more are refused"},
+    {OPTION_BYTES64, "query-memory", NULL, 0, false, CFG(query_memory_bytes), 1u << 20, 0, NULL,
+     NULL, "BYTES", "of one query"},
+    {OPTION_MS32, "query-timeout", NULL, 0, false, CFG(query_timeout_ms), 0, 0, NULL, NULL,
+     "DURATION", "of one statement; 0: none"},
+    {OPTION_BYTES64, "query-part-bytes", NULL, 0, false, CFG(query_result_part_bytes), 4096,
+     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "an answer above this comes in parts"},
+
+    HEADING("Logs"),
+    {OPTION_CHOICE, "log-level", NULL, 0, false, CFG(log_level), 0, 0, log_levels, NULL, "LEVEL",
+     "error, warning, notice, info or debug"},
+    {OPTION_CHOICE, "log-format", NULL, 0, false, CFG(log_format), 0, 0, log_formats, NULL,
+     "FORMAT", "text or json"},
+
+    LATER("password-file", NO_USERS_YET),
+    LATER("acl-file", NO_USERS_YET),
+    LATER("auth-token-admin", NO_USERS_YET),
+    LATER("auth-token-readonly", NO_USERS_YET),
+    LATER("cafile", NO_TLS_YET),
+    LATER("certfile", NO_TLS_YET),
+    LATER("keyfile", NO_TLS_YET),
+    LATER("tls-cert", NO_TLS_YET),
+    LATER("tls-key", NO_TLS_YET),
+    LATER("tls-ca-cert", NO_TLS_YET),
+
+    /* `chronos node` alone; the last ones of the table. */
+    HEADING("Cluster and edge"),
+    {OPTION_TEXT, "id", NULL, 0, false, AT(id), 0, 0, NULL, NULL, "NAME", "name of this node"},
+    {OPTION_TEXT, "peers", NULL, 0, false, AT(peers), 0, 0, NULL, NULL, "ID=HOST:PORT,...",
+     "the other nodes"},
+    {OPTION_TEXT, "sync-target", NULL, 0, false, AT(sync_target), 0, 0, NULL, NULL, "URL",
+     "cloud of an edge"},
+    {OPTION_SECONDS32, "sync-interval-secs", NULL, 0, false, AT(sync_interval_s), 1, 0, NULL, NULL,
+     "SECONDS", "of an edge"},
+};
+/* clang-format on */
+#define CLUSTER_OPTIONS 5 /* with their heading */
+_Static_assert(CHR_COUNT_OF(table) <= OPTIONS_MAX, "options.h: OPTIONS_MAX");
+
+static void set_defaults(struct settings *settings)
+{
+    memset(settings, 0, sizeof *settings);
+    broker_config_default(&settings->config);
+    settings->sync_interval_s = 5;
+}
+
+void settings_help(FILE *out, bool cluster)
+{
+    struct settings defaults;
+    set_defaults(&defaults);
+    options_help(out, table, CHR_COUNT_OF(table) - (cluster ? 0 : CLUSTER_OPTIONS), &defaults);
+}
+
+bool settings_is_loopback(const char *address)
+{
+    char host[256];
+    uint16_t port;
+    if (net_parse_address(address, host, sizeof host, &port, NULL) || !host[0])
+        return false;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
+    if (getaddrinfo(host, NULL, &hints, &list))
+        return false;
+    bool loopback = list != NULL;
+    for (const struct addrinfo *info = list; info; info = info->ai_next) {
+        if (info->ai_family == AF_INET) {
+            struct sockaddr_in in;
+            memcpy(&in, info->ai_addr, sizeof in);
+            loopback &= (ntohl(in.sin_addr.s_addr) >> 24) == 127;
+        } else if (info->ai_family == AF_INET6) {
+            struct sockaddr_in6 in6;
+            memcpy(&in6, info->ai_addr, sizeof in6);
+            loopback &= IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
+        } else {
+            loopback = false;
+        }
+    }
+    freeaddrinfo(list);
+    return loopback;
+}
+
+/* Nobody is let in by oversight: there are no users yet, so an address that others can reach is
+ * open to all of them. */
+static chr_err check_anonymous(const struct settings *settings, const char *address,
+                               struct chr_errmsg *msg)
+{
+    if (!address || settings_is_loopback(address) ||
+        options_source(&settings->options, "allow-anonymous") != OPTION_UNSET)
+        return CHR_OK;
+    return chr_fail(msg, CHR_EINVAL,
+                    "%s can be reached by others and there are no users and passwords yet: set "
+                    "allow_anonymous true to let everybody in, or listen on 127.0.0.1",
+                    address);
+}
+
+static chr_err check(const struct settings *settings, bool cluster, struct chr_errmsg *msg)
+{
+    const struct broker_config *config = &settings->config;
+    if (!cluster) {
+        for (size_t i = CHR_COUNT_OF(table) - CLUSTER_OPTIONS; i < CHR_COUNT_OF(table); i++)
+            if (settings->options.source[i] != OPTION_UNSET)
+                return chr_fail(msg, CHR_EINVAL, "%s is a setting of `chronos node`",
+                                table[i].name);
+    }
+    char host[256];
+    uint16_t port = 0;
+    chr_err err = net_parse_address(config->address, host, sizeof host, &port, msg);
+    if (!err && port > UINT16_MAX - 1000 && !config->admin_address)
+        err = chr_fail(msg, CHR_EINVAL,
+                       "the admin port would be %u + 1000, which is no port; set --admin-address",
+                       port);
+    if (!err && config->log_segment_bytes % 4096)
+        err = chr_fail(msg, CHR_EINVAL, "log_segment_bytes has to be a multiple of 4096");
+    if (!err)
+        err = check_anonymous(settings, config->address, msg);
+    if (!err)
+        err = check_anonymous(settings, config->admin_address, msg);
+    return err;
+}
+
+chr_err settings_load(struct settings *settings, bool cluster, int argc, char **argv,
+                      struct chr_errmsg *msg)
+{
+    set_defaults(settings);
+    struct options *options = &settings->options;
+    options_init(options, table, CHR_COUNT_OF(table), settings);
+    if (options_peek(options, argc, argv, "help")) {
+        settings->help = true;
+        return CHR_OK;
+    }
+    const char *file = options_peek(options, argc, argv, "config");
+    chr_err err = CHR_OK;
+    if (file && *file)
+        err = options_file(options, file, msg);
+    if (!err)
+        err = options_environment(options, environ, msg);
+    if (!err)
+        err = options_flags(options, argc, argv, msg);
+    if (!err)
+        err = check(settings, cluster, msg);
+    return err;
+}
+
+void settings_free(struct settings *settings)
+{
+    options_free(&settings->options);
+}

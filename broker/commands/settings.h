@@ -1,0 +1,36 @@
+/* broker/commands/settings.h: the settings of a node: file, environment and flags into a
+ * broker_config, checked as a whole. */
+#ifndef CHR_BROKER_COMMANDS_SETTINGS_H
+#define CHR_BROKER_COMMANDS_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/config.h"
+#include "broker/options.h"
+
+struct settings {
+    struct broker_config config;
+    const char *config_file; /* NULL: none */
+    bool test_config;
+    bool help;
+    const char *id; /* of `chronos node` */
+    const char *peers;
+    const char *sync_target;
+    uint32_t sync_interval_s;
+    struct options options; /* owns the strings of all */
+};
+
+/* Defaults, then file, environment and flags. argv[0] is the first argument after the command.
+ * cluster: the flags of `chronos node` are allowed. CHR_EINVAL with a sentence. Free it in any
+ * case. With help set nothing else was looked at. */
+CHR_MUST_USE chr_err settings_load(struct settings *settings, bool cluster, int argc, char **argv,
+                                   struct chr_errmsg *msg);
+void settings_free(struct settings *settings);
+void settings_help(FILE *out, bool cluster);
+
+/* Is every address the host part stands for this machine alone? "127.0.0.1:1883" yes, ":1883" no.
+ */
+bool settings_is_loopback(const char *address);
+
+#endif

@@ -1,0 +1,255 @@
+/* broker/commands/single_node.c: `chronos single-node`: a cluster of one until a signal ends it.
+ *
+ * SIGTERM and SIGINT stop it in order, SIGUSR1 makes a checkpoint now, SIGHUP is kept free for
+ * reading settings again. All are blocked before the first thread starts and taken by sigwait, so
+ * no handler runs anywhere.
+ *
+ * In the foreground of a terminal the main thread is an SQL prompt over the node's own port: a
+ * thread of its own waits for signals then, SIGINT belongs to the prompt (it cancels a query), and
+ * log lines below warning go to chronos.log in the data directory. */
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "broker/checkpointer.h"
+#include "broker/commands/commands.h"
+#include "broker/commands/settings.h"
+#include "broker/net/acceptor.h"
+#include "broker/node.h"
+#include "sqlfront/cli/cli.h"
+
+/* chronos.log is put aside at a start when it has grown beyond this. */
+#define LOG_FILE_BYTES (16 << 20)
+
+void single_node_help(FILE *out)
+{
+    fputs(
+        "Usage: chronos single-node [options]\n\n"
+        "A node by itself: MQTT broker and SQL database. On a terminal it opens an SQL prompt;\n"
+        "\\q or Ctrl-D stops the node then. It prints `ready mqtt=... admin=...` when it serves.\n"
+        "Signals: SIGTERM, SIGINT stop it; SIGUSR1 makes a checkpoint.\n",
+        out);
+    settings_help(out, false);
+}
+
+/* Each connection is a descriptor; the soft limit is for programs that use select(). */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void block_signals(sigset_t *set, bool prompt)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGUSR1);
+    sigaddset(set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+    if (prompt)
+        sigdelset(set, SIGINT); /* the prompt unblocks it in its own thread */
+}
+
+/* ---- Signals ----------------------------------------------------------------------------------
+ */
+
+static void checkpoint_now(struct broker_node *node)
+{
+    struct checkpointer *cp = atomic_load(&node->checkpointer);
+    int64_t began_us = chr_clock_mono_us(node->clock);
+    chr_err err = cp ? checkpointer_request(cp) : CHR_ECLOSED;
+    if (err)
+        chr_log_error("node", "checkpoint on request failed", CHR_KV_C("error", chr_strerror(err)));
+    else
+        chr_log_notice("node", "checkpoint on request",
+                       CHR_KV_U("index", db_durable_index(node->db)),
+                       CHR_KV_I("us", chr_clock_mono_us(node->clock) - began_us));
+}
+
+/* Returns when the node is to stop. */
+static void wait_for_stop(const sigset_t *set, struct broker_node *node, bool prompt)
+{
+    for (;;) {
+        int number = 0;
+        if (sigwait(set, &number))
+            continue;
+        if (number == SIGUSR1)
+            checkpoint_now(node);
+        else if (number == SIGHUP && !prompt)
+            chr_log_notice("node", "SIGHUP: nothing to read again yet");
+        else if (number != SIGUSR2) {
+            chr_log_notice("node", "stopping", CHR_KV_C("signal", strsignal(number)));
+            return;
+        }
+    }
+}
+
+/* ---- The prompt -------------------------------------------------------------------------------
+ */
+
+/* In the foreground of a terminal; a job in the background must not touch it. */
+static bool has_terminal(void)
+{
+    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+/* Where log lines below warning go while the data directory is not known to be ours. */
+static int hold_log_lines(void)
+{
+    int fd = memfd_create("chronos.log", MFD_CLOEXEC);
+    if (fd >= 0)
+        chr_log_set_output(STDERR_FILENO, CHR_LOG_WARNING, fd);
+    return fd;
+}
+
+static void release_log_lines(int held_fd, const char *data_dir)
+{
+    char path[4096], aside[4200];
+    int n = snprintf(path, sizeof path, "%s/chronos.log", data_dir);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return;
+    struct stat st;
+    if (stat(path, &st) == 0 && st.st_size > LOG_FILE_BYTES) {
+        snprintf(aside, sizeof aside, "%s.1", path);
+        (void)rename(path, aside);
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        chr_log_warning("node", "can't write a log file", CHR_KV_C("path", path),
+                        CHR_KV_C("error", strerror(errno)));
+        return;
+    }
+    /* The held descriptor stays open: a thread may be about to write to it. */
+    chr_log_set_output(STDERR_FILENO, CHR_LOG_WARNING, fd);
+    char bytes[8192];
+    off_t offset = 0;
+    for (ssize_t got; held_fd >= 0 && (got = pread(held_fd, bytes, sizeof bytes, offset)) > 0;
+         offset += got)
+        if (write(fd, bytes, (size_t)got) != got)
+            break;
+}
+
+struct signal_thread {
+    pthread_t thread;
+    sigset_t set;
+    struct broker_node *node;
+    int stop_fd; /* eventfd: the prompt is to end */
+};
+
+static void *signal_main(void *arg)
+{
+    struct signal_thread *signals = arg;
+    wait_for_stop(&signals->set, signals->node, true);
+    uint64_t one = 1;
+    ssize_t n = write(signals->stop_fd, &one, sizeof one);
+    (void)n;
+    return NULL;
+}
+
+static void prompt(const struct settings *settings, struct broker_node *node, const sigset_t *set)
+{
+    struct signal_thread signals = {.node = node, .set = *set};
+    signals.stop_fd = eventfd(0, EFD_CLOEXEC);
+    if (signals.stop_fd < 0 || pthread_create(&signals.thread, NULL, signal_main, &signals)) {
+        chr_log_warning("node", "no prompt: can't start a thread");
+        wait_for_stop(set, node, true);
+        return;
+    }
+    struct cli_options options;
+    char host[256];
+    cli_options_default(&options);
+    if (net_parse_address(node->mqtt_address, host, sizeof host, &options.port, NULL) == CHR_OK) {
+        /* A node on all addresses is reached at its own. */
+        bool any = !strcmp(host, "0.0.0.0") || !strcmp(host, "::");
+        options.host = any ? (host[0] == '0' ? "127.0.0.1" : "::1") : host;
+    }
+    options.stop_fd = signals.stop_fd;
+    options.own_node = true;
+    printf("Chronos %s, data in %s. Type SQL, \\? for help, \\q to stop the node.\n",
+           CHRONOS_VERSION, settings->config.data_dir);
+    fflush(stdout);
+    (void)cli_run(&options);
+    /* The thread may wait for a signal still: this is one. */
+    pthread_kill(signals.thread, SIGTERM);
+    pthread_join(signals.thread, NULL);
+    close(signals.stop_fd);
+}
+
+/* ---- The command ------------------------------------------------------------------------------
+ */
+
+static int serve(const struct settings *settings)
+{
+    const struct broker_config *config = &settings->config;
+    chr_log_set_level(config->log_level);
+    chr_log_set_format(config->log_format);
+    raise_descriptor_limit();
+    bool with_prompt = has_terminal();
+    sigset_t set;
+    block_signals(&set, with_prompt);
+    if (with_prompt)
+        (void)setlocale(LC_CTYPE, ""); /* the line editor's characters; before any thread */
+    int held_fd = with_prompt ? hold_log_lines() : -1;
+
+    struct broker_node *node = NULL;
+    struct chr_errmsg msg = {{0}};
+    if (node_start(config, chr_clock_system(), &node, &msg)) {
+        complain(NULL, "%s", msg.text);
+        return EXIT_FAILED;
+    }
+    if (with_prompt)
+        release_log_lines(held_fd, config->data_dir);
+    fprintf(stderr, "ready mqtt=%s admin=%s\n", node->mqtt_address, node->admin_address);
+    if (with_prompt)
+        prompt(settings, node, &set);
+    else
+        wait_for_stop(&set, node, false);
+
+    /* Stopping waits for what was accepted; whoever is in a hurry may interrupt once more: what was
+     * acknowledged is in the log. */
+    sigset_t interrupt;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    pthread_sigmask(SIG_UNBLOCK, &interrupt, NULL);
+    node_stop(node);
+    node_free(node);
+    chr_log_notice("node", "stopped");
+    return EXIT_DONE;
+}
+
+int command_single_node(int argc, char **argv)
+{
+    struct settings settings;
+    struct chr_errmsg msg = {{0}};
+    int status = EXIT_USAGE;
+    if (settings_load(&settings, false, argc, argv, &msg)) {
+        complain("single-node", "%s", msg.text);
+    } else if (settings.help) {
+        single_node_help(stdout);
+        status = EXIT_DONE;
+    } else if (settings.test_config) {
+        printf("The settings are valid.\n");
+        status = EXIT_DONE;
+    } else {
+        status = serve(&settings);
+    }
+    settings_free(&settings);
+    return status;
+}

@@ -1,0 +1,112 @@
+/* broker/options.h: one table of settings, three ways to say them.
+ *
+ *     a line of a config file   <   an environment variable   <   a flag
+ *     hot_limit 64MiB               CHRONOS_HOT_LIMIT=64MiB        --hot-limit 64MiB
+ *
+ * `-` and `_` are the same in names, `key value` and `key = value` in files. What is not in the
+ * table is an error that names it, where it stands, and the nearest name that is. Values go
+ * straight into the fields of a struct; each remembers where it came from. Start only, one thread.
+ */
+#ifndef CHR_BROKER_OPTIONS_H
+#define CHR_BROKER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+
+enum option_kind {
+    OPTION_HEADING,     /* help only: `help` is the title of what follows */
+    OPTION_TEXT,        /* const char *, not empty */
+    OPTION_BOOL,        /* bool: true, false, yes, no, on, off, 1, 0; a bare name means true */
+    OPTION_U16,         /* uint16_t within min..max */
+    OPTION_U32,         /* uint32_t within min..max */
+    OPTION_BYTES32,     /* uint32_t: "64KiB" */
+    OPTION_BYTES64,     /* uint64_t: "64MiB" */
+    OPTION_SECONDS16,   /* uint16_t: "60" or "1m"; whole seconds */
+    OPTION_SECONDS32,   /* uint32_t */
+    OPTION_MS32,        /* uint32_t milliseconds: "250ms", "30s"; the unit is needed, 0 excepted */
+    OPTION_CHOICE,      /* an enum: one of the words of `choices` */
+    OPTION_CUSTOM,      /* what `set` makes of it; it takes a value */
+    OPTION_CUSTOM_FLAG, /* `set` is called with NULL; it takes no value */
+    OPTION_LATER,       /* known but refused: `help` says why */
+};
+
+struct option_choice {
+    const char *word; /* NULL ends the list */
+    unsigned value;
+};
+
+struct options;
+
+/* Sets the field(s) in target. value: zero-terminated, lives as long as the options. The message
+ * says what is wrong with the value, without the option's name: "\"x\" is not a port". */
+typedef chr_err option_set_fn(struct options *options, void *target, const char *value,
+                              struct chr_errmsg *msg);
+
+struct option {
+    enum option_kind kind;
+    const char *name;  /* "hot-limit" */
+    const char *alias; /* another name, NULL: none */
+    char letter;       /* -x; 0: none */
+    bool flag_only;    /* neither in files nor in the environment */
+    size_t offset;     /* of the field in the target; options of one field exclude each other */
+    uint64_t min, max; /* numbers, in the field's unit; max 0: all the field holds */
+    const struct option_choice *choices;
+    option_set_fn *set;
+    const char *value; /* "BYTES", for the help; NULL: takes none */
+    const char *help;
+};
+
+enum option_source { OPTION_UNSET, OPTION_FROM_FILE, OPTION_FROM_ENVIRONMENT, OPTION_FROM_FLAG };
+
+#define OPTIONS_MAX 96
+
+struct options {
+    const struct option *table; /* borrowed, [count] */
+    size_t count;               /* at most OPTIONS_MAX */
+    void *target;               /* borrowed; filled with defaults before */
+    struct chr_arena arena;     /* owns what the target's strings point to */
+    enum option_source source[OPTIONS_MAX];
+    unsigned line[OPTIONS_MAX]; /* OPTION_FROM_FILE: where */
+};
+
+/* Does not allocate. */
+void options_init(struct options *options, const struct option *table, size_t count, void *target);
+/* The target's strings go with it. */
+void options_free(struct options *options);
+
+/* Each sets what it finds over what was set before; call them in the order file, environment,
+ * flags. CHR_EINVAL with a sentence that names the option, its place and what is wrong.
+ *
+ * Flags: argv[0] is the first argument, not the program. `--name value`, `--name=value`, `-x
+ * value`; the last of several wins. */
+CHR_MUST_USE chr_err options_flags(struct options *options, int argc, char **argv,
+                                   struct chr_errmsg *msg);
+/* `environment` as environ is: CHRONOS_<NAME>=value. Names that are not in the table are somebody
+ * else's. */
+CHR_MUST_USE chr_err options_environment(struct options *options, char *const *environment,
+                                         struct chr_errmsg *msg);
+/* The same key twice is an error: one of them would be believed in vain. */
+CHR_MUST_USE chr_err options_file(struct options *options, const char *path,
+                                  struct chr_errmsg *msg);
+/* As options_file, over a text in memory; path is for messages. */
+CHR_MUST_USE chr_err options_text(struct options *options, const char *path, chr_slice text,
+                                  struct chr_errmsg *msg);
+
+/* Where an option was set last. name is in the table. */
+enum option_source options_source(const struct options *options, const char *name);
+/* The value of a flag before anything is set, NULL when it is not given: for --config and --help,
+ * which decide what is read first. A flag without value gives "". */
+const char *options_peek(const struct options *options, int argc, char **argv, const char *name);
+
+/* The table as text for a terminal, defaults taken from `defaults` (a target). */
+void options_help(FILE *out, const struct option *table, size_t count, const void *defaults);
+
+/* The word of a NULL-terminated list that was most likely meant, NULL when none is near. */
+const char *options_nearest(const char *word, const char *const *words);
+
+#endif
