@@ -215,6 +215,116 @@ static inline size_t any_encode(uint8_t *out, size_t capacity, const struct any_
     }
 }
 
+/* ---- Properties, the naive way --------------------------------------------------------------- */
+
+/* Do the fields say what a walk over the block says? */
+static inline bool properties_agree(const struct mqtt_properties *p)
+{
+    struct mqtt_properties e = mqtt_properties_none;
+    struct mqtt_property_iter it = mqtt_property_iter(p);
+    struct mqtt_property q;
+    size_t walked = 0;
+    while (mqtt_property_next(&it, &q)) {
+        walked += q.whole.len;
+        bool first = !(e.present >> q.id & 1);
+        e.present |= UINT64_C(1) << q.id;
+        switch (q.id) {
+#define NUMBER(ID, field)                                                                          \
+    case MQTT_PROPERTY_##ID:                                                                       \
+        if (first)                                                                                 \
+            e.field = q.number;                                                                    \
+        break;
+#define BYTES(ID, field)                                                                           \
+    case MQTT_PROPERTY_##ID:                                                                       \
+        e.field = q.value;                                                                         \
+        break;
+            NUMBER(PAYLOAD_FORMAT_INDICATOR, payload_format_indicator)
+            NUMBER(MESSAGE_EXPIRY_INTERVAL, message_expiry_s)
+            BYTES(CONTENT_TYPE, content_type)
+            BYTES(RESPONSE_TOPIC, response_topic)
+            BYTES(CORRELATION_DATA, correlation_data)
+            NUMBER(SUBSCRIPTION_IDENTIFIER, subscription_identifier)
+            NUMBER(SESSION_EXPIRY_INTERVAL, session_expiry_s)
+            BYTES(ASSIGNED_CLIENT_IDENTIFIER, assigned_client_id)
+            NUMBER(SERVER_KEEP_ALIVE, server_keep_alive_s)
+            BYTES(AUTHENTICATION_METHOD, authentication_method)
+            BYTES(AUTHENTICATION_DATA, authentication_data)
+            NUMBER(REQUEST_PROBLEM_INFORMATION, request_problem_information)
+            NUMBER(WILL_DELAY_INTERVAL, will_delay_s)
+            NUMBER(REQUEST_RESPONSE_INFORMATION, request_response_information)
+            BYTES(RESPONSE_INFORMATION, response_information)
+            BYTES(SERVER_REFERENCE, server_reference)
+            BYTES(REASON_STRING, reason_string)
+            NUMBER(RECEIVE_MAXIMUM, receive_maximum)
+            NUMBER(TOPIC_ALIAS_MAXIMUM, topic_alias_maximum)
+            NUMBER(TOPIC_ALIAS, topic_alias)
+            NUMBER(MAXIMUM_QOS, maximum_qos)
+            NUMBER(RETAIN_AVAILABLE, retain_available)
+            NUMBER(MAXIMUM_PACKET_SIZE, maximum_packet_size)
+            NUMBER(WILDCARD_SUBSCRIPTION_AVAILABLE, wildcard_subscription_available)
+            NUMBER(SUBSCRIPTION_IDENTIFIER_AVAILABLE, subscription_identifier_available)
+            NUMBER(SHARED_SUBSCRIPTION_AVAILABLE, shared_subscription_available)
+#undef NUMBER
+#undef BYTES
+        case MQTT_PROPERTY_USER_PROPERTY: {
+            chr_slice value;
+            if (!mqtt_user_property_find(p, q.name, &value) ||
+                !mqtt_has(p, MQTT_PROPERTY_USER_PROPERTY))
+                return false;
+            break;
+        }
+        }
+    }
+#define SAME(field)       (p->field == e.field)
+#define SAME_BYTES(field) (chr_slice_eq(p->field, e.field))
+    return walked == p->raw.len && SAME(present) && SAME(session_expiry_s) &&
+           SAME(message_expiry_s) && SAME(will_delay_s) && SAME(maximum_packet_size) &&
+           SAME(subscription_identifier) && SAME(receive_maximum) && SAME(topic_alias_maximum) &&
+           SAME(topic_alias) && SAME(server_keep_alive_s) && SAME(payload_format_indicator) &&
+           SAME(maximum_qos) && SAME(request_problem_information) &&
+           SAME(request_response_information) && SAME(retain_available) &&
+           SAME(wildcard_subscription_available) && SAME(subscription_identifier_available) &&
+           SAME(shared_subscription_available) && SAME_BYTES(content_type) &&
+           SAME_BYTES(response_topic) && SAME_BYTES(correlation_data) &&
+           SAME_BYTES(reason_string) && SAME_BYTES(assigned_client_id) &&
+           SAME_BYTES(authentication_method) && SAME_BYTES(authentication_data) &&
+           SAME_BYTES(response_information) && SAME_BYTES(server_reference);
+#undef SAME
+#undef SAME_BYTES
+}
+
+static inline bool any_properties_agree(const struct any_packet *any)
+{
+    switch (any->type) {
+    case MQTT_CONNECT:
+        return properties_agree(&any->u.connect.properties) &&
+               (!any->u.connect.has_will || properties_agree(&any->u.connect.will.properties));
+    case MQTT_CONNACK:
+        return properties_agree(&any->u.connack.properties);
+    case MQTT_PUBLISH:
+        return properties_agree(&any->u.publish.properties);
+    case MQTT_PUBACK:
+    case MQTT_PUBREC:
+    case MQTT_PUBREL:
+    case MQTT_PUBCOMP:
+        return properties_agree(&any->u.ack.properties);
+    case MQTT_SUBSCRIBE:
+        return properties_agree(&any->u.subscribe.properties);
+    case MQTT_SUBACK:
+        return properties_agree(&any->u.suback.properties);
+    case MQTT_UNSUBSCRIBE:
+        return properties_agree(&any->u.unsubscribe.properties);
+    case MQTT_UNSUBACK:
+        return properties_agree(&any->u.unsuback.properties);
+    case MQTT_DISCONNECT:
+        return properties_agree(&any->u.disconnect.properties);
+    case MQTT_AUTH:
+        return properties_agree(&any->u.auth.properties);
+    default:
+        return true;
+    }
+}
+
 /* ---- Packets to text ------------------------------------------------------------------------ */
 
 static inline void dump_string(struct chr_buf *out, chr_slice s)

@@ -93,6 +93,7 @@ static void decode_text(const struct input *in, chr_slice bytes, struct chr_buf 
     }
     *valid = true;
     dump_packet(out, any);
+    assert_true(any_properties_agree(any));
     if ((size_t)used != bytes.len)
         chr_buf_addf(out, "then %zu bytes\n", bytes.len - (size_t)used);
 }
@@ -127,7 +128,6 @@ static void cut(const struct input *in, chr_slice whole, const char *file, int l
         } else {
             assert_non_null(fault.rule);
             assert_non_null(fault.text);
-            note_fault(&fault, any.type == MQTT_CONNECT ? any.u.connect.version : in->version);
         }
     }
 }
@@ -161,6 +161,22 @@ static void round_trip(const struct input *in, const struct any_packet *any, con
         chr_buf_free(&out);
     }
     free(bytes);
+}
+
+/* CHR_CORPUS=dir: the cases as seeds of tests/fuzz/fuzz_mqtt.c. */
+static void write_seed(const struct input *in, chr_slice bytes, const char *file, int line)
+{
+    const char *dir = getenv("CHR_CORPUS");
+    if (!dir || bytes.len > 4096)
+        return;
+    char path[1024];
+    const char *name = strrchr(file, '/') + 1;
+    snprintf(path, sizeof path, "%s/%.*s_%d", dir, (int)strcspn(name, "."), name, line);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputc((in->version == MQTT_V5) | (in->sender == MQTT_FROM_SERVER) << 1, f);
+    fwrite(bytes.ptr, 1, bytes.len, f);
+    fclose(f);
 }
 
 static bool parse_input(const char *text, struct input *in, const char **bytes)
@@ -218,6 +234,7 @@ static void run_case(const char *file, int line, const char *input_text, const c
             round_trip(&in, &any, text, file, line);
             free(text);
         }
+        write_seed(&in, chr_buf_slice(&bytes), file, line);
         if (!in.unexpected)
             cut(&in, chr_buf_slice(&bytes), file, line);
     }
