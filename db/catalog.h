@@ -50,9 +50,11 @@ struct db_table_def {
     uint16_t key_columns[DB_KEY_COLUMNS_MAX]; /* indexes into columns */
     uint16_t series_count;                    /* series key, see design 1; 0: none */
     uint16_t series_columns[DB_KEY_COLUMNS_MAX];
-    int32_t time_column; /* index into columns; -1: the arrival time */
-    bool time_is_option; /* TIME= was given */
-    int64_t ttl_us;      /* 0: rows do not expire */
+    int32_t time_column;  /* index into columns; -1: the arrival time */
+    bool time_is_option;  /* TIME= was given */
+    int64_t ttl_us;       /* 0: rows do not expire */
+    bool ttl_floored;     /* an ALTER changed the TTL: what had expired by then stays gone */
+    int64_t ttl_floor_us; /* rows with a time at or below it */
     uint16_t topics_count;
     char **topics; /* topic templates, e.g. "farm/{site}/{device_id}/env" */
     enum db_payload_format format;

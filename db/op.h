@@ -32,6 +32,9 @@
 
 /* The same number as RAFT_ENTRY_BYTES_MAX; broker/ asserts it (db does not know raft). */
 #define DB_ENTRY_BYTES_MAX ((size_t)4 << 20)
+/* Rows of one operation: what fits an entry at 16 bytes a row, so that a forged count of constant
+ * columns cannot cost more. */
+#define DB_OP_ROWS_MAX 262144u
 
 /* All operations succeed or none has an effect; without it each operation stands alone. An atomic
  * entry holds rows, deletes, updates, changes of the catalog, one GUARDS and one REQUEST_KEY; when
@@ -91,7 +94,7 @@ struct db_rows_column {
 struct db_rows_builder {
     const struct db_table_def *table; /* borrowed; the builder's owner keeps its catalog */
     uint32_t rows;                    /* complete rows */
-    uint32_t rows_max;                /* fixed at init */
+    uint32_t rows_max;                /* fixed at init; at most DB_OP_ROWS_MAX */
     size_t bytes;                     /* about what finish will write */
     uint16_t columns_count;           /* of the table, then _received_at last */
     struct db_rows_column *columns;   /* [columns_count] in table order */

@@ -64,7 +64,7 @@ static bool builder_grow(struct db_rows_builder *b, uint32_t capacity)
 
 chr_err db_rows_init(struct db_rows_builder *b, const struct db_table_def *table, uint32_t rows_max)
 {
-    CHR_ASSERT(rows_max > 0);
+    CHR_ASSERT(rows_max > 0 && rows_max <= DB_OP_ROWS_MAX);
     memset(b, 0, sizeof *b);
     b->table = table;
     b->rows_max = rows_max;

@@ -233,6 +233,8 @@ chr_err db_table_def_encode(const struct db_table_def *t, struct chr_buf *out)
     pb.format = (uint32_t)t->format;
     pb.created_index = t->created_index;
     pb.next_column_id = t->next_column_id;
+    pb.ttl_floored = t->ttl_floored;
+    pb.ttl_floor_us = t->ttl_floor_us;
     size_t len = chronos__catalog__table_def__get_packed_size(&pb);
     err = len > TABLE_DEF_BYTES_MAX ? CHR_ETOOBIG : chr_buf_reserve(out, len);
     if (err)
@@ -265,6 +267,8 @@ static chr_err decode_fields(struct db_table_def *t, const Chronos__Catalog__Tab
     t->format = (enum db_payload_format)pb->format;
     t->created_index = pb->created_index;
     t->next_column_id = (uint16_t)pb->next_column_id;
+    t->ttl_floored = pb->ttl_floored;
+    t->ttl_floor_us = pb->ttl_floor_us;
     if (!copy_name(t->name, pb->name) || pb->next_column_id >= DB_COLUMN_RECEIVED_AT)
         return chr_fail(msg, CHR_EINVAL, "name of the table or a column id is out of range");
     for (size_t i = 0; i < pb->n_columns; i++) {

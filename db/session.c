@@ -1,0 +1,357 @@
+/* db/session.c: sessions, their generations and the packet ids they remember. */
+#include "db/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "db/internal.h"
+
+/* -- The set of sessions ------------------------------------------------------------------------*/
+
+static void session_free(struct db__session *s)
+{
+    free((void *)s->client_id.ptr);
+    free(s->guards);
+    free(s);
+}
+
+void db__sessions_free(struct db__sessions *ss)
+{
+    for (size_t i = 0; i < ss->capacity; i++)
+        if (ss->by_id[i])
+            session_free(ss->by_id[i]);
+    free(ss->by_id);
+    free(ss->by_epoch);
+    free(ss->by_expiry);
+    free(ss->ended);
+    memset(ss, 0, sizeof *ss);
+}
+
+static size_t home_of_id(const struct db__sessions *ss, chr_slice client_id)
+{
+    return (size_t)chr_hash_slice(client_id, chr_hash_seed()) & (ss->capacity - 1);
+}
+
+static size_t home_of_epoch(const struct db__sessions *ss, uint64_t epoch)
+{
+    return (size_t)chr_hash_u64(epoch) & (ss->capacity - 1);
+}
+
+struct db__session *db__session_find(const struct db__sessions *ss, chr_slice client_id)
+{
+    if (!ss->capacity)
+        return NULL;
+    for (size_t i = home_of_id(ss, client_id); ss->by_id[i]; i = (i + 1) & (ss->capacity - 1))
+        if (chr_slice_eq(ss->by_id[i]->client_id, client_id))
+            return ss->by_id[i];
+    return NULL;
+}
+
+struct db__session *db__session_by_epoch(const struct db__sessions *ss, uint64_t epoch)
+{
+    if (!ss->capacity)
+        return NULL;
+    for (size_t i = home_of_epoch(ss, epoch); ss->by_epoch[i]; i = (i + 1) & (ss->capacity - 1))
+        if (ss->by_epoch[i]->epoch == epoch)
+            return ss->by_epoch[i];
+    return NULL;
+}
+
+static void put_both(struct db__sessions *ss, struct db__session *s)
+{
+    size_t i = home_of_id(ss, s->client_id), mask = ss->capacity - 1;
+    while (ss->by_id[i])
+        i = (i + 1) & mask;
+    ss->by_id[i] = s;
+    i = home_of_epoch(ss, s->epoch);
+    while (ss->by_epoch[i])
+        i = (i + 1) & mask;
+    ss->by_epoch[i] = s;
+}
+
+static void insert(struct db__sessions *ss, struct db__session *s)
+{
+    if (ss->count + 1 > ss->capacity / 2) {
+        struct db__session **old = ss->by_id;
+        size_t old_capacity = ss->capacity;
+        free(ss->by_epoch);
+        ss->capacity = old_capacity ? old_capacity * 2 : 16;
+        ss->by_id = db__must_calloc(ss->capacity, sizeof *ss->by_id);
+        ss->by_epoch = db__must_calloc(ss->capacity, sizeof *ss->by_epoch);
+        for (size_t i = 0; i < old_capacity; i++)
+            if (old[i])
+                put_both(ss, old[i]);
+        free(old);
+    }
+    ss->count++;
+    put_both(ss, s);
+}
+
+/* Removes from an open-addressed array by moving back what would no longer be found. */
+static void table_remove(struct db__sessions *ss, struct db__session **slots,
+                         const struct db__session *s, bool by_id)
+{
+    size_t mask = ss->capacity - 1;
+    size_t i = by_id ? home_of_id(ss, s->client_id) : home_of_epoch(ss, s->epoch);
+    while (slots[i] != s)
+        i = (i + 1) & mask;
+    for (size_t j = (i + 1) & mask; slots[j]; j = (j + 1) & mask) {
+        size_t home =
+            by_id ? home_of_id(ss, slots[j]->client_id) : home_of_epoch(ss, slots[j]->epoch);
+        if (((j - home) & mask) >= ((j - i) & mask)) {
+            slots[i] = slots[j];
+            i = j;
+        }
+    }
+    slots[i] = NULL;
+}
+
+/* -- By time of end -----------------------------------------------------------------------------*/
+
+static void heap_put(struct db__sessions *ss, size_t at, struct db__session *s)
+{
+    ss->by_expiry[at - 1] = s;
+    s->heap_at = at;
+}
+
+/* Equal times are told apart by epoch, so that every node ends sessions in the same order. */
+static bool sooner(const struct db__session *a, const struct db__session *b)
+{
+    return a->expires_us < b->expires_us || (a->expires_us == b->expires_us && a->epoch < b->epoch);
+}
+
+static void heap_settle(struct db__sessions *ss, size_t at)
+{
+    struct db__session *s = ss->by_expiry[at - 1];
+    while (at > 1 && sooner(s, ss->by_expiry[at / 2 - 1])) {
+        heap_put(ss, at, ss->by_expiry[at / 2 - 1]);
+        at /= 2;
+    }
+    for (size_t child; (child = at * 2) <= ss->expiry_count; at = child) {
+        if (child < ss->expiry_count && sooner(ss->by_expiry[child], ss->by_expiry[child - 1]))
+            child++;
+        if (!sooner(ss->by_expiry[child - 1], s))
+            break;
+        heap_put(ss, at, ss->by_expiry[child - 1]);
+    }
+    heap_put(ss, at, s);
+}
+
+static void heap_remove(struct db__sessions *ss, struct db__session *s)
+{
+    size_t at = s->heap_at;
+    if (!at)
+        return;
+    s->heap_at = 0;
+    struct db__session *last = ss->by_expiry[--ss->expiry_count];
+    if (last != s) {
+        heap_put(ss, at, last);
+        heap_settle(ss, at);
+    }
+}
+
+static void set_expiry(struct db__sessions *ss, struct db__session *s, int64_t expires_us)
+{
+    heap_remove(ss, s);
+    s->expires_us = expires_us;
+    if (expires_us == INT64_MAX)
+        return;
+    DB__RESERVE(ss->by_expiry, ss->expiry_count, ss->expiry_capacity);
+    ss->by_expiry[ss->expiry_count++] = s;
+    s->heap_at = ss->expiry_count;
+    heap_settle(ss, ss->expiry_count);
+}
+
+static int64_t expiry_time(int64_t now_us, uint32_t expiry_s)
+{
+    return expiry_s == UINT32_MAX ? INT64_MAX : now_us + (int64_t)expiry_s * 1000000;
+}
+
+static void session_end(struct db *d, struct db__session *s)
+{
+    struct db__sessions *ss = &d->sessions;
+    heap_remove(ss, s);
+    table_remove(ss, ss->by_id, s, true);
+    table_remove(ss, ss->by_epoch, s, false);
+    ss->count--;
+    ss->guards_count -= s->guards_count;
+    DB__RESERVE(ss->ended, ss->ended_count, ss->ended_capacity);
+    ss->ended[ss->ended_count++] = s->epoch;
+    session_free(s);
+}
+
+void db__sessions_expire(struct db *d, int64_t now_us)
+{
+    while (d->sessions.expiry_count && d->sessions.by_expiry[0]->expires_us <= now_us)
+        session_end(d, d->sessions.by_expiry[0]);
+}
+
+int64_t db__sessions_due(const struct db__sessions *ss)
+{
+    return ss->expiry_count ? ss->by_expiry[0]->expires_us : INT64_MAX;
+}
+
+void db__session_load(struct db__sessions *ss, struct db__session *s)
+{
+    int64_t expires_us = s->expires_us;
+    s->heap_at = 0;
+    insert(ss, s);
+    ss->guards_count += s->guards_count;
+    set_expiry(ss, s, expires_us);
+}
+
+/* -- Packet ids ---------------------------------------------------------------------------------*/
+
+static uint32_t guard_place(const struct db__session *s, uint16_t packet_id)
+{
+    uint32_t low = 0, high = s->guards_count;
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        if (s->guards[mid] < packet_id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* False when it is remembered already. */
+bool db__guard_add(struct db__session *s, uint16_t packet_id)
+{
+    uint32_t at = guard_place(s, packet_id);
+    if (at < s->guards_count && s->guards[at] == packet_id)
+        return false;
+    DB__RESERVE(s->guards, s->guards_count, s->guards_capacity);
+    memmove(s->guards + at + 1, s->guards + at, (s->guards_count - at) * sizeof *s->guards);
+    s->guards[at] = packet_id;
+    s->guards_count++;
+    return true;
+}
+
+static bool guard_remove(struct db__session *s, uint16_t packet_id)
+{
+    uint32_t at = guard_place(s, packet_id);
+    if (at == s->guards_count || s->guards[at] != packet_id)
+        return false;
+    s->guards_count--;
+    memmove(s->guards + at, s->guards + at + 1, (s->guards_count - at) * sizeof *s->guards);
+    return true;
+}
+
+/* -- Operations ---------------------------------------------------------------------------------*/
+
+void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_result *result)
+{
+    struct db_session_open open;
+    uint64_t ordinal = (uint64_t)(result - d->apply.results);
+    if (op->flags || op->table_id || ordinal > UINT16_MAX ||
+        db__session_open_decode(op->body, &open)) {
+        result->err = CHR_ECORRUPT;
+        return;
+    }
+    struct db__session *s = db__session_find(&d->sessions, open.client_id);
+    if (s && open.clean_start) {
+        session_end(d, s);
+        s = NULL;
+    }
+    result->session_present = s != NULL;
+    if (!s) {
+        s = db__must_calloc(1, sizeof *s);
+        uint8_t *id = db__must_malloc(open.client_id.len);
+        if (open.client_id.len)
+            memcpy(id, open.client_id.ptr, open.client_id.len);
+        s->client_id = chr_slice_of(id, open.client_id.len);
+        s->epoch = d->apply.index << 16 | ordinal;
+        s->expires_us = INT64_MAX;
+        insert(&d->sessions, s);
+    }
+    s->generation++;
+    s->expiry_s = open.expiry_s;
+    s->connected = true;
+    s->dirty = true;
+    set_expiry(&d->sessions, s, INT64_MAX);
+    result->epoch = s->epoch;
+    result->generation = s->generation;
+}
+
+void db__apply_session_close(struct db *d, const struct db__op *op, struct db_op_result *result)
+{
+    struct db__session_close close;
+    if (op->flags || op->table_id || db__session_close_decode(op->body, &close)) {
+        result->err = CHR_ECORRUPT;
+        return;
+    }
+    struct db__session *s = db__session_find(&d->sessions, close.client_id);
+    if (!s || s->epoch != close.epoch || s->generation != close.generation)
+        return; /* somebody connected since: its end is none of this one's business */
+    result->epoch = s->epoch;
+    result->generation = s->generation;
+    if (close.expiry_s == 0) {
+        session_end(d, s);
+        return;
+    }
+    s->connected = false;
+    s->expiry_s = close.expiry_s;
+    s->dirty = true;
+    set_expiry(&d->sessions, s, expiry_time(d->apply.now_us, close.expiry_s));
+}
+
+static void guard_undo(struct db *d, const struct db__undo *item)
+{
+    struct db__session *s = item->a;
+    bool removed = guard_remove(s, (uint16_t)item->x);
+    CHR_ASSERT(removed);
+    d->sessions.guards_count--;
+}
+
+void db__apply_guards(struct db *d, const struct db__op *op, struct db_op_result *result)
+{
+    struct db__apply *a = &d->apply;
+    if (a->has_guards || op->flags || op->table_id || db__guards_check(op->body, op->count)) {
+        result->err = CHR_ECORRUPT;
+        return;
+    }
+    size_t words = DB_BIT_WORDS(op->count);
+    if (words > a->guards_words_capacity) {
+        a->duplicates = db__must_realloc(a->duplicates, words * sizeof(uint64_t));
+        a->gone = db__must_realloc(a->gone, words * sizeof(uint64_t));
+        a->guards_words_capacity = words;
+    }
+    memset(a->duplicates, 0, words * sizeof(uint64_t));
+    memset(a->gone, 0, words * sizeof(uint64_t));
+    a->has_guards = true;
+    a->guards_count = op->count;
+    for (uint32_t i = 0; i < op->count; i++) {
+        struct db_guard g = db__guards_get(op->body, i);
+        struct db__session *s = db__session_by_epoch(&d->sessions, g.epoch);
+        if (!s || s->generation != g.generation) {
+            db_bit_set(a->gone, i);
+        } else if (!db__guard_add(s, g.packet_id)) {
+            db_bit_set(a->duplicates, i);
+        } else {
+            s->dirty = true;
+            d->sessions.guards_count++;
+            struct db__undo *undo = db__undo_push(d, guard_undo);
+            undo->a = s;
+            undo->x = g.packet_id;
+        }
+    }
+}
+
+void db__apply_release(struct db *d, const struct db__op *op, struct db_op_result *result)
+{
+    if (op->flags || op->table_id || db__guards_check(op->body, op->count)) {
+        result->err = CHR_ECORRUPT;
+        return;
+    }
+    for (uint32_t i = 0; i < op->count; i++) {
+        struct db_guard g = db__guards_get(op->body, i);
+        struct db__session *s = db__session_by_epoch(&d->sessions, g.epoch);
+        if (s && s->generation == g.generation && guard_remove(s, g.packet_id)) {
+            s->dirty = true;
+            d->sessions.guards_count--;
+        }
+    }
+}

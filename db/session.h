@@ -1,0 +1,61 @@
+/* db/session.h: MQTT sessions as far as tables need them: exactly once at QoS 2 (R5).
+ *
+ * A session is known by its epoch, (log index << 16 | ordinal) of the entry that made it. Each
+ * CONNECT bumps its generation; what a connection of an older generation had in flight is ignored.
+ * Packet ids of QoS 2 publishes are remembered from the entry that holds their rows until PUBREL.
+ * Sessions end by replicated time (R13). Applier only. */
+#ifndef CHR_DB_SESSION_H
+#define CHR_DB_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/slice.h"
+#include "db/op_decode.h"
+
+struct db;
+struct db_op_result;
+
+struct db__session {
+    chr_slice client_id; /* owned */
+    uint64_t epoch;
+    uint32_t generation; /* of the present or last connection; 1 is the first */
+    uint32_t expiry_s;   /* UINT32_MAX: never */
+    bool connected;
+    int64_t expires_us; /* replicated time; INT64_MAX: not now */
+    uint16_t *guards;   /* packet ids remembered, rising */
+    uint32_t guards_count, guards_capacity;
+    bool dirty;     /* changed since the last checkpoint's cut */
+    size_t heap_at; /* place in by_expiry, 1-based; 0: not in it */
+};
+
+struct db__sessions {
+    struct db__session **by_id; /* hash by client id */
+    struct db__session **by_epoch;
+    size_t count, capacity;         /* capacity a power of two, of both */
+    struct db__session **by_expiry; /* binary heap */
+    size_t expiry_count, expiry_capacity;
+    uint64_t guards_count;
+    uint64_t *ended; /* epochs gone since the last checkpoint's cut */
+    size_t ended_count, ended_capacity;
+};
+
+void db__sessions_free(struct db__sessions *sessions);
+struct db__session *db__session_find(const struct db__sessions *sessions, chr_slice client_id);
+struct db__session *db__session_by_epoch(const struct db__sessions *sessions, uint64_t epoch);
+/* Ends the sessions whose time has come. */
+void db__sessions_expire(struct db *db, int64_t now_us);
+/* When the next one ends; INT64_MAX: none. */
+int64_t db__sessions_due(const struct db__sessions *sessions);
+
+void db__apply_session_open(struct db *db, const struct db__op *op, struct db_op_result *result);
+void db__apply_session_close(struct db *db, const struct db__op *op, struct db_op_result *result);
+void db__apply_guards(struct db *db, const struct db__op *op, struct db_op_result *result);
+void db__apply_release(struct db *db, const struct db__op *op, struct db_op_result *result);
+
+/* Recovery: takes ownership of the struct and what it owns. */
+void db__session_load(struct db__sessions *sessions, struct db__session *session);
+bool db__guard_add(struct db__session *session, uint16_t packet_id);
+
+#endif
