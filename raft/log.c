@@ -591,9 +591,12 @@ void raft_log_close(raft_log *log)
 {
     if (!log)
         return;
-    if (!log->doubt && !log->options.read_only && log->parts.count == 0 &&
-        flush(log, true, NULL) == CHR_OK)
-        leave_witness(log);
+    if (!log->doubt && !log->options.read_only) {
+        if (log->parts.count) /* never synced: dropped. What is owed for earlier ones is not */
+            (void)sync_dirty(log, NULL);
+        else if (flush(log, true, NULL) == CHR_OK)
+            leave_witness(log);
+    }
     raft__helper_stop(log);
     for (size_t i = 0; i < log->segments.count; i++)
         raft__segment_free(log, log->segments.items[i]);

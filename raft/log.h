@@ -147,9 +147,9 @@ CHR_MUST_USE chr_err raft_log_read(raft_log *log, uint64_t index, size_t max_byt
 
 /* Drops entries above index: a conflicting suffix (Raft paper 5.3). Durable on return. It is a
  * record too: nothing is overwritten, so a crash leaves the suffix either there or gone.
- * CHR_EINVAL: below raft_log_first() - 1. Errors as raft_log_sync; after CHR_ENOSPC the entries are
- * gone from this log but perhaps not from the disk: call it again before anything is acknowledged.
- */
+ * CHR_EINVAL: below raft_log_first() - 1. CHR_EIO, CHR_ECORRUPT: the entry `index` cannot be read,
+ * nothing happened. Else errors as raft_log_sync; after CHR_ENOSPC the entries are gone from this
+ * log but perhaps not from the disk: call it again before anything is acknowledged. */
 CHR_MUST_USE chr_err raft_log_truncate_suffix(raft_log *log, uint64_t index);
 /* Lets segments go whose entries are all at or below index; they are recycled or unlinked, in the
  * background with prepare_ahead. Never the segment being written. */

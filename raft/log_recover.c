@@ -4,7 +4,7 @@
  * never written again. Of the last group any sectors may be there, in one segment or two; the
  * segment after may exist, empty, or with a part of that group. So:
  *
- *   1. Headers. Segments with a valid header must be consecutive; nothing but empty files after.
+ *   1. Headers. Segment ids must be consecutive, the oldest segment's header valid.
  *   2. Walk the chain of records (L3) from the first segment. It ends at a position B where no
  *      valid record joins on and no following header does.
  *   3. Look at everything behind B, at each multiple of 8, for valid records and headers. One with
@@ -46,7 +46,6 @@ struct recovery {
     struct raft_log_recovery *out;
     struct chr_errmsg *msg;
     RAFT__ARRAY(struct found) files; /* by id */
-    size_t valid_count;              /* files [0, valid_count) have a valid header */
     bool prepare_left;               /* prepare.tmp exists */
     bool nomem;
 
@@ -142,20 +141,17 @@ static chr_err find_files(struct recovery *r)
     if (err)
         return err;
 
-    /* A file gets its name after its header is durable (the first) or stays empty until the group
-     * that writes it; so an invalid header below a valid one is damage, and so is a gap. */
-    for (size_t i = r->files.count; i-- > 0 && r->valid_count == 0;)
-        if (r->files.items[i].valid)
-            r->valid_count = i + 1;
-    if (r->valid_count == 0)
-        return corrupt_file(r, r->files.items[0].id,
-                            "bad header, and no other segment has a good one");
-    for (size_t i = 0; i < r->valid_count; i++) {
+    /* The oldest file was durable, header and all, before it became the oldest. A file is there,
+     * under its name, before anything is written to it or to the one after; so a gap is damage.
+     * Other bad headers may be torn (a group can cross two borders): step 3 will tell. */
+    if (!r->files.items[0].valid)
+        return corrupt_file(r, r->files.items[0].id, "bad header of the oldest segment");
+    for (size_t i = 0; i < r->files.count; i++) {
         struct found *file = &r->files.items[i];
-        if (!file->valid)
-            return corrupt_file(r, file->id, "bad header, but later segments exist");
         if (i && file->id != file[-1].id + 1)
             return corrupt_file(r, file[-1].id + 1, "segment is missing, but later ones exist");
+        if (!file->valid)
+            continue;
         if (file->header.incarnation != r->files.items[0].header.incarnation)
             return corrupt_file(r, file->id, "segment of another log");
         if (file->header.segment_bytes % 8 || file->header.segment_bytes < RAFT__PAGE_BYTES ||
@@ -206,7 +202,7 @@ static chr_err add_segment(struct recovery *r)
 static bool header_joins(const struct recovery *r)
 {
     const struct raft__tail *tail = &r->log->tail;
-    if (r->at + 1 >= r->valid_count)
+    if (r->at + 1 >= r->files.count || !r->files.items[r->at + 1].valid)
         return false;
     const struct raft__header *next = &r->files.items[r->at + 1].header;
     return next->prev_end == tail->pos && next->prev_crc == tail->crc &&
@@ -225,7 +221,9 @@ static chr_err take_record(struct recovery *r, const struct raft__record *record
     struct raft__tail *tail = &log->tail;
     struct raft__segment *segment = log->segments.items[log->segments.count - 1];
     uint64_t offset = raft__pos_offset(tail->pos);
-    if (record->group != r->last_group && record->group != group_max)
+    /* Of the same group, or the first of a group that began where the log ended: behind the record
+     * before, or behind the header of a segment whose records were all torn off. */
+    if (record->group != r->last_group && record->group != group_max && record->group != tail->pos)
         return corrupt_at(r, offset, "record with an impossible group number");
     bool fits;
     switch (record->type) {
@@ -428,10 +426,10 @@ static chr_err rewrite(struct recovery *r, const struct raft__segment *segment, 
         chr_err err = chr_buf_reserve(&r->buf, len);
         if (!err)
             err = io->pread(io->ctx, segment->handle, r->buf.ptr, len, from, &got);
-        if (!err && got != len)
-            err = CHR_EIO;
-        if (!err)
+        if (!err) { /* a file cut short in the padding of its last record */
+            memset(r->buf.ptr + got, 0, len - got);
             err = io->pwrite(io->ctx, segment->handle, r->buf.ptr, len, from);
+        }
         if (err)
             return err;
         from += len;
@@ -483,6 +481,8 @@ static chr_err settle_files_after(struct recovery *r)
         char name[RAFT_IO_NAME_MAX];
         raft__segment_name(file->id, name);
         err = io->unlink(io->ctx, name);
+        if (!err) /* the last one first, durably: never a gap */
+            err = io->sync_dir(io->ctx);
     }
     if (!err && r->prepare_left) {
         err = io->unlink(io->ctx, RAFT__PREPARE_NAME);

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "raft/log.h"
 #include "raft/log_format.h"

@@ -162,12 +162,16 @@ static bool chance(struct fake_disk *disk, uint32_t of_10000)
 static bool fault(struct fake_disk *disk, uint32_t eio_chance, chr_err *err)
 {
     *err = CHR_OK;
-    if (disk->off)
+    if (disk->off) {
         *err = CHR_EIO;
-    else if (disk->faults.nth && --disk->faults.nth == 0)
+        return true;
+    }
+    if (disk->faults.nth && --disk->faults.nth == 0)
         *err = disk->faults.nth_error;
     else if (chance(disk, eio_chance))
         *err = CHR_EIO;
+    if (*err && disk->faults.nth_off)
+        disk->off = true;
     disk->counters.failed += *err != CHR_OK;
     return *err != CHR_OK;
 }

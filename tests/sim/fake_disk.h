@@ -40,6 +40,7 @@ struct fake_disk_faults {
      * unlink, sync_dir, list) fails once with nth_error; 0: none. Counts down. */
     uint64_t nth;
     chr_err nth_error;
+    bool nth_off; /* … and the disk is off from then on: power fails in the middle of that call */
 };
 
 struct fake_disk_counters {
