@@ -196,7 +196,8 @@ struct raft__cursor {
     uint64_t off, end;             /* in segment */
     uint64_t last;                 /* no entry above */
     uint32_t prev_crc;
-    bool chained; /* prev_crc is known */
+    bool chained;  /* prev_crc is known */
+    bool finished; /* has come to `last` */
 };
 /* Begins at or before `index`; goes up to `last`. CHR_ENOTFOUND: below the first. End it always. */
 chr_err raft__cursor_start(struct raft__cursor *cursor, raft_log *log, struct chr_buf *buf,

@@ -66,7 +66,7 @@ static bool is_dead(raft_log *log, uint64_t index, raft__pos pos)
 
 int raft__cursor_next(struct raft__cursor *cursor, struct raft__record *record)
 {
-    while (cursor->segment) {
+    while (cursor->segment && !cursor->finished) {
         if (cursor->off >= cursor->end) {
             if (!next_segment(cursor))
                 return 0;
@@ -83,6 +83,9 @@ int raft__cursor_next(struct raft__cursor *cursor, struct raft__record *record)
         cursor->off += raft__record_space(record->body.len);
         if (!raft__is_entry(record->type) || is_dead(cursor->log, record->index, pos))
             continue;
+        /* Not a step further: the segment may have grown, and gone over to the next, since its end
+         * was asked. All up to `last` was there by then. */
+        cursor->finished = record->index >= cursor->last;
         return record->index <= cursor->last;
     }
     return 0;

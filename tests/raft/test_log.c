@@ -1,4 +1,5 @@
 /* tests/raft/test_log.c: the log when nothing goes wrong, and what each of its calls promises. */
+#include "raft/log_internal.h"
 #include "tests/raft/log_kit.h"
 
 #define TEST_BEGIN                                                                                 \
@@ -175,6 +176,40 @@ static void test_read(void **state)
     kit_append(&kit, 1);
     assert_int_equal(raft_log_read(kit.log, 241, 100, &buf, e, 300, &count), CHR_OK);
     assert_int_equal(count, 0);
+    chr_buf_free(&buf);
+    TEST_END;
+}
+
+/* A cursor was told to go to the last entry of a segment; the log then grew, in this segment and
+ * into the next. (Found by the threads of test_log_posix.c.) */
+static void test_read_while_it_grows(void **state)
+{
+    TEST_BEGIN;
+    kit_open(&kit);
+    kit_group(&kit, 5);
+    struct chr_buf buf;
+    chr_buf_init(&buf, 1u << 20);
+    struct raft__cursor cursor;
+    struct raft__record record;
+    assert_int_equal(raft__cursor_start(&cursor, kit.log, &buf, 4096, 1, 5), CHR_OK);
+    for (uint64_t i = 1; i <= 4; i++) {
+        assert_int_equal(raft__cursor_next(&cursor, &record), 1);
+        assert_int_equal(record.index, i);
+    }
+    for (int i = 0; i < 100; i++)
+        kit_group(&kit, 2);
+    assert_int_equal(raft__cursor_next(&cursor, &record), 1);
+    assert_int_equal(record.index, 5);
+    assert_int_equal(raft__cursor_next(&cursor, &record), 0);
+    raft__cursor_end(&cursor);
+    /* The same with the segment cut away meanwhile: the reader keeps it. */
+    assert_int_equal(raft__cursor_start(&cursor, kit.log, &buf, 4096, 10, 20), CHR_OK);
+    assert_int_equal(raft_log_cut_prefix(kit.log, 200), CHR_OK);
+    for (uint64_t i = 1; i <= 20; i++) {
+        assert_int_equal(raft__cursor_next(&cursor, &record), 1);
+        assert_int_equal(record.index, i);
+    }
+    raft__cursor_end(&cursor);
     chr_buf_free(&buf);
     TEST_END;
 }
@@ -490,6 +525,7 @@ int main(void)
         cmocka_unit_test(test_hard_state),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_read),
+        cmocka_unit_test(test_read_while_it_grows),
         cmocka_unit_test(test_read_finds_rot),
         cmocka_unit_test(test_seek_hlc),
         cmocka_unit_test(test_truncate),

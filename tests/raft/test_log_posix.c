@@ -225,6 +225,8 @@ static void test_threads(void **state)
     for (int i = 0; i < 2; i++) {
         atomic_store(&readers[i].stop, true);
         pthread_join(threads[i], NULL);
+    }
+    for (int i = 0; i < 2; i++) {
         if (readers[i].failure[0])
             fail_msg("%s", readers[i].failure);
         assert_true(atomic_load(&readers[i].entries) > 0);
