@@ -46,10 +46,12 @@ chr_err mqtt_decode_publish(const struct mqtt_frame *frame, enum mqtt_version ve
     }
 
     if (version == MQTT_V5 && !(r.at < r.end && *r.at == 0)) {
+        struct mqtt__reader block = r; /* so that r itself may stay in registers */
         chr_err err =
-            mqtt__read_properties(&r, MQTT_PUBLISH, frame->sender, &publish->properties, fault);
+            mqtt__read_properties(&block, MQTT_PUBLISH, frame->sender, &publish->properties, fault);
         if (CHR_UNLIKELY(err))
             return err;
+        r.at = block.at;
     } else {
         publish->properties = mqtt_properties_none;
         r.at += version == MQTT_V5; /* Property Length 0 */

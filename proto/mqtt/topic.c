@@ -16,15 +16,18 @@ CHR_INLINE uint64_t zero_bytes(uint64_t v)
     return (v - ONES) & ~v;
 }
 
+/* '#' is 0x23 and '+' is 0x2b: with bit 3 set both are '+', and nothing else is. */
+_Static_assert(('#' | 8) == '+' && ('+' | 8) == '+', "one comparison finds both wildcards");
+
 /* Not 0 if one of eight bytes is above 0x7f, 0, '+' or '#'. */
 CHR_INLINE uint64_t special_bytes(uint64_t v)
 {
-    return (v | zero_bytes(v) | zero_bytes(v ^ ONES * '+') | zero_bytes(v ^ ONES * '#')) & HIGHS;
+    return (v | zero_bytes(v) | zero_bytes((v | ONES * 8) ^ ONES * '+')) & HIGHS;
 }
 
 CHR_INLINE bool special_byte(uint8_t c)
 {
-    return c == 0 || c > 0x7f || c == '+' || c == '#';
+    return c == 0 || c > 0x7f || (c | 8) == '+';
 }
 
 bool mqtt__topic_plain(const uint8_t *s, size_t len)
