@@ -319,7 +319,7 @@ bool mqtt_subscription_id_next(struct mqtt_property_iter *it, uint32_t *id)
 bool mqtt_user_property_find(const struct mqtt_properties *properties, chr_slice name,
                              chr_slice *value)
 {
-    if (!mqtt_has(properties, MQTT_PROPERTY_USER_PROPERTY))
+    if (properties->present && !mqtt_has(properties, MQTT_PROPERTY_USER_PROPERTY))
         return false;
     struct mqtt_property_iter it = mqtt_property_iter(properties);
     chr_slice key;
@@ -418,7 +418,8 @@ void mqtt_put_raw(struct mqtt_property_writer *w, chr_slice block)
 void mqtt_put_copy(struct mqtt_property_writer *w, const struct mqtt_properties *from,
                    uint64_t which)
 {
-    if (!(from->present & ~which)) {
+    /* A block made by a writer has no `present`: then look. */
+    if (from->present && !(from->present & ~which)) {
         mqtt_put_raw(w, from->raw);
         return;
     }
