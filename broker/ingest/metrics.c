@@ -192,7 +192,8 @@ static chr_err copy_row(struct ingest_message *m)
             ingest_put_i64(b, column, c->i64[from]); /* a double's bits as well */
         } else {
             uint32_t begin = from ? c->ends[from - 1] : 0, len = c->ends[from] - begin;
-            chr_slice bytes = chr_slice_of(c->heap + begin, len);
+            /* No heap yet: all strings so far are empty. */
+            chr_slice bytes = chr_slice_of(c->heap ? c->heap + begin : NULL, len);
             if (len > c->heap_capacity - c->ends[from]) {
                 /* The heap will move: not while it is read. */
                 if (!ingest__room(m, &m->decoder->text, len))

@@ -232,7 +232,7 @@ static inline void helper_add_value(struct helper_text *t, const struct db_rows_
     case DB_STRING:
     case DB_BLOB: {
         uint32_t begin = row ? c->ends[row - 1] : 0;
-        chr_slice bytes = chr_slice_of(c->heap + begin, c->ends[row] - begin);
+        chr_slice bytes = chr_slice_of(c->heap ? c->heap + begin : NULL, c->ends[row] - begin);
         if (c->type == DB_STRING) {
             helper_add_string(t, bytes);
             break;
