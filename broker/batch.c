@@ -76,6 +76,7 @@ void batches_free(struct broker_loop *loop)
         free(batch->guards);
         free(batch->rejects);
         free(batch->results);
+        free(batch->guard_bits);
     }
     free(loop->batches);
     loop->batches = NULL;
@@ -154,56 +155,54 @@ static chr_err keep_slab(struct batch *batch, struct slab *slab)
     return CHR_OK;
 }
 
-static bool extends(const struct batch_run *run, const struct conn *conn, chr_slice raw,
-                    bool has_ack, uint32_t ack_sequence)
+static bool extends(const struct batch_run *run, const struct batch_message *m)
 {
-    return run->conn.slot == conn->ref.slot && run->conn.generation == conn->ref.generation &&
-           run->raw.ptr + run->raw.len == raw.ptr && run->topic.len == 0 &&
-           !run->undelivered_reject &&
-           (!has_ack || run->acks == 0 || run->ack_first + run->acks == ack_sequence);
+    return run->conn.slot == m->conn.slot && run->conn.generation == m->conn.generation &&
+           run->raw.ptr + run->raw.len == m->raw.ptr && run->topic.len == 0 &&
+           m->alias_topic.len == 0 && !run->undelivered_reject && !m->rejected &&
+           (m->guard == UINT32_MAX ? run->guards == 0
+                                   : run->guards && run->guard_first + run->guards == m->guard) &&
+           (!m->has_ack || run->acks == 0 || run->ack_first + run->acks == m->ack_sequence);
 }
 
-chr_err batch_add_message(struct batch *batch, struct conn *conn, struct slab *slab, chr_slice raw,
-                          chr_slice alias_topic, bool has_ack, uint32_t ack_sequence, bool deliver,
-                          bool rejected)
+chr_err batch_add_message(struct batch *batch, struct slab *slab, const struct batch_message *m)
 {
     chr_err err = keep_slab(batch, slab);
     if (err)
         return err;
-    if (batch->runs_count && alias_topic.len == 0 && !rejected) {
-        struct batch_run *last = &batch->runs[batch->runs_count - 1];
-        if (extends(last, conn, raw, has_ack, ack_sequence)) {
-            last->raw.len += raw.len;
-            if (has_ack && last->acks++ == 0)
-                last->ack_first = ack_sequence;
-            last->deliver |= deliver;
-            last->messages++;
-            batch->messages++;
-            conn->batch_inflight++;
-            return CHR_OK;
-        }
+    struct batch_run *last = batch->runs_count ? &batch->runs[batch->runs_count - 1] : NULL;
+    if (last && extends(last, m)) {
+        last->raw.len += m->raw.len;
+        if (m->has_ack && last->acks++ == 0)
+            last->ack_first = m->ack_sequence;
+        last->guards += m->guard != UINT32_MAX;
+        last->deliver |= m->deliver;
+        last->messages++;
+        batch->messages++;
+        return CHR_OK;
     }
     if (!grow(&batch->runs, &batch->runs_max, batch->runs_count, sizeof *batch->runs, 64))
         return CHR_ENOMEM;
     struct batch_run *run = &batch->runs[batch->runs_count];
     *run = (struct batch_run){
-        .conn = conn->ref,
-        .ack_first = ack_sequence,
-        .acks = has_ack ? 1 : 0,
+        .conn = m->conn,
+        .ack_first = m->ack_sequence,
+        .acks = m->has_ack ? 1 : 0,
         .messages = 1,
-        .raw = raw,
-        .version = conn->version,
-        .deliver = deliver,
-        .undelivered_reject = rejected,
+        .raw = m->raw,
+        .version = m->version,
+        .deliver = m->deliver,
+        .undelivered_reject = m->rejected,
+        .guard_first = m->guard,
+        .guards = m->guard != UINT32_MAX,
     };
-    if (alias_topic.len) {
-        run->topic = chr_arena_dup(&batch->arena, alias_topic);
+    if (m->alias_topic.len) {
+        run->topic = chr_arena_dup(&batch->arena, m->alias_topic);
         if (!run->topic.ptr)
             return CHR_ENOMEM;
     }
     batch->runs_count++;
     batch->messages++;
-    conn->batch_inflight++;
     return CHR_OK;
 }
 
@@ -236,8 +235,11 @@ chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
 {
     if (!grow(&batch->waits, &batch->waits_max, batch->waits_count, sizeof *batch->waits, 16))
         return CHR_ENOMEM;
-    batch->waits[batch->waits_count++] = (struct batch_wait){
-        .conn = conn->ref, .op = batch->entry.ops_count, .answered = answered, .arg = arg};
+    batch->waits[batch->waits_count++] =
+        (struct batch_wait){.conn = conn ? conn->ref : CONN_REF_NONE,
+                            .op = batch->entry.ops_count,
+                            .answered = answered,
+                            .arg = arg};
     return CHR_OK;
 }
 
@@ -275,6 +277,21 @@ void batch_propose(struct batch *batch)
 }
 
 /* Applier thread. */
+static void keep_guard_bits(struct batch *batch, const struct db_apply_result *result)
+{
+    uint32_t words = (batch->guards_count + 63) / 64;
+    CHR_ASSERT(result->guards_count == batch->guards_count);
+    if (batch->guard_words_max < 2 * words) {
+        free(batch->guard_bits);
+        batch->guard_bits = malloc(2 * words * sizeof *batch->guard_bits);
+        CHR_ASSERT(batch->guard_bits); /* without them QoS 2 can't be answered */
+        batch->guard_words_max = 2 * words;
+    }
+    memcpy(batch->guard_bits, result->duplicates, words * sizeof *batch->guard_bits);
+    memcpy(batch->guard_bits + words, result->gone, words * sizeof *batch->guard_bits);
+}
+
+/* Applier thread. */
 static void batch_done(struct broker_proposal *proposal, chr_err err,
                        const struct db_apply_result *result)
 {
@@ -293,6 +310,8 @@ static void batch_done(struct broker_proposal *proposal, chr_err err,
             batch->results[i].detail = (chr_slice){0}; /* dies with the apply */
         batch->results_count = result->ops_count;
     }
+    if (!batch->err && batch->guards_count)
+        keep_guard_bits(batch, result);
     bool pushed = chr_ring_push(&loop->returned, batch);
     CHR_ASSERT(pushed); /* the ring holds as many as there are batches */
     loop_wake(loop);
@@ -309,18 +328,35 @@ static void answer_waits(struct batch *batch)
     }
 }
 
+static bool run_gone(const struct batch *batch, const struct batch_run *run)
+{
+    for (uint32_t i = 0; i < run->guards; i++)
+        if (batch_guard_gone(batch, run->guard_first + i))
+            return true;
+    return false;
+}
+
 static void answer_runs(struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->runs_count; i++) {
         const struct batch_run *run = &batch->runs[i];
+        struct conn *conn = loop_conn(batch->loop, run->conn);
+        if (conn)
+            conn->batch_inflight -= run->messages;
+        if (run->guards && run_gone(batch, run)) {
+            /* A newer connection of the session, or its end, came first: nothing was stored for
+             * this one and nothing may be acknowledged (R5). */
+            if (conn)
+                conn_close(conn);
+            continue;
+        }
         if (run->deliver && !run->undelivered_reject)
             session_run_answered(batch->loop, batch, run);
-        struct conn *conn = loop_conn(batch->loop, run->conn);
-        if (!conn)
-            continue;
-        conn->batch_inflight -= run->messages;
-        conn_ack_done(conn, run->ack_first, run->acks, 0);
+        if (conn)
+            conn_ack_done(conn, run->ack_first, run->acks, 0);
     }
+    if (batch->rejects_count)
+        session_rejects_answered(batch->loop, batch);
 }
 
 void batch_answer(struct batch *batch)

@@ -34,12 +34,15 @@ struct batch_run {
     bool deliver; /* some message had subscribers or is to be retained: look after commit */
     bool
         undelivered_reject; /* the (single) message was rejected: acknowledge, never deliver (R3) */
+    /* Its messages' items of the guards, in order: all of the run are QoS 2 then. 0: none has one.
+     */
+    uint32_t guard_first, guards;
 };
 
 /* An operation of the entry whose result somebody waits for (a session opened, a release). */
 struct batch_wait {
-    struct conn_ref conn;
-    uint32_t op; /* index of the operation in the entry */
+    struct conn_ref conn; /* CONN_REF_NONE: nobody */
+    uint32_t op;          /* index of the operation in the entry */
     void (*answered)(struct conn *conn, void *arg, const struct db_op_result *result);
     void *arg; /* answered() is called with conn NULL when the connection is gone: free arg */
 };
@@ -66,23 +69,36 @@ struct batch {
     chr_err err;
     struct db_op_result *results; /* [results_count]; copied, detail empty */
     uint32_t results_count, results_max;
+    /* [words of guards_count] twice: bit i of the first: guard i was a duplicate, of the second:
+     * its session or generation is gone. */
+    uint64_t *guard_bits;
+    uint32_t guard_words_max;
 };
 
 /* The loop's open batch, begun when there is none. NULL: none free; pause the connection
  * (CONN_PAUSE_BATCH) and handle the packet again when resumed. */
 struct batch *batch_open(struct broker_loop *loop);
-/* A message's packet, decoded into the batch's rows already. Extends the last run where it can.
- *   ack_sequence  its place in the ack ring; has_ack false for QoS 0
- *   slab          where raw lies; referenced */
-CHR_MUST_USE chr_err batch_add_message(struct batch *batch, struct conn *conn, struct slab *slab,
-                                       chr_slice raw, chr_slice alias_topic, bool has_ack,
-                                       uint32_t ack_sequence, bool deliver, bool rejected);
+/* A message's packet, decoded into the batch's rows already. */
+struct batch_message {
+    struct conn_ref conn; /* CONN_REF_NONE: of no connection (a will) */
+    enum mqtt_version version;
+    chr_slice raw;
+    chr_slice alias_topic; /* the topic when the packet names it by alias; copied */
+    bool has_ack;          /* false for QoS 0 */
+    uint32_t ack_sequence; /* its place in the ack ring */
+    uint32_t guard;        /* UINT32_MAX: none */
+    bool deliver, rejected;
+};
+/* Extends the last run where it can. slab: where raw lies; referenced. The caller counts it in
+ * conn->batch_inflight. */
+CHR_MUST_USE chr_err batch_add_message(struct batch *batch, struct slab *slab,
+                                       const struct batch_message *message);
 /* Index of a new guard; UINT32_MAX out of memory. */
 uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard);
 /* A message that fits no row (R3). topic and payload lie in a slab of the batch or are static; the
  * reason is copied. */
 CHR_MUST_USE chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject);
-/* Registers interest in the operation that will be added to batch->entry next. */
+/* Registers interest in the operation that will be added to batch->entry next. conn: may be NULL */
 CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
                                         void (*answered)(struct conn *, void *,
                                                          const struct db_op_result *),
@@ -91,6 +107,17 @@ CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
 bool batch_full(const struct batch *batch);
 /* Closes the entry and proposes it; the loop has then no open batch. */
 void batch_propose(struct batch *batch);
+
+/* After the answer: was guard i a duplicate of what had been committed before? Is it gone? */
+CHR_INLINE bool batch_guard_duplicate(const struct batch *batch, uint32_t i)
+{
+    return batch->guard_bits && (batch->guard_bits[i / 64] >> (i % 64) & 1);
+}
+CHR_INLINE bool batch_guard_gone(const struct batch *batch, uint32_t i)
+{
+    uint32_t words = (batch->guards_count + 63) / 64;
+    return batch->guard_bits && (batch->guard_bits[words + i / 64] >> (i % 64) & 1);
+}
 
 /* -- For the loop -------------------------------------------------------------------------------*/
 

@@ -51,6 +51,7 @@ struct conn_ref {
     uint32_t slot;
     uint32_t generation;
 };
+#define CONN_REF_NONE ((struct conn_ref){.slot = UINT32_MAX})
 
 struct conn {
     struct broker_loop *loop;
@@ -62,7 +63,8 @@ struct conn {
     bool epoll_in, epoll_out; /* what epoll watches */
     bool flush_queued;        /* in loop->flush */
     bool close_after_flush;
-    bool readable; /* EPOLLIN came while paused, or bytes wait in `in` */
+    bool readable;     /* EPOLLIN came while paused, or bytes wait in `in` */
+    bool drain_wanted; /* call session_output_drained() when little is left unsent */
     bool eof;
 
     /* Session layer's (session/): */

@@ -12,6 +12,7 @@
 #include "broker/net/conn.h"
 #include "broker/net/loop.h"
 #include "broker/node.h"
+#include "broker/session/dispatch.h"
 #include "broker/session/message.h"
 #include "proto/mqtt/encode.h"
 
@@ -212,6 +213,10 @@ void conn_flush(struct conn *conn)
         conn_pause(conn, CONN_PAUSE_OUTPUT);
     else if (unsent < OUTPUT_RESUME_BYTES && (conn->paused & CONN_PAUSE_OUTPUT))
         conn_resume(conn, CONN_PAUSE_OUTPUT);
+    if (conn->drain_wanted && unsent < OUTPUT_RESUME_BYTES && conn->state == CONN_OPEN) {
+        conn->drain_wanted = false;
+        session_output_drained(conn);
+    }
     conn_update_epoll(conn);
 }
 

@@ -7,6 +7,7 @@
 #include "broker/net/loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -96,6 +97,7 @@ struct adopt_mail {
     struct loop_mail mail;
     int fd;
     char address[64];
+    struct chr_buf in; /* what another loop has received of it */
 };
 
 static void adopt(struct broker_loop *loop, struct loop_mail *mail)
@@ -113,8 +115,14 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     }
     if (conn) {
         LOOP_COUNT(loop, connections_total, 1);
+        if (letter->in.len) {
+            chr_buf_free(&conn->in);
+            conn->in = letter->in;
+            chr_list_push_back(&loop->held, &conn->wait_link);
+        }
     } else {
         close(letter->fd);
+        chr_buf_free(&letter->in);
         atomic_fetch_sub(&loop->conns_count, 1);
     }
     free(letter);
@@ -133,13 +141,39 @@ chr_err loop_adopt(struct broker_loop *loop, int fd, const char *address)
     return CHR_OK;
 }
 
-static void remove_conn(struct broker_loop *loop, struct conn *conn)
+static void forget_conn(struct broker_loop *loop, struct conn *conn)
 {
-    session_connection_lost(conn);
     loop->conns[conn->ref.slot] = NULL;
     loop->free_slots[loop->free_slots_count++] = conn->ref.slot;
     atomic_fetch_sub(&loop->conns_count, 1);
     conn_free(conn);
+}
+
+void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_loop *target)
+{
+    struct adopt_mail *letter = calloc(1, sizeof *letter);
+    int fd = letter ? fcntl(conn->fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (fd < 0) {
+        free(letter);
+        conn_close(conn);
+        return;
+    }
+    /* The copy of the descriptor keeps the socket open, so epoll must be told. */
+    (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+    letter->mail.run = adopt;
+    letter->fd = fd;
+    snprintf(letter->address, sizeof letter->address, "%s", conn->address);
+    letter->in = conn->in;
+    conn->in = (struct chr_buf){0};
+    atomic_fetch_add(&target->conns_count, 1);
+    forget_conn(loop, conn);
+    loop_post(target, &letter->mail);
+}
+
+static void remove_conn(struct broker_loop *loop, struct conn *conn)
+{
+    session_connection_lost(conn);
+    forget_conn(loop, conn);
 }
 
 /* ---- A turn -----------------------------------------------------------------------------------
@@ -281,6 +315,7 @@ static void turn(struct broker_loop *loop)
         loop->next_second_us = loop->now_mono_us + SECOND_US;
         session_loop_second(loop);
     }
+    session_turn_end(loop);
     propose_open_batch(loop);
     flush_outputs(loop);
     remove_closing(loop);

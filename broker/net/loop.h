@@ -98,6 +98,11 @@ void loop_wake(struct broker_loop *loop);
 /* Any thread (the acceptor): the loop takes over fd. */
 chr_err loop_adopt(struct broker_loop *loop, int fd, const char *address);
 
+/* Loop thread, outside of packet handlers: the connection, which has not been answered yet, goes on
+ * in another loop with all bytes it still holds, its CONNECT first (its session lives there). conn
+ * is gone on return. */
+void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_loop *target);
+
 /* Loop thread: the connection a ref names, or NULL when it is gone. */
 struct conn *loop_conn(struct broker_loop *loop, struct conn_ref ref);
 

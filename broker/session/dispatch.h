@@ -33,6 +33,15 @@ void session_run_answered(struct broker_loop *loop, const struct batch *batch,
  * releases the batch afterwards. */
 void session_batch_stale(struct broker_loop *loop, struct batch *batch);
 
+/* After the runs of a batch were answered: its rejects are in chronos_rejects now; tells those who
+ * listen on $chronos/reject/... (R3). */
+void session_rejects_answered(struct broker_loop *loop, const struct batch *batch);
+/* At the end of a turn, before the open batch is proposed: what was put off, and mail to other
+ * loops. */
+void session_turn_end(struct broker_loop *loop);
+/* Asked for by conn->drain_wanted: little of its output is unsent now. */
+void session_output_drained(struct conn *conn);
+
 CHR_MUST_USE chr_err session_loop_init(struct broker_loop *loop);
 void session_loop_free(struct broker_loop *loop);
 /* Once a second: keep-alive, connect timeout, session and message expiry, will delay, $SYS. */

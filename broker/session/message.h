@@ -17,6 +17,10 @@ struct message {
     uint8_t qos; /* as published */
     bool retain; /* as published */
     bool has_expiry;
+    bool flow_controlled;    /* its maker waits until it is released: never dropped for a limit */
+    bool to_user;            /* an answer: only for sessions of the user `user` (R1) */
+    bool own;                /* the node's ($SYS): no limit of retained messages holds it back */
+    uint32_t user;           /* number of the user that asked; 0: anonymous */
     int64_t expires_mono_us; /* when has_expiry: Message Expiry Interval counted from arrival */
     uint64_t publisher;      /* session number of the publisher, for No Local; 0: the node itself */
     chr_slice topic;         /* these three point into bytes[] */

@@ -1,0 +1,74 @@
+/* broker/session/route.h: what a topic means to a loop: its mappings and its subscribers.
+ *
+ * A bounded table per loop in front of the shared structures: a sensor's topic costs one hash and
+ * one comparison per message. A route is dropped when mappings change and matched again when
+ * subscriptions have (both are one comparison of versions). At ROUTES_MAX topics the clock hand
+ * takes one that was not used since it last came by. */
+#ifndef CHR_BROKER_SESSION_ROUTE_H
+#define CHR_BROKER_SESSION_ROUTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/slice.h"
+#include "broker/ingest/ingest.h"
+#include "broker/session/subscriptions.h"
+
+#define ROUTES_MAX 65536u
+/* Recipients held by all routes of a loop: with more, routes are dropped earlier. */
+#define ROUTES_RECIPIENTS_MAX 2000000u
+
+enum route_kind {
+    ROUTE_PLAIN,     /* mapped or not: look at ingest */
+    ROUTE_SQL,       /* $chronos/sql */
+    ROUTE_SQL_TOKEN, /* $chronos/sql/<token> */
+    ROUTE_CANCEL,    /* $chronos/cancel, $chronos/cancel/<token> */
+    ROUTE_PEERS,     /* $chronos/peer/…, $chronos/sync/…: of peers and edges only (R17) */
+    ROUTE_REFUSED,   /* any other topic under `$` */
+};
+
+struct route {
+    uint64_t hash;
+    enum route_kind kind;
+    bool used;            /* since the hand came by */
+    ingest_route *ingest; /* NULL: mapped to nothing */
+    struct match match;   /* look at it through route_match */
+    uint64_t match_version;
+    uint32_t topic_len;
+    uint8_t topic[];
+};
+
+struct route_slot {
+    uint64_t hash;
+    struct route *route; /* NULL: free */
+};
+
+struct routes {
+    struct broker_loop *loop;
+    struct route_slot *slots; /* open addressing, at most half full */
+    uint32_t mask, count, hand;
+    uint64_t recipients;
+    uint64_t mappings_version; /* of the ingest routes held */
+};
+
+CHR_MUST_USE chr_err routes_init(struct routes *routes, struct broker_loop *loop);
+void routes_free(struct routes *routes);
+/* Forgets everything: the mappings have changed. */
+void routes_clear(struct routes *routes);
+enum route_kind route_kind_of(chr_slice topic);
+
+/* The route of a topic that has been seen; NULL: not yet, or no longer. */
+struct route *routes_peek(struct routes *routes, chr_slice topic);
+/* The route of a valid topic name under the loop's mappings; good until the next call of
+ * routes_get. NULL: no memory. */
+struct route *routes_get(struct routes *routes, chr_slice topic);
+/* Its recipients now. NULL: no memory. */
+const struct match *route_match(struct routes *routes, struct route *route);
+
+CHR_INLINE chr_slice route_topic(const struct route *route)
+{
+    return chr_slice_of(route->topic, route->topic_len);
+}
+
+#endif

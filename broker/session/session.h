@@ -1,0 +1,198 @@
+/* broker/session/session.h: what a client is to us beyond its connection.
+ *
+ *                      ┌──────────── CONNECT (resumes) ◀────────────┐
+ *     CONNECT ─▶ opening ─(R5: its SESSION_OPEN applied)─▶ connected ─connection lost─▶ parked
+ *                                                            │            │ expired
+ *                                                            └─expiry 0───┴──▶ ended
+ *
+ * A session lives on one loop for its whole life, the loop its first CONNECT came to; a later
+ * connection of the same client moves to that loop (loop_move_conn). So nothing here is locked, and
+ * what is on its way to a session never has to be forwarded. Other threads read `number`, `loop`
+ * and `connected` while they hold the registry's or the subscriptions' lock, which the session is
+ * removed from before it goes.
+ *
+ * Out: QoS 0 is sent at once or dropped when the client is slow. QoS 1 and 2 take a place in
+ * `inflight` (bounded by the client's Receive Maximum), else wait in `queue` (bounded by count and
+ * bytes; a message for which there is no room is dropped and counted, the newest, as Mosquitto does
+ * it). Messages whose maker waits for them (answers of queries) are never dropped for a limit.
+ * Retained messages of a new subscription wait in `backlog`, because a filter may match a million.
+ *
+ * In: packet ids of QoS 2 are remembered in memory for messages that are not stored in tables; for
+ * those that are, the log remembers (R5).
+ *
+ * S1  inflight is in the order of sending, and packet ids of entries not done are unique.
+ * S2  queue is empty, or inflight is full, or the output is slow, or nobody is connected.
+ * S3  conn != NULL exactly while `connected`; conn->session == session then. */
+#ifndef CHR_BROKER_SESSION_SESSION_H
+#define CHR_BROKER_SESSION_SESSION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/slice.h"
+#include "broker/net/conn.h"
+#include "broker/session/message.h"
+#include "proto/mqtt/packet.h"
+
+struct broker_loop;
+struct sql_client; /* sql_request.h */
+struct will;       /* will.h */
+
+enum outgoing_state {
+    OUT_QUEUED,
+    OUT_PUBACK,  /* QoS 1 sent */
+    OUT_PUBREC,  /* QoS 2 sent */
+    OUT_PUBCOMP, /* PUBREL sent; the message is dropped */
+    OUT_DONE,    /* answered before its elders; goes when they have gone */
+};
+
+/* A message on its way to this client. */
+struct outgoing {
+    struct message *message; /* a reference; NULL when only the packet id is left */
+    uint8_t *ids;            /* malloc'd block of Subscription Identifiers after its length (u32);
+                                NULL: none */
+    uint16_t packet_id;
+    uint8_t qos; /* granted */
+    uint8_t state;
+    bool retain; /* the flag to send */
+};
+
+/* A deque that grows by doubling; index i counts from head. */
+struct outgoing_ring {
+    struct outgoing *items; /* NULL while empty */
+    uint32_t mask, head, tail;
+};
+CHR_INLINE uint32_t outgoing_count(const struct outgoing_ring *ring)
+{
+    return ring->tail - ring->head;
+}
+CHR_INLINE struct outgoing *outgoing_at(const struct outgoing_ring *ring, uint32_t i)
+{
+    return &ring->items[(ring->head + i) & ring->mask];
+}
+
+/* Topics that the client gave a number; of the connection, not of the session. */
+struct topic_aliases {
+    chr_slice *topics; /* [count], by alias - 1; owned */
+    uint32_t count;
+};
+
+/* Packet ids of QoS 2 publishes between PUBLISH and PUBCOMP. */
+struct incoming_ids {
+    uint64_t *held;    /* bit per id; NULL while none. Counts towards our Receive Maximum */
+    uint64_t *settled; /* those that a repeated PUBLISH must not be passed on again for; second half
+                          of held's memory */
+    uint32_t held_count;
+};
+
+struct session {
+    uint64_t number; /* of this process; never 0, never reused */
+    struct broker_loop *loop;
+    _Atomic bool connected;
+    chr_slice client_id; /* owned */
+    uint64_t client_hash;
+    struct session *registry_next;
+    struct session *number_next;
+    struct chr_list loop_link; /* all of its loop */
+
+    /* Connection */
+    struct conn *conn;
+    enum mqtt_version version; /* of the present or last connection */
+    uint32_t user;             /* number of its user; 0: anonymous */
+    uint32_t receive_maximum;  /* QoS 1 and 2 messages the client takes at a time */
+    uint32_t max_packet_bytes; /* the client takes */
+    bool problem_information;  /* Reason Strings are wanted [MQTT-3.1.2-29] */
+    struct topic_aliases aliases;
+    struct will *will; /* NULL: none; also while its delay runs */
+
+    /* Life */
+    bool present;   /* it holds state of an accepted connection */
+    bool durable;   /* known to the log: epoch, generation */
+    uint64_t epoch; /* R5 */
+    uint32_t generation;
+    uint32_t expiry_s;       /* after the connection; UINT32_MAX: never */
+    int64_t expires_mono_us; /* parked; INT64_MAX: never */
+    bool ended;              /* expired or to be discarded; kept while log_ops > 0 */
+    uint32_t log_ops;        /* SESSION_OPEN and _CLOSE on their way */
+    bool opening;            /* a SESSION_OPEN is on its way */
+    struct conn_ref opener;  /* the connection it is for */
+    struct conn_ref next;    /* waits for its turn to open; CONN_REF_NONE: none */
+
+    /* In */
+    struct incoming_ids incoming;
+    bool plain_in_log; /* messages of no table are in batches (their mapping was dropped): later
+                          ones follow them there, to keep the order */
+
+    /* Out */
+    struct outgoing_ring inflight, queue, backlog;
+    uint32_t inflight_open; /* entries not done */
+    uint16_t last_packet_id;
+    uint64_t queue_bytes;
+    uint64_t dropped;
+    int64_t drop_logged_us;
+
+    struct subscription *subscriptions; /* list by next_of_session */
+    uint32_t subscriptions_count;
+    struct sql_client *sql;   /* NULL until its first SQL request */
+    int64_t stalled_since_us; /* reading has been paused for want of batches since; 0: not */
+};
+
+/* -- Life (lifecycle.c) -------------------------------------------------------------------------*/
+
+/* client_id is copied. Not in the registry yet. NULL: no memory. */
+struct session *session_new(struct broker_loop *loop, chr_slice client_id);
+/* Forgets subscriptions, queues and packet ids: a session begins anew. */
+void session_clear(struct session *session);
+/* Out of loop and registry, memory gone. conn must be NULL. */
+void session_free(struct session *session);
+/* The connection leaves the session (lost, DISCONNECT, or taken over). The will is published,
+ * delayed or dropped as the standard says; the session is parked or ended.
+ *   taken_over     a newer connection of the same client is there
+ *   new_clean      and it begins anew */
+void session_detach(struct session *session, bool taken_over, bool new_clean);
+/* Parked or ended sessions whose time has come. */
+void session_expire(struct session *session);
+
+/* -- Out (outbound.c) ---------------------------------------------------------------------------*/
+
+/* Sends, queues or drops one message.
+ *   qos     of the subscription and the message, the lower
+ *   retain  the flag to send
+ *   ids     block of Subscription Identifiers; borrowed */
+void session_deliver(struct session *session, struct message *message, uint8_t qos, bool retain,
+                     chr_slice ids);
+/* A retained message for a new subscription: in its turn, never dropped. CHR_ENOMEM */
+CHR_MUST_USE chr_err session_deliver_retained(struct session *session, struct message *message,
+                                              uint8_t qos, chr_slice ids);
+/* After CONNACK of a resumed session: what was in flight goes again, in order, marked DUP. */
+void session_redeliver(struct session *session);
+/* Sends what may be sent now of backlog and queue. */
+void session_pump(struct session *session);
+/* PUBACK, PUBREC, PUBCOMP of the client. False: no such packet id in that state. */
+bool session_acked(struct session *session, uint16_t packet_id);
+bool session_received(struct session *session, uint16_t packet_id, uint8_t reason);
+bool session_completed(struct session *session, uint16_t packet_id);
+/* Is this packet id waiting for PUBCOMP already? (a repeated PUBREC) */
+bool session_releasing(const struct session *session, uint16_t packet_id);
+void session_outgoing_free(struct session *session);
+/* Drops what has expired while it waited. */
+void session_drop_expired(struct session *session);
+
+/* -- In (inbound.c) -----------------------------------------------------------------------------*/
+
+CHR_MUST_USE chr_err incoming_hold(struct incoming_ids *ids, uint16_t packet_id, bool settled);
+bool incoming_held(const struct incoming_ids *ids, uint16_t packet_id);
+bool incoming_settled(const struct incoming_ids *ids, uint16_t packet_id);
+/* False: it was not held. */
+bool incoming_release(struct incoming_ids *ids, uint16_t packet_id);
+void incoming_clear(struct incoming_ids *ids);
+
+CHR_MUST_USE chr_err aliases_set(struct topic_aliases *aliases, uint16_t alias, chr_slice topic);
+/* Empty: never set. */
+chr_slice aliases_get(const struct topic_aliases *aliases, uint16_t alias);
+void aliases_clear(struct topic_aliases *aliases);
+
+#endif

@@ -1,0 +1,121 @@
+/* broker/session/subscriptions.h: who wants which topics; shared by all loops.
+ *
+ * A tree of filter levels behind a read-write lock. It is read when a topic is first seen by a loop
+ * or subscriptions have changed since; between changes a loop answers from its route cache
+ * (route.h), which compares subscriptions_version: one relaxed load per message.
+ *
+ * A match holds, for the sessions of the asking loop, what to deliver to each: overlapping
+ * subscriptions of a session are merged into one delivery at the highest QoS with all Subscription
+ * Identifiers (3.3.4). Of other loops it only says that they have recipients: they match for
+ * themselves, so no loop ever holds a pointer to another's session.
+ *
+ * Safety: a session removes its subscriptions, which moves the version, before it is freed, on the
+ * same thread that uses its loop's matches; so a match of the current version never points at a
+ * session that is gone. */
+#ifndef CHR_BROKER_SESSION_SUBSCRIPTIONS_H
+#define CHR_BROKER_SESSION_SUBSCRIPTIONS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/slice.h"
+
+struct broker_loop;
+struct session;
+struct share_group;
+struct subscriptions;
+struct topic_node;
+
+struct subscription_options {
+    uint8_t qos;
+    bool no_local;
+    bool retain_as_published;
+    uint32_t id; /* Subscription Identifier; 0: none */
+};
+
+/* One filter of one session. */
+struct subscription {
+    struct session *session;
+    struct topic_node *node;
+    struct share_group *group;         /* NULL: not shared */
+    struct subscription *next_of_node; /* or of the group */
+    struct subscription *prev_of_node;
+    struct subscription *next_of_session;
+    struct subscription *prev_of_session;
+    struct subscription *hash_next;
+    uint64_t hash;
+    struct subscription_options options;
+};
+
+CHR_MUST_USE chr_err subscriptions_new(struct subscriptions **out);
+void subscriptions_free(struct subscriptions *subs); /* accepts NULL; must be empty */
+/* Moves with every change; any thread. */
+uint64_t subscriptions_version(const struct subscriptions *subs);
+uint64_t subscriptions_count(const struct subscriptions *subs);
+uint64_t subscriptions_shared_count(const struct subscriptions *subs);
+
+/* Adds or replaces. filter: without `$share/<group>/`; group: empty when not shared. *existed: it
+ * was there before, with other options perhaps. Session's loop. CHR_ENOMEM */
+CHR_MUST_USE chr_err subscriptions_add(struct subscriptions *subs, struct session *session,
+                                       chr_slice group, chr_slice filter,
+                                       const struct subscription_options *options, bool *existed);
+/* False: there was none. Session's loop. */
+bool subscriptions_remove(struct subscriptions *subs, struct session *session, chr_slice group,
+                          chr_slice filter);
+void subscriptions_remove_all(struct subscriptions *subs, struct session *session);
+
+/* -- Matching */
+
+struct recipient {
+    struct session *session; /* of the asking loop */
+    uint8_t qos;             /* the highest of its matching subscriptions */
+    uint8_t qos_local;       /* the same without those that say No Local; 0xff: none is left */
+    bool retain_as_published, retain_as_published_local;
+    /* Blocks of Subscription Identifiers in match.ids. */
+    uint32_t ids_at, ids_len;
+    uint32_t local_ids_at, local_ids_len;
+};
+
+struct match {
+    struct recipient *own;
+    uint32_t own_count, own_max;
+    uint64_t others;             /* bit (number mod 64) of each other loop with recipients */
+    struct share_group **groups; /* matching shared subscriptions; pointers are tokens for
+                                    subscriptions_pick, valid while the version stands */
+    uint32_t groups_count, groups_max;
+    uint8_t *ids;
+    uint32_t ids_len, ids_max;
+};
+CHR_INLINE bool match_any(const struct match *match)
+{
+    return match->own_count || match->others || match->groups_count;
+}
+void match_free(struct match *match);
+
+/* Fills match (keeping its memory) for a valid topic name. *version: what it is good for.
+ * loop: whose sessions are `own`. CHR_ENOMEM */
+CHR_MUST_USE chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
+                                         const struct broker_loop *loop, struct match *match,
+                                         uint64_t *version);
+
+/* The member of a group that gets the next message: in turn, connected ones first. */
+struct share_pick {
+    struct broker_loop *loop;
+    uint64_t session_number;
+    struct subscription_options options;
+};
+/* Picks for all groups of a match of `version`; false: subscriptions have changed since, match
+ * again. picks: [groups_count], those of empty groups have loop NULL. */
+bool subscriptions_pick(struct subscriptions *subs, const struct match *match, uint64_t version,
+                        struct share_pick *picks);
+
+/* Calls each(arg, subscription, filter) for the subscriptions of a session; session's loop. The
+ * filter is borrowed until return and bears its `$share/<group>/`. */
+void subscriptions_each(struct subscriptions *subs, const struct session *session,
+                        void (*each)(void *arg, const struct subscription *subscription,
+                                     chr_slice filter),
+                        void *arg);
+
+#endif

@@ -1,0 +1,150 @@
+#include "broker/session/tree.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "proto/mqtt/topic.h"
+
+#define BUCKETS_FIRST 64u
+
+static uint64_t hash_of(const struct topic_node *parent, chr_slice level)
+{
+    return chr_hash_slice(level, chr_hash_seed() ^ chr_hash_u64((uint64_t)(uintptr_t)parent));
+}
+
+chr_err topic_tree_init(struct topic_tree *tree)
+{
+    *tree = (struct topic_tree){.buckets_mask = BUCKETS_FIRST - 1};
+    tree->root = calloc(1, sizeof *tree->root);
+    tree->buckets = calloc(BUCKETS_FIRST, sizeof(struct topic_node *));
+    if (tree->root && tree->buckets)
+        return CHR_OK;
+    topic_tree_free(tree);
+    return CHR_ENOMEM;
+}
+
+void topic_tree_free(struct topic_tree *tree)
+{
+    for (size_t i = 0; tree->buckets && i <= tree->buckets_mask; i++) {
+        while (tree->buckets[i]) {
+            struct topic_node *node = tree->buckets[i];
+            tree->buckets[i] = node->hash_next;
+            free(node);
+        }
+    }
+    free((void *)tree->buckets);
+    free(tree->root);
+    *tree = (struct topic_tree){0};
+}
+
+static struct topic_node *find_child(const struct topic_tree *tree, const struct topic_node *parent,
+                                     chr_slice level, uint64_t hash)
+{
+    struct topic_node *node = tree->buckets[hash & tree->buckets_mask];
+    while (node && (node->hash != hash || node->parent != parent ||
+                    !chr_slice_eq(chr_slice_of(node->level, node->level_len), level)))
+        node = node->hash_next;
+    return node;
+}
+
+struct topic_node *topic_tree_child(const struct topic_tree *tree, const struct topic_node *parent,
+                                    chr_slice level)
+{
+    if (!parent->first_child)
+        return NULL;
+    return find_child(tree, parent, level, hash_of(parent, level));
+}
+
+static void grow(struct topic_tree *tree)
+{
+    size_t count = (tree->buckets_mask + 1) * 2;
+    struct topic_node **buckets = calloc(count, sizeof(struct topic_node *));
+    if (!buckets)
+        return; /* longer chains, nothing worse */
+    for (size_t i = 0; i <= tree->buckets_mask; i++) {
+        while (tree->buckets[i]) {
+            struct topic_node *node = tree->buckets[i];
+            tree->buckets[i] = node->hash_next;
+            node->hash_next = buckets[node->hash & (count - 1)];
+            buckets[node->hash & (count - 1)] = node;
+        }
+    }
+    free((void *)tree->buckets);
+    tree->buckets = buckets;
+    tree->buckets_mask = count - 1;
+}
+
+static struct topic_node *add_child(struct topic_tree *tree, struct topic_node *parent,
+                                    chr_slice level)
+{
+    uint64_t hash = hash_of(parent, level);
+    struct topic_node *node = find_child(tree, parent, level, hash);
+    if (node)
+        return node;
+    node = malloc(sizeof *node + level.len);
+    if (!node)
+        return NULL;
+    *node = (struct topic_node){.parent = parent,
+                                .hash = hash,
+                                .level_len = (uint32_t)level.len,
+                                .next_sibling = parent->first_child};
+    if (level.len)
+        memcpy(node->level, level.ptr, level.len);
+    if (parent->first_child)
+        parent->first_child->prev_sibling = node;
+    parent->first_child = node;
+    if (tree->nodes > tree->buckets_mask)
+        grow(tree);
+    struct topic_node **bucket = &tree->buckets[hash & tree->buckets_mask];
+    node->hash_next = *bucket;
+    *bucket = node;
+    tree->nodes++;
+    return node;
+}
+
+void topic_tree_prune(struct topic_tree *tree, struct topic_node *node)
+{
+    while (node != tree->root && !node->value && !node->first_child) {
+        struct topic_node *parent = node->parent;
+        struct topic_node **at = &tree->buckets[node->hash & tree->buckets_mask];
+        while (*at != node)
+            at = &(*at)->hash_next;
+        *at = node->hash_next;
+        if (node->prev_sibling)
+            node->prev_sibling->next_sibling = node->next_sibling;
+        else
+            parent->first_child = node->next_sibling;
+        if (node->next_sibling)
+            node->next_sibling->prev_sibling = node->prev_sibling;
+        free(node);
+        tree->nodes--;
+        node = parent;
+    }
+}
+
+struct topic_node *topic_tree_add(struct topic_tree *tree, chr_slice topic)
+{
+    struct topic_node *node = tree->root;
+    struct mqtt_level_iter it = mqtt_level_iter(topic);
+    chr_slice level;
+    while (mqtt_level_next(&it, &level)) {
+        struct topic_node *child = add_child(tree, node, level);
+        if (!child) {
+            topic_tree_prune(tree, node);
+            return NULL;
+        }
+        node = child;
+    }
+    return node;
+}
+
+struct topic_node *topic_tree_find(const struct topic_tree *tree, chr_slice topic)
+{
+    struct topic_node *node = tree->root;
+    struct mqtt_level_iter it = mqtt_level_iter(topic);
+    chr_slice level;
+    while (node && mqtt_level_next(&it, &level))
+        node = topic_tree_child(tree, node, level);
+    return node;
+}
