@@ -242,25 +242,12 @@ static chr_err take_office(struct broker_committer *c, struct chr_errmsg *msg)
     raft_log *log = c->options.log;
     const uint64_t voters[] = {1};
     struct raft_config config = {.self = 1, .voters = voters, .voters_count = 1};
-    chr_hlc last_hlc = db_replicated_time(c->options.db);
-    uint64_t last = raft_log_last(log);
-    if (last >= raft_log_first(log) && last > 0) {
-        struct chr_buf buf;
-        chr_buf_init(&buf, RAFT_ENTRY_BYTES_MAX + 4096);
-        struct raft_entry entry;
-        size_t count = 0;
-        chr_err err = raft_log_read(log, last, 1, &buf, &entry, 1, &count);
-        if (!err && count == 1)
-            last_hlc = CHR_MAX(last_hlc, entry.hlc);
-        chr_buf_free(&buf);
-        if (err)
-            return chr_fail(msg, err, "can't read the last log entry %llu",
-                            (unsigned long long)last);
-    }
-    chr_err err = raft_init(&c->raft, &config, c->options.hard_state, last,
+    const struct raft_log_recovery *recovery = c->options.recovery;
+    chr_hlc last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(c->options.db));
+    chr_err err = raft_init(&c->raft, &config, recovery->hard_state, raft_log_last(log),
                             db_apply_index(c->options.db), last_hlc);
     if (err)
-        return chr_fail(msg, err, "can't start the consensus core");
+        return chr_fail(msg, err, "can't start the consensus core: %s", chr_strerror(err));
     struct raft_effects effects;
     struct raft_event tick = {
         .type = RAFT_EVENT_TICK,

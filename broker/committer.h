@@ -54,7 +54,7 @@ struct broker_committer_options {
     /* Called on the applier after each group; must not block. May be NULL. */
     void (*applied)(void *ctx);
     void *applied_ctx;
-    struct raft_hard_state hard_state; /* as the log's recovery found it */
+    const struct raft_log_recovery *recovery; /* what raft_log_open found; borrowed until return */
 };
 
 /* Replays log entries above db_apply_index() into db, then starts the three threads. */

@@ -95,13 +95,15 @@ static void cut_log(struct broker_committer *c)
 static void sync_periodic(struct broker_committer *c)
 {
     bool force = atomic_exchange(&c->force_sync, false);
-    uint64_t last = raft_log_last(c->options.log);
     chr_err err =
         raft_log_sync_periodic(c->options.log, chr_clock_mono_us(c->options.clock), force);
-    if (err)
+    if (err && err != CHR_ENOSPC)
         log_in_doubt(err, &(struct chr_errmsg){{0}});
-    if (force)
-        publish_synced(c, last);
+    if (err)
+        atomic_store(&c->force_sync, force); /* owed until there is room */
+    uint64_t durable = raft_log_durable(c->options.log);
+    if (durable > atomic_load(&c->synced_index))
+        publish_synced(c, durable);
 }
 
 void *committer__writer_main(void *arg)

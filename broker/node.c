@@ -77,7 +77,7 @@ static chr_err start_committer(struct broker_node *node, const struct raft_log_r
         .fsync = node->config->fsync,
         .applied = after_group,
         .applied_ctx = node,
-        .hard_state = recovery->hard_state,
+        .recovery = recovery,
     };
     return broker_committer_start(&options, &node->committer, msg);
 }
