@@ -153,6 +153,8 @@ enum db_type db_chunk_head_type(const db_chunk_head *head, uint32_t at);
 /* The column under whose key the value of this one lies. Itself, but for `_hlc`, which an entry
  * has one of: its values are a table in the head, found through the value of DB_COLUMN_ENTRY. */
 uint16_t db_chunk_head_stored_in(const db_chunk_head *head, uint32_t at);
+/* A chunk of one run has none: they are those of the chunk. Nor have system columns, nor chunks
+ * whose runs are short (below 16 rows on average). */
 bool db_chunk_head_has_run_stats(const db_chunk_head *head, uint32_t at);
 CHR_MUST_USE chr_err db_chunk_head_stats(const db_chunk_head *head, uint32_t at,
                                          struct db_chunk_stats *stats, struct chr_errmsg *msg);
@@ -208,10 +210,11 @@ void db_chunk_runs_get(const db_chunk_runs *runs, uint32_t run, struct db_chunk_
 
 /* -- Checking -----------------------------------------------------------------------------------*/
 
-/* Decodes a whole chunk and recounts each statistic (chronos check). get: the value of a part, or
- * CHR_ENOTFOUND; must stay valid until the check returns. report is called once per finding.
- * Returns CHR_ENOMEM, what get returned other than CHR_ENOTFOUND, or 0 (findings or not). */
-CHR_MUST_USE chr_err db_chunk_check(chr_slice head_value,
+/* Decodes a whole chunk and recounts each statistic (chronos check). time_column: what time_us was
+ * taken from; where it is NULL, DB_COLUMN_RECEIVED_AT. get: the value of a part, or CHR_ENOTFOUND;
+ * must stay valid until the check returns. report is called once per finding. Returns CHR_ENOMEM,
+ * what get returned other than CHR_ENOTFOUND, or 0 (findings or not). */
+CHR_MUST_USE chr_err db_chunk_check(chr_slice head_value, uint16_t time_column,
                                     chr_err (*get)(void *arg, enum db_chunk_part_kind kind,
                                                    uint16_t column, chr_slice *value),
                                     void (*report)(void *arg, const char *finding), void *arg);
