@@ -322,8 +322,10 @@ static void parts_clear(raft_log *log)
     log->parts.count = log->parts_done = 0;
     log->group_bytes = 0;
     chr_buf_reset(&log->pending);
-    /* The next segment is begun in time: half of this one is left while it is zeroed. */
-    if (raft__pos_offset(log->tail.pos) > log->tail_capacity / 2)
+    /* The next segment is prepared while this one fills. But for the first, small one: there it
+     * waits until half of it is used, for an idle node needs no more. */
+    if (log->tail_capacity > log->options.first_segment_bytes ||
+        raft__pos_offset(log->tail.pos) > log->tail_capacity / 2)
         raft__want_next(log);
 }
 

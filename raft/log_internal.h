@@ -102,6 +102,7 @@ struct raft_log {
 
     /* Segments that come and go (log_segments.c); guarded by lock. */
     enum raft__next_state next_state;
+    bool next_awaited;          /* the writer stands still until next is READY */
     struct raft__segment *next; /* READY: an empty file with the id after the last segment's */
     RAFT__ARRAY(struct raft__segment *)
     garbage;                      /* cut off, ascending; to be recycled or unlinked */

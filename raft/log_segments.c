@@ -19,15 +19,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "raft/log_internal.h"
 
 #define ZERO_BYTES (256u << 10)
 /* Synced this often while zeroing, so that the log writer's fdatasync never queues behind 64 MiB.
  */
-#define ZERO_SYNC_BYTES (2u << 20)
+#define ZERO_SYNC_BYTES (1u << 20)
+/* Between two of these the helper pauses as long as the last one took, at most so long: the disk is
+ * the writer's at least half of the time. */
+#define ZERO_PAUSE_US_MAX 5000
 
 static uint8_t zeros[ZERO_BYTES]; /* never written: stays the kernel's one zero page */
 
@@ -50,14 +55,28 @@ void raft__segment_free(raft_log *log, struct raft__segment *segment)
     free(segment);
 }
 
+/* The helper's pause while zeroing; none when the writer waits for the file. */
+static void pause_zeroing(raft_log *log, int64_t us)
+{
+    pthread_mutex_lock(&log->lock);
+    bool ours = log->helper_runs && pthread_equal(pthread_self(), log->helper);
+    bool hurry = log->next_awaited || log->stop;
+    pthread_mutex_unlock(&log->lock);
+    us = CHR_MIN(us, (int64_t)ZERO_PAUSE_US_MAX);
+    if (ours && !hurry && us > 0)
+        nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL);
+}
+
 /* Zeroes a file of `capacity` bytes beginning with head, durably. */
 static chr_err write_new(raft_log *log, int handle, uint64_t capacity, const uint8_t *head,
                          size_t head_bytes)
 {
     const struct raft_io *io = log->io;
+    const struct chr_clock *clock = log->options.clock;
     /* What a failed attempt left must go: its blocks too, when the disk is full. */
     chr_err err = io->truncate(io->ctx, handle, 0);
     uint64_t unsynced = 0;
+    int64_t begun = chr_clock_mono_us(clock);
     for (uint64_t off = 0; !err && off < capacity;) {
         size_t len = (size_t)CHR_MIN((uint64_t)ZERO_BYTES, capacity - off);
         err = io->pwrite(io->ctx, handle, zeros, len, off);
@@ -69,6 +88,9 @@ static chr_err write_new(raft_log *log, int handle, uint64_t capacity, const uin
             if (!err)
                 err = io->sync(io->ctx, handle);
             unsynced = 0;
+            if (off < capacity)
+                pause_zeroing(log, chr_clock_mono_us(clock) - begun);
+            begun = chr_clock_mono_us(clock);
         }
     }
     return err;
@@ -148,8 +170,11 @@ chr_err raft__segment_next(raft_log *log, uint64_t capacity, struct raft__segmen
                            struct chr_errmsg *msg)
 {
     pthread_mutex_lock(&log->lock);
-    while (log->next_state == RAFT__NEXT_WANTED || log->next_state == RAFT__NEXT_WORKING)
+    while (log->next_state == RAFT__NEXT_WANTED || log->next_state == RAFT__NEXT_WORKING) {
+        log->next_awaited = true;
         pthread_cond_wait(&log->changed, &log->lock);
+    }
+    log->next_awaited = false;
     uint64_t id = log->segments.items[log->segments.count - 1]->id + 1;
     struct raft__segment *next = log->next;
     log->next = NULL;
