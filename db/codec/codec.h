@@ -219,12 +219,15 @@ chr_err db__bitmap_get(struct db_cursor *in, uint32_t count, uint64_t *bits, uin
 
 /* -- Heaps of bytes (heap.c) --------------------------------------------------------------------*/
 
-/* Lengths and bytes of strings [count <= DB_VECTOR_ROWS]. *try_lz4: whether compressing is worth a
- * try; updated by how it went. */
+/* Bytes alone, and where they are on the way back: in the cursor's bytes or in `unpacked`
+ * (decompressed there, replacing what it held). *try_lz4: whether compressing is worth a try;
+ * updated by how it went. */
+void db__bytes_put(chr_slice plain, bool *try_lz4, struct chr_buf *out);
+chr_err db__bytes_get(struct db_cursor *in, struct chr_buf *unpacked, chr_slice *bytes);
+/* Lengths and bytes of strings [count <= DB_VECTOR_ROWS]. */
 void db__heap_put(struct db_ints *ints, const chr_slice *strings, uint32_t count, bool *try_lz4,
                   struct chr_buf *scratch, struct chr_buf *out);
-/* out: [DB_VECTOR_ROWS]; slices point into the cursor's bytes, or into `unpacked` (decompressed
- * there, replacing what it held). lengths: [DB_VECTOR_ROWS], 64-byte aligned scratch. */
+/* out: [DB_VECTOR_ROWS]; slices point to where db__bytes_get says. lengths: [DB_VECTOR_ROWS], 64-byte aligned scratch. */
 chr_err db__heap_get(struct db_cursor *in, uint32_t count, int64_t *lengths,
                      struct chr_buf *unpacked, chr_slice *out);
 

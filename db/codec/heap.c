@@ -20,23 +20,36 @@
 /* 2: somewhat quicker than the default and nearly as small on text that repeats. */
 #define LZ4_ACCELERATION 2
 
-static bool put_lz4(const struct chr_buf *plain, struct chr_buf *out)
+static bool put_lz4(chr_slice plain, struct chr_buf *out)
 {
-    if (plain->len < LZ4_BYTES_MIN || plain->len > LZ4_MAX_INPUT_SIZE)
+    if (plain.len < LZ4_BYTES_MIN || plain.len > LZ4_MAX_INPUT_SIZE)
         return false;
-    int room = (int)(plain->len - plain->len / 4);
+    int room = (int)(plain.len - plain.len / 4);
     if (out->failed || chr_buf_reserve(out, 9 + (size_t)room))
         return false; /* storing it plain will fail and say so */
     uint8_t *to = out->ptr + out->len;
-    int stored = LZ4_compress_fast((const char *)plain->ptr, (char *)to + 9, (int)plain->len, room,
+    int stored = LZ4_compress_fast((const char *)plain.ptr, (char *)to + 9, (int)plain.len, room,
                                    LZ4_ACCELERATION);
     if (stored <= 0)
         return false;
     to[0] = METHOD_LZ4;
-    chr_put_u32le(to + 1, (uint32_t)plain->len);
+    chr_put_u32le(to + 1, (uint32_t)plain.len);
     chr_put_u32le(to + 5, (uint32_t)stored);
     out->len += 9 + (size_t)stored;
     return true;
+}
+
+void db__bytes_put(chr_slice plain, bool *try_lz4, struct chr_buf *out)
+{
+    if (*try_lz4) {
+        if (put_lz4(plain, out))
+            return;
+        *try_lz4 = plain.len < LZ4_BYTES_MIN;
+    }
+    chr_buf_add_u8(out, METHOD_PLAIN);
+    chr_buf_add_u32le(out, (uint32_t)plain.len);
+    chr_buf_add_u32le(out, (uint32_t)plain.len);
+    chr_buf_add_slice(out, plain);
 }
 
 void db__heap_put(struct db_ints *ints, const chr_slice *strings, uint32_t count, bool *try_lz4,
@@ -53,19 +66,10 @@ void db__heap_put(struct db_ints *ints, const chr_slice *strings, uint32_t count
         return;
     }
     db__ints_encode(ints, lengths, count, out);
-    if (*try_lz4) {
-        if (put_lz4(scratch, out))
-            return;
-        *try_lz4 = scratch->len < LZ4_BYTES_MIN;
-    }
-    chr_buf_add_u8(out, METHOD_PLAIN);
-    chr_buf_add_u32le(out, (uint32_t)scratch->len);
-    chr_buf_add_u32le(out, (uint32_t)scratch->len);
-    chr_buf_add(out, scratch->ptr, scratch->len);
+    db__bytes_put(chr_buf_slice(scratch), try_lz4, out);
 }
 
-/* The bytes of the heap: in the cursor, or in `unpacked`. */
-static chr_err get_bytes(struct db_cursor *in, struct chr_buf *unpacked, chr_slice *bytes)
+chr_err db__bytes_get(struct db_cursor *in, struct chr_buf *unpacked, chr_slice *bytes)
 {
     unsigned method = db__cursor_u8(in);
     uint32_t plain = db__cursor_u32(in), stored = db__cursor_u32(in);
@@ -101,7 +105,7 @@ chr_err db__heap_get(struct db_cursor *in, uint32_t count, int64_t *lengths,
     chr_slice bytes;
     chr_err err = db__ints_decode(in, count, lengths, &constant, &codec);
     if (!err)
-        err = get_bytes(in, unpacked, &bytes);
+        err = db__bytes_get(in, unpacked, &bytes);
     if (err)
         return err;
     if (constant)
