@@ -78,6 +78,7 @@ struct db_rows_column {
     enum db_type type;
     uint16_t column_id;
     bool has_named;     /* some row names this column with an explicit NULL */
+    bool written;       /* some row has a value, so finish writes one for every row */
     uint32_t capacity;  /* rows of room */
     uint64_t *validity; /* zero beyond the current row */
     uint64_t *named;    /* rows that name it with an explicit NULL; zero beyond the current row */
@@ -95,7 +96,9 @@ struct db_rows_builder {
     const struct db_table_def *table; /* borrowed; the builder's owner keeps its catalog */
     uint32_t rows;                    /* complete rows */
     uint32_t rows_max;                /* fixed at init; at most DB_OP_ROWS_MAX */
-    size_t bytes;                     /* about what finish will write */
+    size_t bytes;                     /* about what finish will write, sparse columns included */
+    size_t row_bits;                  /* what each row adds to it, strings apart */
+    size_t heap_bytes;                /* strings of all columns */
     uint16_t columns_count;           /* of the table, then _received_at last */
     struct db_rows_column *columns;   /* [columns_count] in table order */
     uint32_t *guards;                 /* guard item of each row, UINT32_MAX: none */

@@ -110,33 +110,47 @@ static void clear_bits(uint64_t *bits, uint32_t from, uint32_t to)
         memset(bits + from / 64, 0, (DB_BIT_WORDS(to) - from / 64) * 8);
 }
 
+/* A column with a value in one row takes room in all of them: a sparse table of a hundred columns
+ * writes far more than was put. */
+static void count_bytes(struct db_rows_builder *b)
+{
+    size_t row_bits = b->row_bits + (b->guarded ? 32 : 0);
+    /* Heads, and padding of bits and values. */
+    size_t fixed = DB__OP_HEAD + DB__ROWS_HEAD + b->columns_count * (DB__ROWS_COLUMN_HEAD + 12u);
+    b->bytes = b->rows ? fixed + b->rows * row_bits / 8 + b->heap_bytes : 0;
+}
+
 void db_rows_rollback(struct db_rows_builder *b, struct db_rows_mark mark)
 {
     CHR_ASSERT(mark.rows <= b->rows);
     uint32_t end = b->rows + 1; /* with the row being built */
+    size_t heap_bytes = 0;
     for (uint16_t i = 0; i < b->columns_count; i++) {
         struct db_rows_column *c = &b->columns[i];
         clear_bits(c->validity, mark.rows, end);
         if (c->has_named)
             clear_bits(c->named, mark.rows, end);
         if (mark.rows == 0)
-            c->has_named = false;
-        if (db_type_is_bytes(c->type))
+            c->has_named = c->written = false;
+        if (db_type_is_bytes(c->type)) {
             c->heap_len = mark.rows ? c->ends[mark.rows - 1] : 0;
+            heap_bytes += c->heap_len;
+        }
     }
     for (uint32_t r = mark.rows; r < end; r++)
         b->guards[r] = UINT32_MAX;
-    if (b->rows)
-        b->bytes = (size_t)((double)b->bytes * mark.rows / b->rows);
     b->rows = mark.rows;
-    if (mark.rows == 0)
+    if (mark.rows == 0) {
         b->guarded = false;
+        b->row_bits = 0;
+    }
+    b->heap_bytes = heap_bytes;
+    count_bytes(b);
 }
 
 void db_rows_reset(struct db_rows_builder *b)
 {
     db_rows_rollback(b, (struct db_rows_mark){0});
-    b->bytes = 0;
 }
 
 struct db_rows_mark db_rows_mark(const struct db_rows_builder *b)
@@ -223,15 +237,18 @@ chr_err db_rows_end(struct db_rows_builder *b, int64_t received_at_us, struct ch
     uint16_t last = b->table->columns_count;
     if (!db_bit_get(b->columns[last].validity, row))
         db_rows_put_i64(b, last, received_at_us);
-    size_t bytes = 0;
+    size_t heap_bytes = 0;
     for (uint16_t i = 0; i < b->columns_count; i++) {
         struct db_rows_column *c = &b->columns[i];
         if (db_bit_get(c->validity, row)) {
+            if (!c->written) {
+                c->written = true;
+                b->row_bits += width_of(c->type) * 8 + 2; /* its bits of validity and named */
+            }
             if (c->has_named)
                 db_bit_clear(c->named, row); /* put after an explicit NULL: the last wins */
-            bytes += width_of(c->type);
             if (db_type_is_bytes(c->type))
-                bytes += c->ends[row] - heap_begin(c, row);
+                heap_bytes += c->ends[row] - heap_begin(c, row);
             continue;
         }
         if (i < last && b->table->columns[i].not_null) {
@@ -255,7 +272,8 @@ chr_err db_rows_end(struct db_rows_builder *b, int64_t received_at_us, struct ch
         }
     }
     b->rows = row + 1;
-    b->bytes += bytes;
+    b->heap_bytes += heap_bytes;
+    count_bytes(b);
     return CHR_OK;
 }
 
