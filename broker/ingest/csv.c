@@ -70,20 +70,11 @@ static const uint8_t *field(struct ingest_message *m, uint16_t column, const uin
     if (*p == '"')
         return quoted(m, column, p + 1);
     struct ingest_decimal d;
-    double v;
     enum db_type type = m->plan->table->columns[column].type;
     const uint8_t *end;
-    if ((type == DB_FLOAT || type == DB_INT) && (end = ingest_scan_decimal(p, &d)) &&
-        ends_field(m, end)) {
-        if (type == DB_FLOAT && ingest_decimal_f64(&d, &v)) {
-            ingest_put_f64(m->rows, column, v);
-            return end;
-        }
-        if (type == DB_INT && !d.fraction) {
-            ingest_put_i64(m->rows, column, d.negative ? -(int64_t)d.digits : (int64_t)d.digits);
-            return end;
-        }
-    }
+    if (ingest_is_number_kind(type) && (end = ingest_scan_decimal(p, &d)) && ends_field(m, end) &&
+        ingest_put_decimal(m->rows, column, type, &d))
+        return end;
     for (end = p; !ends_field(m, end); end++) {
         if (*end == '"') {
             ingest__fail(m, CHR_EMALFORMED, end, "a quote inside a field that is not quoted");

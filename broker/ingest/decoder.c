@@ -237,7 +237,9 @@ chr_err ingest_decode(ingest_decoder *d, const ingest_route *route, chr_slice pa
     m.end = m.begin + payload.len;
     m.ascii = ingest_copy_padded(d->payload.ptr, payload.ptr, payload.len);
 
-    size_t bytes = d->pending_bytes;
+    size_t bytes = d->pending_bytes, bytes_max = d->bytes_max;
+    if (CHR_UNLIKELY(d->pending_rows == 0 && bytes_max < INGEST_MESSAGE_BYTES_MAX))
+        bytes_max = INGEST_MESSAGE_BYTES_MAX;
     for (uint32_t i = 0; i < route->targets_count; i++) {
         m.target = &route->targets[i];
         m.plan = m.target->plan;
@@ -252,7 +254,7 @@ chr_err ingest_decode(ingest_decoder *d, const ingest_route *route, chr_slice pa
         d->undo[i] = (struct ingest_undo){.rows = m.rows->rows, .bytes = m.rows->bytes};
         chr_err err = decode_target(&m);
         bytes += m.rows->bytes - d->undo[i].bytes;
-        if (CHR_UNLIKELY(err || bytes > d->bytes_max)) {
+        if (CHR_UNLIKELY(err || bytes > bytes_max)) {
             if (!err || err == CHR_EFULL)
                 err = no_room(&m);
             undo(d, route, i + 1);

@@ -15,8 +15,9 @@
  *   I2  All rows of a decoder were decoded under one mapping version (R9), the one of the mappings
  *       it uses; the entry they are flushed into carries that version.
  *   I3  Nothing is read past the end of a payload or a topic: both lie in network buffers.
- *   I4  A value that does not fit its column exactly rejects the message. Nothing is rounded, cut
- *       or guessed; what is accepted beyond the column's own form is listed in README.md. */
+ *   I4  A value that does not fit its column rejects the message. Nothing is cut or guessed, and
+ *       nothing is rounded but decimals to the nearest double and times to the microsecond; what
+ *       is accepted beyond a column's own form is listed in README.md. */
 #ifndef CHR_BROKER_INGEST_INGEST_H
 #define CHR_BROKER_INGEST_INGEST_H
 
@@ -29,9 +30,10 @@
 #include "db/catalog.h"
 #include "db/op.h"
 
-/* A larger payload is rejected (CHR_ETOOBIG): its rows would not fit an entry, nor would the
- * reject that keeps it. */
-#define INGEST_PAYLOAD_BYTES_MAX (3u << 20)
+/* A larger payload is rejected (CHR_ETOOBIG), and so is a message whose rows take more than this:
+ * beside a batch of 1 MiB they, or the reject that keeps the payload, still fit an entry. */
+#define INGEST_PAYLOAD_BYTES_MAX (5u << 19)
+#define INGEST_MESSAGE_BYTES_MAX (5u << 19)
 /* Objects and arrays inside each other; more is rejected. */
 #define INGEST_JSON_DEPTH_MAX 64
 
@@ -83,8 +85,9 @@ struct ingest_reject {
     struct chr_errmsg reason;
 };
 
-/* bytes_max: ingest_decode answers CHR_EFULL rather than let ingest_pending_bytes pass it; below
- * the entry limit by what else goes into the entry. CHR_ENOMEM. */
+/* bytes_max: ingest_decode answers CHR_EFULL rather than let ingest_pending_bytes pass it; only a
+ * message that comes to an empty batch may take up to INGEST_MESSAGE_BYTES_MAX. What else goes into
+ * the entry has to fit beside them. CHR_ENOMEM. */
 CHR_MUST_USE chr_err ingest_decoder_new(size_t bytes_max, ingest_decoder **out);
 void ingest_decoder_free(ingest_decoder *decoder); /* accepts NULL; pending rows are lost */
 /* From now on rows are decoded by routes of these mappings (retained). Nothing may be pending:
@@ -97,9 +100,10 @@ CHR_MUST_USE chr_err ingest_decoder_use(ingest_decoder *decoder, ingest_mappings
  *   received_at_us  arrival: `_received_at`, and the time column of a row that has no time
  *   guard           item of the entry's GUARDS (R5); UINT32_MAX: none
  *   why             out: filled in when the message is rejected, else untouched
- * CHR_EFULL: no room in this batch; flush, then decode again. It always fits an empty decoder.
+ * CHR_EFULL: no room in this batch; flush, then decode again: an empty decoder never says so.
  * CHR_ENOMEM: likewise nothing was added. Anything else: rejected, see why; the code says what
- * kind (CHR_EMALFORMED, CHR_ETYPE, CHR_ERANGE, CHR_ENOTNULL, CHR_ETOOBIG). */
+ * kind (CHR_EMALFORMED, CHR_ETYPE, CHR_ERANGE, CHR_ENOTNULL, CHR_ETOOBIG; CHR_ECONFLICT: the
+ * payload contradicts the topic). */
 CHR_MUST_USE chr_err ingest_decode(ingest_decoder *decoder, const ingest_route *route,
                                    chr_slice payload, int64_t received_at_us, uint32_t guard,
                                    struct ingest_reject *why);

@@ -13,17 +13,12 @@
 
 /* -- Keys: which column a JSON key means (keys.c) */
 
-/* What to do with a key's value. The number types come first and together: one test tells them. */
+/* What to do with a key's value: a column's enum db_type, or one of these. */
 enum ingest_key_kind {
-    INGEST_KEY_FLOAT = 1,
-    INGEST_KEY_INT,
-    INGEST_KEY_TIMESTAMP,
-    INGEST_KEY_STRING,
-    INGEST_KEY_BOOLEAN,
-    INGEST_KEY_BLOB,
-    INGEST_KEY_CAPTURED, /* the topic gives this column; the payload may only agree */
-    INGEST_KEY_METRICS,  /* an object to be unpivoted */
-    INGEST_KEY_PREFIX,   /* no column, but columns "key.…" exist */
+    INGEST_KEY_CAPTURED =
+        DB_TYPES_END,   /* the topic gives this column; the payload may only agree */
+    INGEST_KEY_METRICS, /* an object to be unpivoted */
+    INGEST_KEY_PREFIX,  /* no column, but columns "key.…" exist */
 };
 
 /* A slot of an open-addressing table. first and last: the first and the last 8 bytes of the key, or
@@ -33,7 +28,7 @@ struct ingest_key {
     const uint8_t *name; /* NULL: empty slot. Followed by 8 readable bytes */
     uint16_t column;
     uint8_t len;  /* 1 .. DB_NAME_BYTES_MAX */
-    uint8_t kind; /* enum ingest_key_kind */
+    uint8_t kind; /* enum db_type or ingest_key_kind */
     bool prefix;  /* a column, and columns "key.…" exist as well */
 };
 
@@ -87,8 +82,6 @@ CHR_MUST_USE chr_err ingest__plan_compile(struct chr_arena *arena, const struct 
  * table and template. For qsort. */
 int ingest__plan_compare(const void *a, const void *b);
 
-/* What a column of this type makes of a value. */
-uint8_t ingest__key_kind(enum db_type type);
 /* captured: bit per column. CHR_ENOMEM. */
 CHR_MUST_USE chr_err ingest__keys_compile(struct chr_arena *arena, const struct db_table_def *table,
                                           const uint64_t *captured, bool unpivot,

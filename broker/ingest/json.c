@@ -37,32 +37,6 @@ const double ingest_power_f64[23] = {
     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 };
 
-/* False: not exactly the column's as it stands; json_value.c decides. */
-CHR_INLINE bool put_decimal(struct db_rows_builder *b, const struct ingest_key *key,
-                            const struct ingest_decimal *d)
-{
-    if (key->kind == INGEST_KEY_FLOAT) {
-        double v;
-        if (!ingest_decimal_f64(d, &v))
-            return false;
-        ingest_put_f64(b, key->column, v);
-        return true;
-    }
-    if (d->fraction)
-        return false;
-    int64_t v = (int64_t)d->digits;
-    if (key->kind == INGEST_KEY_INT) {
-        ingest_put_i64(b, key->column, d->negative ? -v : v);
-        return true;
-    }
-    /* Design 2.3: seconds, milliseconds or microseconds by magnitude; others by the book. */
-    if (d->negative || v >= INT64_C(100000000000000000))
-        return false;
-    v *= v < INT64_C(100000000000) ? 1000000 : v < INT64_C(100000000000000) ? 1000 : 1;
-    ingest_put_i64(b, key->column, v);
-    return true;
-}
-
 /* A key with escapes. key: after the opening quote. Returns the closing one. */
 static CHR_NOINLINE const uint8_t *escaped_key(struct ingest_message *m, const uint8_t *key,
                                                const struct ingest_key **found)
@@ -126,15 +100,15 @@ static const uint8_t *object(struct ingest_message *m, const uint8_t *p, unsigne
         if (CHR_UNLIKELY(!key)) {
             m->unknown_keys++;
             p = ingest__json_skip(m, p, depth);
-        } else if (key->kind <= INGEST_KEY_TIMESTAMP) {
+        } else if (ingest_is_number_kind(key->kind)) {
             struct ingest_decimal d;
             const uint8_t *end = ingest_scan_decimal(p, &d);
-            if (CHR_LIKELY(end && put_decimal(b, key, &d)))
+            if (CHR_LIKELY(end && ingest_put_decimal(b, key->column, key->kind, &d)))
                 p = end;
             else
                 p = ingest__json_put(m, key, p, depth);
-        } else if (key->kind == INGEST_KEY_STRING && *p == '"' &&
-                   (stops = ingest_string_stops(p + 1)) && p[1 + __builtin_ctz(stops)] == '"') {
+        } else if (key->kind == DB_STRING && *p == '"' && (stops = ingest_string_stops(p + 1)) &&
+                   p[1 + __builtin_ctz(stops)] == '"') {
             size_t len = (size_t)__builtin_ctz(stops);
             chr_err err = ingest_put_short(b, key->column, p + 1, len);
             if (CHR_UNLIKELY(err)) {

@@ -57,25 +57,6 @@ static chr_err list_add(struct chr_arena *arena, struct key_list *list, const ch
     return CHR_OK;
 }
 
-uint8_t ingest__key_kind(enum db_type type)
-{
-    switch (type) {
-    case DB_INT:
-        return INGEST_KEY_INT;
-    case DB_FLOAT:
-        return INGEST_KEY_FLOAT;
-    case DB_BOOLEAN:
-        return INGEST_KEY_BOOLEAN;
-    case DB_TIMESTAMP:
-        return INGEST_KEY_TIMESTAMP;
-    case DB_STRING:
-        return INGEST_KEY_STRING;
-    case DB_BLOB:
-        return INGEST_KEY_BLOB;
-    }
-    return INGEST_KEY_BLOB;
-}
-
 /* "a.b.c" makes "a" and "a.b" keys to descend at. */
 static chr_err add_prefixes(struct chr_arena *arena, struct key_list *list, const char *name)
 {
@@ -146,7 +127,7 @@ chr_err ingest__keys_compile(struct chr_arena *arena, const struct db_table_def 
         return CHR_ENOMEM;
     for (uint16_t i = 0; i < table->columns_count; i++) {
         const struct db_column_def *c = &table->columns[i];
-        uint8_t kind = db_bit_get(captured, i) ? INGEST_KEY_CAPTURED : ingest__key_kind(c->type);
+        uint8_t kind = db_bit_get(captured, i) ? INGEST_KEY_CAPTURED : (uint8_t)c->type;
         chr_err err = list_add(arena, &list, c->name, strlen(c->name), kind, i);
         if (err)
             return err;

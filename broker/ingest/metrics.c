@@ -220,12 +220,9 @@ static chr_err put_metric(struct ingest_message *m, const struct ingest_metric *
         return ingest__fail_store(m, err, NULL);
     enum db_type type = m->plan->table->columns[value].type;
     struct ingest_decimal d;
-    double v;
-    const uint8_t *end = type == DB_FLOAT ? ingest_scan_decimal(metric->value, &d) : NULL;
-    if (end && ingest_decimal_f64(&d, &v)) {
-        ingest_put_f64(b, value, v);
-    } else {
-        struct ingest_key key = {.column = value, .kind = ingest__key_kind(type)};
+    if (!ingest_is_number_kind(type) || !ingest_scan_decimal(metric->value, &d) ||
+        !ingest_put_decimal(b, value, type, &d)) {
+        struct ingest_key key = {.column = value, .kind = (uint8_t)type};
         if (!ingest__json_put(m, &key, metric->value, 1))
             return m->err;
     }

@@ -22,6 +22,38 @@ CHR_INLINE void ingest_put_f64(struct db_rows_builder *b, uint16_t column, doubl
     db_bit_set(c->validity, b->rows);
 }
 
+CHR_INLINE bool ingest_is_number_kind(unsigned kind)
+{
+    return (1u << kind) & (1u << DB_INT | 1u << DB_FLOAT | 1u << DB_TIMESTAMP);
+}
+
+/* For a column of number kind. False: not exactly the column's as it stands; ingest__convert_text
+ * decides. */
+CHR_INLINE bool ingest_put_decimal(struct db_rows_builder *b, uint16_t column, unsigned kind,
+                                   const struct ingest_decimal *d)
+{
+    if (kind == DB_FLOAT) {
+        double v;
+        if (!ingest_decimal_f64(d, &v))
+            return false;
+        ingest_put_f64(b, column, v);
+        return true;
+    }
+    if (d->fraction)
+        return false;
+    int64_t v = (int64_t)d->digits;
+    if (kind == DB_INT) {
+        ingest_put_i64(b, column, d->negative ? -v : v);
+        return true;
+    }
+    /* Design 2.3: seconds, milliseconds or microseconds by magnitude; others by the book. */
+    if (d->negative || v >= INT64_C(100000000000000000))
+        return false;
+    v *= v < INT64_C(100000000000) ? 1000000 : v < INT64_C(100000000000000) ? 1000 : 1;
+    ingest_put_i64(b, column, v);
+    return true;
+}
+
 /* 16 bytes are readable at ptr. Short strings take no call: 16 bytes are copied whatever their
  * number where the heap has the room. */
 CHR_INLINE chr_err ingest_put_short(struct db_rows_builder *b, uint16_t column, const uint8_t *ptr,

@@ -46,14 +46,13 @@ chr_err ingest__scalar(struct ingest_message *m, enum db_payload_format format)
     const struct ingest_plan *plan = m->plan;
     int32_t column = plan->scalar_column;
     struct ingest_decimal d;
-    double v;
-    /* The bare number of `sensors/esp-001/temp`. */
     const uint8_t *end;
-    if (format != DB_PAYLOAD_TEXT && column >= 0 && plan->table->columns[column].type == DB_FLOAT &&
-        (end = ingest_scan_decimal(m->begin, &d)) && end == m->end && ingest_decimal_f64(&d, &v)) {
-        ingest_put_f64(m->rows, (uint16_t)column, v);
+    /* The bare number of `sensors/esp-001/temp`. */
+    if (format != DB_PAYLOAD_TEXT && column >= 0 &&
+        ingest_is_number_kind(plan->table->columns[column].type) &&
+        (end = ingest_scan_decimal(m->begin, &d)) && end == m->end &&
+        ingest_put_decimal(m->rows, (uint16_t)column, plan->table->columns[column].type, &d))
         return ingest_row_end(m);
-    }
     if (format != DB_PAYLOAD_NUMBER && is_heartbeat(m))
         return ingest_row_end(m);
     chr_slice text = chr_slice_of(m->begin, (size_t)(m->end - m->begin));

@@ -61,24 +61,24 @@ static uint32_t flush(size_t *bytes)
 /* The batch is full: nothing is added, and after a flush the same message fits. */
 static void test_full(void **state)
 {
-    begin("t (id STRING, v FLOAT, s STRING) TOPIC t/{id}", "t/a", 1000);
+    begin("t (id STRING, v FLOAT, s STRING) TOPIC t/{id}", "t/a", 2000);
+    static const char message[] = "{\"v\":1.5,\"s\":\"a string of thirty-odd characters\"}";
     unsigned messages = 0;
     chr_err err;
-    while ((err = decode("{\"v\":1.5,\"s\":\"a string of thirty-odd characters\"}", UINT32_MAX)) ==
-           CHR_OK)
+    while ((err = decode(message, UINT32_MAX)) == CHR_OK)
         messages++;
     assert_int_equal(err, CHR_EFULL);
-    assert_true(messages > 5 && messages < 50);
+    assert_true(messages > 10 && messages < 50);
     assert_int_equal(ingest_pending_rows(h.decoder), messages);
     size_t bytes = ingest_pending_bytes(h.decoder);
-    assert_true(bytes <= 1000 && bytes > 900);
-    assert_int_equal(decode("[{\"v\":1},{\"v\":2},{\"v\":3}]", UINT32_MAX), CHR_EFULL);
+    assert_true(bytes <= 2000 && bytes > 1900);
+    assert_int_equal(decode("[{\"v\":1},{\"v\":2},{\"v\":3},{\"v\":4}]", UINT32_MAX), CHR_EFULL);
     assert_int_equal(ingest_pending_rows(h.decoder), messages);
     assert_int_equal(ingest_pending_bytes(h.decoder), bytes);
     size_t entry_bytes;
     assert_int_equal(flush(&entry_bytes), 1);
-    assert_int_equal(decode("{\"v\":1.5,\"s\":\"a string of thirty-odd characters\"}", UINT32_MAX),
-                     CHR_OK);
+    assert_true(entry_bytes < 2000 + 16);
+    assert_int_equal(decode(message, UINT32_MAX), CHR_OK);
     flush(NULL);
     end();
 }
@@ -86,16 +86,28 @@ static void test_full(void **state)
 /* It does not fit even an empty batch: a reject, not an endless "flush and try again". */
 static void test_too_big(void **state)
 {
-    begin("t (id STRING, v FLOAT, s STRING) TOPIC t/{id}", "t/a", 1000);
+    begin("t (id STRING, v FLOAT, s STRING, u STRING) TOPIC t/{id}", "t/a", 1000);
     static char payload[4 << 20];
-    int len = sprintf(payload, "{\"s\":\"%01500d\"}", 0);
-    assert_true(len > 1500);
+    sprintf(payload, "[{\"s\":\"%0900000d\"},{\"s\":\"%0900000d\"}]", 0, 1);
+    assert_int_equal(decode(payload, UINT32_MAX), CHR_OK); /* alone it may be larger than a batch */
+    assert_int_equal(decode("{\"v\":1}", UINT32_MAX), CHR_EFULL);
+    size_t bytes;
+    flush(&bytes);
+    assert_true(bytes > 1800000 && bytes < INGEST_MESSAGE_BYTES_MAX);
+    assert_int_equal(decode("{\"v\":1}", UINT32_MAX), CHR_OK);
+    assert_int_equal(decode(payload, UINT32_MAX), CHR_EFULL);
+    flush(NULL);
+    end();
+
+    begin("t (s STRING, metric STRING, value FLOAT) TOPIC t", "t", 1000);
+    sprintf(payload, "{\"s\":\"%01000000d\",\"metrics\":{\"a\":1,\"b\":2,\"c\":3}}", 0);
     assert_int_equal(decode(payload, UINT32_MAX), CHR_ETOOBIG);
     assert_non_null(strstr(why.reason.text, "do not fit"));
     assert_int_equal(why.table_id, h.tables[0]->id);
     assert_int_equal(ingest_pending_rows(h.decoder), 0);
+    assert_int_equal(ingest_pending_bytes(h.decoder), 0);
     /* The same behind another message: first no room, then too big. */
-    assert_int_equal(decode("{\"v\":1}", UINT32_MAX), CHR_OK);
+    assert_int_equal(decode("{\"value\":1}", UINT32_MAX), CHR_OK);
     assert_int_equal(decode(payload, UINT32_MAX), CHR_EFULL);
     flush(NULL);
     assert_int_equal(decode(payload, UINT32_MAX), CHR_ETOOBIG);
@@ -228,8 +240,38 @@ static void test_bytes(void **state)
     assert_true(messages > 10000);
     size_t counted = ingest_pending_bytes(h.decoder), bytes;
     flush(&bytes);
-    assert_true(bytes < counted + counted / 4 + 1024);
+    assert_true(bytes < counted + 1024);
+    assert_true(bytes > counted / 2);
     assert_true(bytes < DB_ENTRY_BYTES_MAX);
+    end();
+}
+
+/* A table of a hundred columns of which each message gives one: every row writes a hundred. */
+static void test_sparse_bytes(void **state)
+{
+    struct helper_text def = {0};
+    helper_adds(&def, "t (c0 FLOAT");
+    for (int i = 1; i < 100; i++) {
+        char column[32];
+        sprintf(column, ", c%d %s", i, i % 3 ? "INT" : i % 2 ? "STRING" : "BOOLEAN");
+        helper_adds(&def, column);
+    }
+    helper_adds(&def, ") TOPIC t");
+    begin(def.ptr, "t", 1 << 20);
+    free(def.ptr);
+    char payload[256];
+    unsigned messages = 0;
+    chr_err err = CHR_OK;
+    for (; !err; messages++) {
+        unsigned c = messages % 100;
+        sprintf(payload, "{\"c%u\":%u}", c, c % 3 == 0 && c % 2 == 0 && c ? 1 : messages);
+        err = decode(payload, UINT32_MAX);
+    }
+    assert_int_equal(err, CHR_EFULL);
+    size_t counted = ingest_pending_bytes(h.decoder), bytes;
+    flush(&bytes);
+    assert_true(bytes < counted + 1024);
+    assert_true(bytes > counted / 2);
     end();
 }
 
@@ -327,8 +369,9 @@ int main(void)
         cmocka_unit_test(test_full),          cmocka_unit_test(test_too_big),
         cmocka_unit_test(test_amplification), cmocka_unit_test(test_tables_together),
         cmocka_unit_test(test_guards),        cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_steady_memory), cmocka_unit_test(test_sweep),
-        cmocka_unit_test(test_discard),       cmocka_unit_test(test_long_reason),
+        cmocka_unit_test(test_sparse_bytes),  cmocka_unit_test(test_steady_memory),
+        cmocka_unit_test(test_sweep),         cmocka_unit_test(test_discard),
+        cmocka_unit_test(test_long_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
