@@ -1,7 +1,7 @@
 /* bench/bench_ingest_decode.c: nanoseconds from a payload in a receive buffer to its row in the
  * batch, flushing included.
  *
- *     bench_ingest_decode [seed]
+ *     bench_ingest_decode [seed [shape]]      shape: 0 is the first of the table; all without it
  *
  * Payloads vary and lie one after another in a buffer of some MiB, as a socket delivers them; keys
  * are shuffled. Beside each shape stands the plainest loop over the same bytes, memchr for line
@@ -129,6 +129,7 @@ static int by_value(const void *a, const void *b)
 int main(int argc, char **argv)
 {
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
+    int only = argc > 2 ? atoi(argv[2]) : -1;
     const struct chr_clock *clock = chr_clock_system();
     memcpy(csv_columns, wide_columns, sizeof csv_columns);
     const struct db_table_def *pointers[4];
@@ -152,6 +153,8 @@ int main(int argc, char **argv)
            (unsigned long long)seed, MESSAGES, DEVICES, BATCH, ROUNDS);
     printf("%-26s %8s %10s %10s %10s\n", "shape", "bytes", "best ns", "median ns", "scan ns");
     for (int shape = 0; shape < SHAPES; shape++) {
+        if (only >= 0 && only != shape)
+            continue;
         struct chr_random r = {.state = seed + (uint64_t)shape};
         set.bytes = malloc((size_t)MESSAGES * 256);
         ingest_route *routes[DEVICES];

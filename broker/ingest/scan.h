@@ -20,32 +20,59 @@
 
 #define INGEST_PAD 64
 
-/* dst has room for len + INGEST_PAD. Returns whether all bytes are below 0x80. */
+/* The len (below 16) bytes at src as two words, zeros above: overlapping loads, no loop. */
+CHR_INLINE void ingest_load_short(const uint8_t *src, size_t len, uint64_t *low, uint64_t *high)
+{
+    *high = 0;
+    if (len > 8) {
+        *low = chr_get_u64le(src);
+        *high = chr_get_u64le(src + len - 8) >> (8 * (16 - len));
+    } else if (len >= 4) {
+        *low = chr_get_u32le(src) | (uint64_t)chr_get_u32le(src + len - 4) << (8 * (len - 4));
+    } else if (len) {
+        *low = src[0] | (uint64_t)src[len / 2] << (8 * (len / 2)) |
+               (uint64_t)src[len - 1] << (8 * (len - 1));
+    } else {
+        *low = 0;
+    }
+}
+
+/* dst has room for len + INGEST_PAD. Returns whether all bytes are below 0x80. A short payload is
+ * stored in one piece: a load of 8 bytes that were stored in several would have to wait. */
 CHR_INLINE bool ingest_copy_padded(uint8_t *dst, const uint8_t *src, size_t len)
 {
-    bool ascii;
+    if (len < 16) {
+        uint64_t words[2];
+        ingest_load_short(src, len, &words[0], &words[1]);
 #ifdef __SSE2__
-    if (len >= 16) {
-        __m128i seen = _mm_setzero_si128();
-        for (size_t i = 0; i + 16 <= len; i += 16) {
-            __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(src + i));
-            _mm_storeu_si128((__m128i *)(void *)(dst + i), v);
-            seen = _mm_or_si128(seen, v);
-        }
-        /* The last 16 bytes once more, overlapping: no loop over the rest. */
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(src + len - 16));
-        _mm_storeu_si128((__m128i *)(void *)(dst + len - 16), v);
-        ascii = _mm_movemask_epi8(_mm_or_si128(seen, v)) == 0;
-    } else
+        __m128i v = _mm_set_epi64x((int64_t)words[1], (int64_t)words[0]);
+        _mm_storeu_si128((__m128i *)(void *)dst, v);
+#else
+        memcpy(dst, words, 16);
 #endif
-    {
-        uint8_t seen = 0;
-        for (size_t i = 0; i < len; i++) {
-            dst[i] = src[i];
-            seen |= src[i];
-        }
-        ascii = seen < 0x80;
+        memset(dst + 16, 0, INGEST_PAD - 16);
+        memset(dst + len + INGEST_PAD - 16, 0, 16);
+        return ((words[0] | words[1]) & 0x8080808080808080) == 0;
     }
+#ifdef __SSE2__
+    __m128i seen = _mm_setzero_si128();
+    for (size_t i = 0; i + 16 <= len; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(src + i));
+        _mm_storeu_si128((__m128i *)(void *)(dst + i), v);
+        seen = _mm_or_si128(seen, v);
+    }
+    /* The last 16 bytes once more, overlapping: no loop over the rest. */
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(src + len - 16));
+    _mm_storeu_si128((__m128i *)(void *)(dst + len - 16), v);
+    bool ascii = _mm_movemask_epi8(_mm_or_si128(seen, v)) == 0;
+#else
+    uint8_t seen = 0;
+    for (size_t i = 0; i < len; i++) {
+        dst[i] = src[i];
+        seen |= src[i];
+    }
+    bool ascii = seen < 0x80;
+#endif
     memset(dst + len, 0, INGEST_PAD);
     return ascii;
 }
