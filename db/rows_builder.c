@@ -288,6 +288,8 @@ static bool column_constant(const struct db_rows_column *c, uint32_t rows)
     uint32_t len = c->ends[0];
     if ((uint64_t)len * rows != c->ends[rows - 1])
         return false;
+    if (len == 0)
+        return true; /* and perhaps no heap yet */
     for (uint32_t r = 1; r < rows; r++)
         if (c->ends[r] != (r + 1) * len || memcmp(c->heap, c->heap + c->ends[r - 1], len) != 0)
             return false;
