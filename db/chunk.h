@@ -211,7 +211,7 @@ void db_chunk_runs_get(const db_chunk_runs *runs, uint32_t run, struct db_chunk_
 /* -- Checking -----------------------------------------------------------------------------------*/
 
 /* Decodes a whole chunk and recounts each statistic (chronos check). time_column: what time_us was
- * taken from; where it is NULL, DB_COLUMN_RECEIVED_AT. get: the value of a part, or CHR_ENOTFOUND;
+ * taken from; INT64_MAX where it is NULL. get: the value of a part, or CHR_ENOTFOUND;
  * must stay valid until the check returns. report is called once per finding. Returns CHR_ENOMEM,
  * what get returned other than CHR_ENOTFOUND, or 0 (findings or not). */
 CHR_MUST_USE chr_err db_chunk_check(chr_slice head_value, uint16_t time_column,

@@ -312,9 +312,9 @@ static chr_err load_rows(struct check *c, uint16_t time_column)
     for (uint32_t i = 0; !err && i < c->info->rows; i++)
         c->ids[i].ordinal = (uint32_t)numbers[i];
     free(numbers);
-    if (!err && db_chunk_head_find(c->head, DB_COLUMN_RECEIVED_AT) >= 0)
-        err = copy_numbers(c, DB_COLUMN_RECEIVED_AT, c->times);
-    if (!err && time_column != DB_COLUMN_RECEIVED_AT)
+    for (uint32_t i = 0; !err && i < c->info->rows; i++)
+        c->times[i] = INT64_MAX; /* NULL sorts last */
+    if (!err)
         err = copy_numbers(c, time_column, c->times);
     return err;
 }

@@ -15,26 +15,31 @@
 #include "base/err.h"
 #include "base/slice.h"
 
-#define DB_KV_KEY_MAX   511
-#define DB_KV_VALUE_MAX (300u << 10) /* a chunk's column and its header */
+#define DB_KV_KEY_MAX 511
+/* Parts of chunks are at most 256 KiB, unless a single row is larger (db/chunk.h, K2). */
+#define DB_KV_VALUE_MAX (20u << 20)
 
 typedef struct db_kv_txn db_kv_txn;
 typedef struct db_kv_cursor db_kv_cursor;
 
 struct db_kv {
     /* A write transaction waits for the other one to end. Read transactions never wait. */
+    /* A write transaction belongs to the thread that began it, a read transaction to whoever has
+     * it. */
     chr_err (*begin)(void *ctx, bool write, db_kv_txn **txn);
     /* Slices returned point into the store: valid until the transaction ends or (write) the next
      * put. CHR_ENOTFOUND. */
     chr_err (*get)(void *ctx, db_kv_txn *txn, chr_slice key, chr_slice *value);
+    /* Copied. CHR_EINVAL: no key, or one beyond DB_KV_KEY_MAX; CHR_ETOOBIG; CHR_ENOSPC and others:
+     * the transaction can only be aborted. */
     chr_err (*put)(void *ctx, db_kv_txn *txn, chr_slice key, chr_slice value);
     chr_err (*del)(void *ctx, db_kv_txn *txn, chr_slice key); /* absent is no error */
     /* Visits keys >= from in byte order while they start with prefix. */
     chr_err (*cursor_open)(void *ctx, db_kv_txn *txn, chr_slice prefix, chr_slice from,
                            db_kv_cursor **cursor);
-    /* CHR_ENOTFOUND at the end. */
+    /* CHR_ENOTFOUND at the end. Slices as those of get. */
     chr_err (*cursor_next)(void *ctx, db_kv_cursor *cursor, chr_slice *key, chr_slice *value);
-    void (*cursor_close)(void *ctx, db_kv_cursor *cursor);
+    void (*cursor_close)(void *ctx, db_kv_cursor *cursor); /* before its transaction ends */
     /* Atomic and durable: after it returns the changes survive a power loss. A write transaction is
      * ended whatever is returned; CHR_ENOSPC: nothing changed, try again when there is room. */
     chr_err (*commit)(void *ctx, db_kv_txn *txn);
@@ -44,9 +49,21 @@ struct db_kv {
     void *ctx;
 };
 
-/* LMDB in `dir` (created when absent). map_bytes: address space reserved once. */
+/* Address space, not memory and not disk: mapped once, so that the file never needs remapping under
+ * readers. */
+#define DB_KV_MAP_BYTES_DEFAULT (UINT64_C(1) << 40)
+
+/* LMDB in `dir` (created when absent). map_bytes: address space reserved once; 0: the default. Less
+ * is taken where the system gives less (ulimit -v, sanitizers), which is logged.
+ * A process has a directory open once (CHR_EBUSY): closing it twice would drop the file locks of
+ * the other. A child after fork() must neither use nor close it: begin answers CHR_EINVAL there,
+ * close does nothing. After a commit failed with CHR_EIO writing goes on only after close and open
+ * (CHR_EDOUBT); reading goes on.
+ * CHR_EVERSION, CHR_ECORRUPT (not ours, damaged), CHR_EACCES, CHR_ENOSPC, CHR_EIO; msg names the
+ * file. */
 CHR_MUST_USE chr_err db_kv_lmdb_open(const char *dir, uint64_t map_bytes, struct db_kv *kv,
                                      struct chr_errmsg *msg);
+/* All transactions must have ended. Accepts a zeroed kv. */
 void db_kv_lmdb_close(struct db_kv *kv);
 
 #endif
