@@ -147,19 +147,6 @@ static void print_expanded(struct cli_answer *answer, chr_slice part, bool last)
 /* ---- Parts ------------------------------------------------------------------------------------
  */
 
-/* What follows the first record of CSV; a quoted field may hold line ends. */
-static chr_slice without_header(chr_slice csv)
-{
-    bool quoted = false;
-    for (size_t i = 0; i < csv.len; i++) {
-        if (csv.ptr[i] == '"')
-            quoted = !quoted;
-        else if (csv.ptr[i] == '\n' && !quoted)
-            return chr_slice_of(csv.ptr + i + 1, csv.len - i - 1);
-    }
-    return (chr_slice){0};
-}
-
 void cli_answer_part(struct cli_answer *answer, chr_slice bytes, bool first, bool last,
                      bool is_error)
 {
@@ -178,10 +165,6 @@ void cli_answer_part(struct cli_answer *answer, chr_slice bytes, bool first, boo
         chr_buf_reset(&answer->buf);
         json_join_part(&answer->join, bytes, first, last, &answer->buf);
         print(answer, chr_buf_slice(&answer->buf));
-    } else if (answer->print.format == SQL_FORMAT_CSV && answer->print.no_header &&
-               !answer->header_done) {
-        answer->header_done = true;
-        print(answer, without_header(bytes));
     } else {
         print(answer, bytes);
     }

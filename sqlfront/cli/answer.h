@@ -18,7 +18,7 @@
 struct cli_print {
     FILE *out;
     enum sql_format format; /* never DEFAULT */
-    bool no_header;         /* CSV: without its header row */
+    bool no_header;         /* CSV: without its header row (the node leaves it out) */
     bool expanded;          /* from JSON, whatever format says */
 };
 
@@ -27,7 +27,6 @@ struct cli_answer {
     struct json_join join;
     struct chr_buf buf;
     uint64_t records; /* expanded: rows printed */
-    bool header_done; /* no_header: the header row is behind us */
     bool open_line;   /* what was printed did not end its line */
     bool failed;      /* error is set */
     struct sql_error error;

@@ -19,6 +19,7 @@
 
 #define QUEUE_PARTS     4 /* of at most 8 MiB each, as the node makes them */
 #define REQUEST_TOPIC   "$chronos/sql"
+#define CANCEL_TOPIC    "$chronos/cancel"
 #define RESULT_PREFIX   "$chronos/result/"
 #define DISCONNECT_MS   1000
 #define CORRELATION_LEN 16 /* hexadecimal digits of a counter */
@@ -447,23 +448,25 @@ static void add_user(MQTTProperties *properties, const char *name, const char *v
     (void)MQTTProperties_add(properties, &p);
 }
 
-/* format NULL: none. */
+/* print NULL: no answer of its own is asked for. */
 static int send_request(struct cli_connection *c, const char *topic, chr_slice payload,
-                        const char *format, bool tracked)
+                        const struct cli_print *print)
 {
     char correlation[CORRELATION_LEN + 1];
     correlation_of(c->requests, correlation);
     MQTTAsync_message message = MQTTAsync_message_initializer;
     message.payload = (void *)(uintptr_t)payload.ptr;
     message.payloadlen = (int)payload.len;
-    message.qos = tracked ? 1 : 0;
+    message.qos = print ? 1 : 0;
     add_data(&message.properties, MQTTPROPERTY_CODE_RESPONSE_TOPIC, c->result_topic,
              strlen(c->result_topic));
     add_data(&message.properties, MQTTPROPERTY_CODE_CORRELATION_DATA, correlation, CORRELATION_LEN);
-    if (format)
-        add_user(&message.properties, "format", format);
+    if (print)
+        add_user(&message.properties, "format", cli_format_name(cli_print_wants(print)));
+    if (print && print->no_header)
+        add_user(&message.properties, "header", "off");
     MQTTAsync_callOptions call = MQTTAsync_callOptions_initializer;
-    if (tracked) {
+    if (print) {
         call.onFailure5 = on_refused;
         call.context = c;
     }
@@ -472,12 +475,8 @@ static int send_request(struct cli_connection *c, const char *topic, chr_slice p
     return rc;
 }
 
-chr_err cli_ask(struct cli_connection *c, chr_slice statement, enum sql_format format)
+chr_err cli_ask(struct cli_connection *c, chr_slice statement, const struct cli_print *print)
 {
-    static const char *const names[] = {
-        [SQL_FORMAT_DEFAULT] = NULL,    [SQL_FORMAT_JSON] = "json",   [SQL_FORMAT_CSV] = "csv",
-        [SQL_FORMAT_NDJSON] = "ndjson", [SQL_FORMAT_TABLE] = "table",
-    };
     pthread_mutex_lock(&c->lock);
     bool connected = c->connected;
     uint32_t max = c->packet_bytes_max;
@@ -491,14 +490,14 @@ chr_err cli_ask(struct cli_connection *c, chr_slice statement, enum sql_format f
     /* What the packet needs beside the statement: topic, properties, header. */
     if (statement.len > INT32_MAX / 2 || (max && statement.len + 256 > max))
         return CHR_ETOOBIG;
-    int rc = send_request(c, REQUEST_TOPIC, statement, names[format], true);
+    int rc = send_request(c, REQUEST_TOPIC, statement, print);
     return rc == MQTTASYNC_SUCCESS ? CHR_OK : CHR_ECLOSED;
 }
 
 void cli_cancel(struct cli_connection *c)
 {
     if (cli_connected(c))
-        (void)send_request(c, REQUEST_TOPIC "/cancel", (chr_slice){0}, NULL, false);
+        (void)send_request(c, CANCEL_TOPIC, (chr_slice){0}, NULL);
 }
 
 enum cli_event cli_wait(struct cli_connection *c, int timeout_ms, struct cli_part *part,

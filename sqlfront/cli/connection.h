@@ -2,6 +2,7 @@
  *
  *     publish  $chronos/sql   Response Topic $chronos/result/<token>, Correlation Data, format
  *     receive  $chronos/result/<token>                 1..n parts, the last one marked
+ *     publish  $chronos/cancel                         with the request's Correlation Data
  *
  * One request at a time. paho's threads fill a short queue of parts; when it is full they wait, so
  * the socket is not read and the node holds the answer back: a slow pager costs nobody memory. The
@@ -14,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/slice.h"
+#include "sqlfront/cli/answer.h"
 #include "sqlfront/cli/cli.h"
 #include "sqlfront/sql.h"
 
@@ -28,7 +30,7 @@ bool cli_connected(const struct cli_connection *connection);
 
 /* Sends a request. CHR_ETOOBIG: larger than a packet the node takes; CHR_ECLOSED: not connected. */
 CHR_MUST_USE chr_err cli_ask(struct cli_connection *connection, chr_slice statement,
-                             enum sql_format format);
+                             const struct cli_print *print);
 /* Asks the node to end the request that runs; its answer (57014) still comes. */
 void cli_cancel(struct cli_connection *connection);
 

@@ -105,7 +105,7 @@ enum shell_result shell_execute(struct cli_shell *shell, chr_slice statement)
     }
     struct cli_answer answer;
     int64_t began_us = now_us();
-    chr_err err = cli_ask(shell->connection, statement, cli_print_wants(&shell->print));
+    chr_err err = cli_ask(shell->connection, statement, &shell->print);
     if (err) {
         if (err == CHR_ETOOBIG)
             sql_error_set(&error, "54000", 0,
