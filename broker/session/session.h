@@ -15,13 +15,15 @@
  * `inflight` (bounded by the client's Receive Maximum), else wait in `queue` (bounded by count and
  * bytes; a message for which there is no room is dropped and counted, the newest, as Mosquitto does
  * it). Messages whose maker waits for them (answers of queries) are never dropped for a limit.
- * Retained messages of a new subscription wait in `backlog`, because a filter may match a million.
+ * Retained messages of a new subscription go through the queue as well, so that newer messages of
+ * their topics come after them; they are shared with the store and free of limits.
  *
  * In: packet ids of QoS 2 are remembered in memory for messages that are not stored in tables; for
  * those that are, the log remembers (R5).
  *
- * S1  inflight is in the order of sending, and packet ids of entries not done are unique.
- * S2  queue is empty, or inflight is full, or the output is slow, or nobody is connected.
+ * S1  inflight is in the order of sending; its packet ids follow each other (65,535 before 1), so an
+ *     id is found by subtraction and is in use while its entry is there.
+ * S2  while queue is not empty everything goes to its end (order of topics).
  * S3  conn != NULL exactly while `connected`; conn->session == session then. */
 #ifndef CHR_BROKER_SESSION_SESSION_H
 #define CHR_BROKER_SESSION_SESSION_H
@@ -58,6 +60,7 @@ struct outgoing {
     uint8_t qos; /* granted */
     uint8_t state;
     bool retain; /* the flag to send */
+    bool free;   /* of the queue's limits */
 };
 
 /* A deque that grows by doubling; index i counts from head. */
@@ -127,10 +130,13 @@ struct session {
                           ones follow them there, to keep the order */
 
     /* Out */
-    struct outgoing_ring inflight, queue, backlog;
-    uint32_t inflight_open; /* entries not done */
+    struct outgoing_ring inflight, queue;
+    uint32_t inflight_open;  /* entries not done */
+    uint64_t inflight_bytes; /* of their messages */
     uint16_t last_packet_id;
-    uint64_t queue_bytes;
+    uint32_t queue_limited; /* entries of queue that count */
+    uint64_t queue_bytes;   /* of those */
+    bool pumping;
     uint64_t dropped;
     int64_t drop_logged_us;
 
@@ -164,22 +170,23 @@ void session_expire(struct session *session);
  *   ids     block of Subscription Identifiers; borrowed */
 void session_deliver(struct session *session, struct message *message, uint8_t qos, bool retain,
                      chr_slice ids);
-/* A retained message for a new subscription: in its turn, never dropped. CHR_ENOMEM */
+/* A retained message for a new subscription: never dropped. The caller pumps after the last one.
+ * CHR_ENOMEM */
 CHR_MUST_USE chr_err session_deliver_retained(struct session *session, struct message *message,
-                                              uint8_t qos, chr_slice ids);
+                                              uint8_t qos, bool retain, chr_slice ids);
 /* After CONNACK of a resumed session: what was in flight goes again, in order, marked DUP. */
 void session_redeliver(struct session *session);
 /* Sends what may be sent now of backlog and queue. */
 void session_pump(struct session *session);
 /* PUBACK, PUBREC, PUBCOMP of the client. False: no such packet id in that state. */
 bool session_acked(struct session *session, uint16_t packet_id);
-bool session_received(struct session *session, uint16_t packet_id, uint8_t reason);
+/* PUBREC: true: PUBREL is to be sent (also again, for a repeated PUBREC). reason of 0x80 and above:
+ * the client does not want it; then and for an unknown id: false, *known says which. */
+bool session_received(struct session *session, uint16_t packet_id, uint8_t reason, bool *known);
 bool session_completed(struct session *session, uint16_t packet_id);
-/* Is this packet id waiting for PUBCOMP already? (a repeated PUBREC) */
-bool session_releasing(const struct session *session, uint16_t packet_id);
+/* The connection is gone: messages at QoS 0 that waited are dropped. */
+void session_outgoing_offline(struct session *session);
 void session_outgoing_free(struct session *session);
-/* Drops what has expired while it waited. */
-void session_drop_expired(struct session *session);
 
 /* -- In (inbound.c) -----------------------------------------------------------------------------*/
 

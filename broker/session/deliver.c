@@ -1,0 +1,225 @@
+/* broker/session/deliver.c: one message to all who want it.
+ *
+ * Sessions of this loop are served at once. A loop that has recipients of its own gets the message
+ * once, by mail, and matches it itself; the mail of a turn goes out as one letter per loop, so
+ * messages of one publisher reach each loop in order. Shared subscriptions are decided here: one
+ * member, wherever it lives, is named in the letter. */
+#include <stdlib.h>
+
+#include "broker/session/internal.h"
+#include "proto/mqtt/encode.h"
+
+#define OUTBOX_ITEMS_FIRST 16u
+#define PICKS_STACK        8u
+
+struct outbox_item {
+    struct message *message; /* a reference */
+    uint64_t session_number; /* 0: whoever of the loop has subscribed */
+    uint32_t id;
+    uint8_t qos;
+    bool retain;
+};
+
+/* A letter with the messages of a turn. */
+struct outbox {
+    struct loop_mail mail;
+    uint64_t bytes;
+    uint32_t count, max;
+    struct outbox_item items[];
+};
+
+struct session *session__by_number(const struct broker_loop *loop, uint64_t number)
+{
+    const struct loop_session_state *state = state_of(loop);
+    struct session *s = state->by_number[number & state->by_number_mask];
+    while (s && s->number != number)
+        s = s->number_next;
+    return s;
+}
+
+/* ---- Here -------------------------------------------------------------------------------------
+ */
+
+static void deliver_own(struct message *message, const struct match *match)
+{
+    for (uint32_t i = 0; i < match->own_count; i++) {
+        const struct recipient *r = &match->own[i];
+        if (CHR_UNLIKELY(message->publisher == r->session->number)) {
+            if (r->qos_local == 0xff)
+                continue; /* No Local [MQTT-3.8.3-3] */
+            session_deliver(r->session, message, CHR_MIN(r->qos_local, message->qos),
+                            message->retain && r->retain_as_published_local,
+                            chr_slice_of(match->ids + r->local_ids_at, r->local_ids_len));
+            continue;
+        }
+        session_deliver(r->session, message, CHR_MIN(r->qos, message->qos),
+                        message->retain && r->retain_as_published,
+                        chr_slice_of(match->ids + r->ids_at, r->ids_len));
+    }
+}
+
+static void deliver_to(struct session *session, struct message *message, uint8_t qos, bool retain,
+                       uint32_t id)
+{
+    uint8_t block[8];
+    struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
+    if (id)
+        mqtt_put_number(&w, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER, id);
+    session_deliver(session, message, qos, retain, mqtt_property_block(&w));
+}
+
+/* ---- There ------------------------------------------------------------------------------------
+ */
+
+static void open_letter(struct broker_loop *loop, struct loop_mail *mail)
+{
+    struct outbox *box = CHR_CONTAINER_OF(mail, struct outbox, mail);
+    struct routes *routes = &state_of(loop)->routes;
+    for (uint32_t i = 0; i < box->count; i++) {
+        const struct outbox_item *item = &box->items[i];
+        if (item->session_number) {
+            struct session *s = session__by_number(loop, item->session_number);
+            if (s)
+                deliver_to(s, item->message, item->qos, item->retain, item->id);
+        } else {
+            struct route *route = routes_get(routes, item->message->topic);
+            const struct match *match = route ? route_match(routes, route) : NULL;
+            if (match)
+                deliver_own(item->message, match);
+        }
+        message_unref(item->message);
+    }
+    atomic_fetch_sub(&state_of(loop)->inbox_bytes, box->bytes);
+    free(box);
+}
+
+static void post_item(struct broker_loop *loop, struct broker_loop *target,
+                      const struct outbox_item *item)
+{
+    struct loop_session_state *state = state_of(loop);
+    struct loop_session_state *theirs = state_of(target);
+    size_t bytes = message_bytes(item->message);
+    if (!item->message->flow_controlled &&
+        atomic_load_explicit(&theirs->inbox_bytes, memory_order_relaxed) + bytes >
+            INBOX_BYTES_MAX) {
+        LOOP_COUNT(loop, publishes_dropped, 1);
+        return;
+    }
+    struct outbox *box = state->outboxes[target->number];
+    if (!box || box->count == box->max) {
+        uint32_t max = box ? box->max * 2 : OUTBOX_ITEMS_FIRST;
+        struct outbox *bigger = realloc(box, sizeof *box + max * sizeof box->items[0]);
+        if (!bigger) {
+            LOOP_COUNT(loop, publishes_dropped, 1);
+            return;
+        }
+        if (!box)
+            *bigger = (struct outbox){.mail = {.run = open_letter}};
+        bigger->max = max;
+        state->outboxes[target->number] = box = bigger;
+    }
+    message_ref(item->message);
+    box->items[box->count++] = *item;
+    box->bytes += bytes;
+    atomic_fetch_add_explicit(&theirs->inbox_bytes, bytes, memory_order_relaxed);
+}
+
+void session__outboxes_flush(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    for (uint32_t i = 0; i < loop->node->config->loops; i++) {
+        struct outbox *box = state->outboxes[i];
+        if (!box)
+            continue;
+        state->outboxes[i] = NULL;
+        loop_post(loop->node->loops[i], &box->mail);
+    }
+}
+
+void session__outboxes_free(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    for (uint32_t i = 0; state->outboxes && i < loop->node->config->loops; i++) {
+        struct outbox *box = state->outboxes[i];
+        for (uint32_t k = 0; box && k < box->count; k++)
+            message_unref(box->items[k].message);
+        free(box);
+    }
+    free((void *)state->outboxes);
+    state->outboxes = NULL;
+}
+
+/* ---- Everyone ---------------------------------------------------------------------------------
+ */
+
+static void deliver_shared(struct broker_loop *loop, struct message *message, struct route *route,
+                           const struct match *match)
+{
+    struct share_pick stack[PICKS_STACK], *picks = stack;
+    struct routes *routes = &state_of(loop)->routes;
+    if (match->groups_count > PICKS_STACK) {
+        picks = malloc(match->groups_count * sizeof *picks);
+        if (!picks) {
+            LOOP_COUNT(loop, publishes_dropped, 1);
+            return;
+        }
+    }
+    uint32_t room = CHR_MAX(match->groups_count, PICKS_STACK);
+    /* Groups are told by the match; when they change meanwhile, look again. */
+    while (!subscriptions_pick(loop->node->subscriptions, match, route->match_version, picks)) {
+        match = route_match(routes, route);
+        if (!match || match->groups_count > room) {
+            LOOP_COUNT(loop, publishes_dropped, 1);
+            goto out;
+        }
+    }
+    for (uint32_t i = 0; i < match->groups_count; i++) {
+        const struct share_pick *p = &picks[i];
+        uint8_t qos = CHR_MIN(p->options.qos, message->qos);
+        bool retain = message->retain && p->options.retain_as_published;
+        if (p->loop == loop) {
+            struct session *s = session__by_number(loop, p->session_number);
+            if (s)
+                deliver_to(s, message, qos, retain, p->options.id);
+        } else {
+            post_item(loop, p->loop,
+                      &(struct outbox_item){.message = message,
+                                            .session_number = p->session_number,
+                                            .id = p->options.id,
+                                            .qos = qos,
+                                            .retain = retain});
+        }
+    }
+out:
+    if (picks != stack)
+        free(picks);
+}
+
+void session__deliver(struct broker_loop *loop, struct message *message, struct route *route)
+{
+    if (message->retain) {
+        /* What cannot be kept is delivered all the same; retained_stats counts it. */
+        chr_err err = retained_set(loop->node->retained, message);
+        (void)err;
+    }
+    const struct match *match = route_match(&state_of(loop)->routes, route);
+    if (!match || !match_any(match))
+        return;
+    uint64_t others = match->others;
+    uint32_t groups = match->groups_count;
+    deliver_own(message, match);
+    for (uint32_t i = 0; others && i < loop->node->config->loops; i++) {
+        struct broker_loop *target = loop->node->loops[i];
+        if ((others >> (i & 63) & 1) && target && target != loop)
+            post_item(loop, target, &(struct outbox_item){.message = message});
+    }
+    if (groups)
+        deliver_shared(loop, message, route, match);
+}
+
+void session__deliver_topic(struct broker_loop *loop, struct message *message)
+{
+    struct route *route = routes_get(&state_of(loop)->routes, message->topic);
+    if (route)
+        session__deliver(loop, message, route);
+}

@@ -1,0 +1,134 @@
+/* broker/session/internal.h: what the session layer keeps per loop, and what its files share. */
+#ifndef CHR_BROKER_SESSION_INTERNAL_H
+#define CHR_BROKER_SESSION_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "broker/batch.h"
+#include "broker/config.h"
+#include "broker/net/conn.h"
+#include "broker/net/loop.h"
+#include "broker/node.h"
+#include "broker/session/dispatch.h"
+#include "broker/session/message.h"
+#include "broker/session/reason.h"
+#include "broker/session/registry.h"
+#include "broker/session/retained.h"
+#include "broker/session/route.h"
+#include "broker/session/session.h"
+#include "broker/session/subscriptions.h"
+#include "proto/mqtt/decode.h"
+
+/* Messages on their way from one loop to another, in bytes: beyond it they are dropped and counted,
+ * as for a client that reads too slowly. */
+#define INBOX_BYTES_MAX (64u << 20)
+
+/* Rejects kept per second and loop (R3); beyond that they are counted, and told 0x97. */
+#define REJECTS_PER_SECOND      1000
+#define REJECT_BYTES_PER_SECOND (2 << 20)
+
+struct stale;  /* stale.c */
+struct outbox; /* deliver.c */
+struct sys;    /* sys.c */
+
+struct move {
+    struct conn_ref conn;
+    struct broker_loop *target;
+};
+
+struct loop_session_state {
+    struct routes routes;
+    uint64_t routes_generation; /* moves when routes are forgotten: pointers to them die */
+    struct chr_list sessions;   /* struct session.loop_link */
+    struct session **by_number;
+    size_t by_number_mask, sessions_count;
+    struct outbox **outboxes;   /* [loops]; mail being gathered, NULL: none */
+    _Atomic uint64_t inbox_bytes; /* of messages that other loops have sent here */
+    struct chr_list log_ops;    /* log_op.c: waiting for a batch */
+    struct chr_list wills;      /* will.c: delayed, or due and waiting for a batch */
+    struct stale *stale_first, *stale_last; /* R9: contents of batches to be decoded again */
+    bool fenced; /* batches decoded under older mappings are still out */
+    struct move *moves;                     /* connections that go to another loop */
+    uint32_t moves_count, moves_max;
+    int64_t reject_tokens, reject_bytes; /* left this second */
+    uint32_t seconds;                    /* session_loop_second calls */
+    struct sys *sys;                     /* loop 0 */
+    _Atomic uint64_t sessions_now, connected_now, connected_max, expired_total, wills_total;
+};
+
+CHR_INLINE struct loop_session_state *state_of(const struct broker_loop *loop)
+{
+    return loop->session_state;
+}
+
+/* -- Versions and batches (R9; stale.c) ---------------------------------------------------------*/
+
+/* Routes and mappings are those of now. False: not yet (batches decoded under older mappings are
+ * still on their way, or none is free): pause with CONN_PAUSE_BATCH. May invalidate routes. */
+bool session__current(struct broker_loop *loop);
+/* The open batch, or a new one; NULL: none free. May invalidate routes (routes_generation). */
+struct batch *session__batch(struct broker_loop *loop);
+/* Goes on with what stale batches left. */
+void session__stale_continue(struct broker_loop *loop);
+bool session__stale_waits(const struct broker_loop *loop);
+void session__stale_free(struct broker_loop *loop);
+
+/* -- Packets ------------------------------------------------------------------------------------*/
+
+enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
+                                      const struct mqtt_frame *frame);
+enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_slice raw,
+                                      const struct mqtt_frame *frame);
+enum dispatch session__handle_puback(struct conn *conn, const struct mqtt_frame *frame);
+enum dispatch session__handle_pubrec(struct conn *conn, const struct mqtt_frame *frame);
+enum dispatch session__handle_pubrel(struct conn *conn, const struct mqtt_frame *frame);
+enum dispatch session__handle_pubcomp(struct conn *conn, const struct mqtt_frame *frame);
+enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_frame *frame);
+enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_frame *frame);
+enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_frame *frame);
+
+/* The connection of a CONNECT that waits is gone, or the session it waits for is free. */
+void session__connect_abandon(struct conn *conn);
+void session__connect_next(struct session *session);
+
+/* Publishes a message of the node's or of a will, as if a client had sent it: mapped, retained,
+ * delivered. CHR_EFULL: try again later. */
+CHR_MUST_USE chr_err session__publish(struct broker_loop *loop, struct message *message);
+/* Properties of a PUBLISH or Will that are passed on, as a malloc'd block; empty: none.
+ * CHR_ENOMEM */
+CHR_MUST_USE chr_err session__forwarded(const struct mqtt_properties *properties, uint8_t **block,
+                                        chr_slice *out);
+/* A message from a decoded PUBLISH. NULL: no memory. */
+struct message *session__message_from(const struct broker_loop *loop,
+                                      const struct mqtt_publish *publish, chr_slice topic,
+                                      uint64_t publisher);
+
+/* -- Delivery (deliver.c) -----------------------------------------------------------------------*/
+
+/* To everyone subscribed on all loops, and into the retained store when message->retain. */
+void session__deliver(struct broker_loop *loop, struct message *message, struct route *route);
+/* The same for a message that is not retained and whose topic has no route yet. */
+void session__deliver_topic(struct broker_loop *loop, struct message *message);
+void session__outboxes_flush(struct broker_loop *loop);
+void session__outboxes_free(struct broker_loop *loop);
+struct session *session__by_number(const struct broker_loop *loop, uint64_t number);
+
+/* -- Sessions in the log (log_op.c) -------------------------------------------------------------*/
+
+/* Adds SESSION_OPEN for the connection conn; answered later: session__opened. CHR_ENOMEM */
+CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn,
+                                       bool clean_start, uint32_t expiry_s);
+/* Adds SESSION_CLOSE: its connection ended. */
+void session__log_close(struct session *session, uint32_t expiry_s);
+void session__opened(struct session *session, struct conn *conn,
+                     const struct db_op_result *result); /* handle_connect.c */
+void session__log_ops_continue(struct broker_loop *loop);
+void session__log_ops_free(struct broker_loop *loop);
+
+/* -- Rejects (reject.c) -------------------------------------------------------------------------*/
+
+/* Is there room for another one this second? Takes it. */
+bool session__reject_allowed(struct broker_loop *loop, size_t bytes);
+
+#endif

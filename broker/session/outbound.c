@@ -1,0 +1,476 @@
+/* broker/session/outbound.c: messages towards one client: send, wait, repeat, drop. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/log.h"
+#include "broker/config.h"
+#include "broker/net/loop.h"
+#include "broker/node.h"
+#include "broker/session/session.h"
+#include "proto/mqtt/encode.h"
+
+/* From this size on a payload is not copied per recipient: about where a copy costs more than the
+ * bookkeeping of a reference. */
+#define SHARED_PAYLOAD_BYTES 4096u
+/* Waiting messages are sent while less than this is unsent: enough to keep a socket busy. */
+#define PUMP_OUTPUT_BYTES (512u << 10)
+/* Fresh messages of QoS 1 and 2 wait in the queue rather than have more than this unsent. */
+#define LIVE_OUTPUT_BYTES (4u << 20)
+/* Head of a PUBLISH that is built on the stack. */
+#define HEAD_STACK_BYTES 2048u
+#define PACKET_IDS       65535u
+#define RING_FIRST       8u
+
+/* ---- Rings ------------------------------------------------------------------------------------
+ */
+
+static bool ring_push(struct outgoing_ring *ring, const struct outgoing *o)
+{
+    uint32_t count = outgoing_count(ring);
+    if (!ring->items || count > ring->mask) {
+        uint32_t capacity = ring->items ? (ring->mask + 1) * 2 : RING_FIRST;
+        struct outgoing *items = malloc(capacity * sizeof *items);
+        if (!items)
+            return false;
+        for (uint32_t i = 0; i < count; i++)
+            items[i] = *outgoing_at(ring, i);
+        free(ring->items);
+        *ring = (struct outgoing_ring){.items = items, .mask = capacity - 1, .tail = count};
+    }
+    ring->items[ring->tail++ & ring->mask] = *o;
+    return true;
+}
+
+static void ring_pop(struct outgoing_ring *ring)
+{
+    ring->head++;
+    if (ring->head == ring->tail) { /* an idle session holds no memory for it */
+        free(ring->items);
+        *ring = (struct outgoing_ring){0};
+    }
+}
+
+static void outgoing_drop(struct outgoing *o)
+{
+    message_unref(o->message);
+    free(o->ids);
+    o->message = NULL;
+    o->ids = NULL;
+}
+
+static void ring_free(struct outgoing_ring *ring)
+{
+    for (uint32_t i = 0; i < outgoing_count(ring); i++)
+        outgoing_drop(outgoing_at(ring, i));
+    free(ring->items);
+    *ring = (struct outgoing_ring){0};
+}
+
+static chr_slice ids_of(const struct outgoing *o)
+{
+    if (!o->ids)
+        return CHR_LIT("");
+    return chr_slice_of(o->ids + 4, chr_get_u32le(o->ids));
+}
+
+/* False: no memory. */
+static bool ids_copy(chr_slice ids, uint8_t **out)
+{
+    *out = NULL;
+    if (ids.len == 0)
+        return true;
+    *out = malloc(4 + ids.len);
+    if (!*out)
+        return false;
+    chr_put_u32le(*out, (uint32_t)ids.len);
+    memcpy(*out + 4, ids.ptr, ids.len);
+    return true;
+}
+
+/* ---- One PUBLISH ------------------------------------------------------------------------------
+ */
+
+static bool expired(const struct message *m, int64_t now_us)
+{
+    return m->has_expiry && m->expires_mono_us <= now_us;
+}
+
+static uint8_t *put_bytes(uint8_t *at, chr_slice bytes)
+{
+    if (bytes.len)
+        memcpy(at, bytes.ptr, bytes.len);
+    return at + bytes.len;
+}
+
+struct publish_head {
+    size_t properties_bytes;
+    size_t remaining;
+    size_t head_bytes; /* all but the payload */
+};
+
+static uint8_t *put_head(uint8_t *at, const struct session *s, const struct message *m,
+                         const struct outgoing *o, bool dup, chr_slice ids,
+                         const struct publish_head *head)
+{
+    *at++ = (uint8_t)(MQTT_PUBLISH << 4 | (dup ? 8u : 0u) | (unsigned)o->qos << 1 |
+                      (o->retain ? 1u : 0u));
+    at = mqtt_varint_put(at, (uint32_t)head->remaining);
+    chr_put_u16be(at, (uint16_t)m->topic.len);
+    at = put_bytes(at + 2, m->topic);
+    if (o->qos) {
+        chr_put_u16be(at, o->packet_id);
+        at += 2;
+    }
+    if (s->version != MQTT_V5)
+        return at;
+    at = mqtt_varint_put(at, (uint32_t)head->properties_bytes);
+    if (m->has_expiry) {
+        /* What is left of it [MQTT-3.3.2-6]; a started second counts as a whole one. */
+        int64_t left_us = m->expires_mono_us - s->loop->now_mono_us;
+        *at++ = MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL;
+        chr_put_u32be(at, (uint32_t)((left_us + 999999) / 1000000));
+        at += 4;
+    }
+    at = put_bytes(at, m->properties);
+    return put_bytes(at, ids);
+}
+
+enum sent { SENT, SENT_TOO_LARGE, SENT_CLOSED };
+
+static enum sent send_publish(struct session *s, const struct outgoing *o, bool dup, chr_slice ids)
+{
+    const struct message *m = o->message;
+    struct publish_head head = {0};
+    size_t variable = 2 + m->topic.len + (o->qos ? 2u : 0u);
+    if (s->version == MQTT_V5) {
+        head.properties_bytes = m->properties.len + ids.len + (m->has_expiry ? 5u : 0u);
+        if (head.properties_bytes > MQTT_VARINT_MAX)
+            return SENT_TOO_LARGE;
+        variable += mqtt_varint_bytes((uint32_t)head.properties_bytes) + head.properties_bytes;
+    }
+    head.remaining = variable + m->payload.len;
+    if (head.remaining > MQTT_REMAINING_LENGTH_MAX)
+        return SENT_TOO_LARGE;
+    head.head_bytes = 1 + mqtt_varint_bytes((uint32_t)head.remaining) + variable;
+    if (head.head_bytes + m->payload.len > s->max_packet_bytes)
+        return SENT_TOO_LARGE; /* [MQTT-3.1.2-24], -25 */
+
+    struct conn *conn = s->conn;
+    if (m->payload.len < SHARED_PAYLOAD_BYTES) {
+        uint8_t *at = conn_out_reserve(conn, head.head_bytes + m->payload.len);
+        if (!at)
+            return SENT_CLOSED;
+        put_bytes(put_head(at, s, m, o, dup, ids, &head), m->payload);
+        conn_out_commit(conn, head.head_bytes + m->payload.len);
+    } else {
+        uint8_t stack[HEAD_STACK_BYTES];
+        uint8_t *bytes = head.head_bytes <= sizeof stack ? stack : malloc(head.head_bytes);
+        if (!bytes)
+            return SENT_CLOSED;
+        put_head(bytes, s, m, o, dup, ids, &head);
+        conn_send_shared(conn, chr_slice_of(bytes, head.head_bytes), o->message, m->payload);
+        if (bytes != stack)
+            free(bytes);
+    }
+    LOOP_COUNT(s->loop, publishes_sent[o->qos], 1);
+    return conn->state == CONN_CLOSING ? SENT_CLOSED : SENT;
+}
+
+/* ---- In flight --------------------------------------------------------------------------------
+ */
+
+static bool inflight_room(const struct session *s)
+{
+    const struct broker_config *config = s->loop->node->config;
+    return s->inflight_open < s->receive_maximum && outgoing_count(&s->inflight) < PACKET_IDS &&
+           (s->inflight_open == 0 || !config->max_queued_bytes ||
+            s->inflight_bytes < config->max_queued_bytes);
+}
+
+static struct outgoing *inflight_find(const struct session *s, uint16_t packet_id)
+{
+    uint32_t count = outgoing_count(&s->inflight);
+    if (count == 0 || packet_id == 0)
+        return NULL;
+    uint32_t first = outgoing_at(&s->inflight, 0)->packet_id;
+    uint32_t i = (packet_id + PACKET_IDS - first) % PACKET_IDS; /* S1 */
+    if (i >= count)
+        return NULL;
+    struct outgoing *o = outgoing_at(&s->inflight, i);
+    CHR_ASSERT(o->packet_id == packet_id);
+    return o;
+}
+
+static void inflight_drop_message(struct session *s, struct outgoing *o)
+{
+    if (o->message)
+        s->inflight_bytes -= message_bytes(o->message);
+    outgoing_drop(o);
+}
+
+static void inflight_done(struct session *s, struct outgoing *o)
+{
+    inflight_drop_message(s, o);
+    o->state = OUT_DONE;
+    s->inflight_open--;
+    while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE)
+        ring_pop(&s->inflight);
+}
+
+/* Sends a message of QoS 1 or 2, which o holds a reference to, and keeps it until it is answered.
+ * False: no memory; o is as it was. */
+static bool send_inflight(struct session *s, const struct outgoing *message)
+{
+    struct outgoing o = *message;
+    o.packet_id = (uint16_t)(s->last_packet_id % PACKET_IDS + 1);
+    o.state = o.qos == 1 ? OUT_PUBACK : OUT_PUBREC;
+    if (!ring_push(&s->inflight, &o))
+        return false;
+    s->last_packet_id = o.packet_id;
+    s->inflight_open++;
+    s->inflight_bytes += message_bytes(o.message);
+    if (send_publish(s, &o, false, ids_of(&o)) == SENT_TOO_LARGE) {
+        /* As if it had been delivered [MQTT-3.1.2-25]; the packet id was not used. */
+        s->last_packet_id = (uint16_t)(o.packet_id == 1 ? PACKET_IDS : o.packet_id - 1u);
+        s->inflight.tail--;
+        s->inflight_open--;
+        s->inflight_bytes -= message_bytes(o.message);
+        outgoing_drop(&o);
+        s->dropped++;
+        LOOP_COUNT(s->loop, publishes_dropped, 1);
+    }
+    return true;
+}
+
+void session_redeliver(struct session *s)
+{
+    for (uint32_t i = 0; i < outgoing_count(&s->inflight) && s->conn->state == CONN_OPEN; i++) {
+        struct outgoing *o = outgoing_at(&s->inflight, i);
+        if (o->state == OUT_PUBCOMP) {
+            uint8_t packet[MQTT_ACK_BYTES_MAX];
+            size_t n = mqtt_encode_pubrel(packet, s->version, o->packet_id, 0);
+            conn_send(s->conn, chr_slice_of(packet, n));
+        } else if (o->state == OUT_PUBACK || o->state == OUT_PUBREC) {
+            /* [MQTT-4.4.0-1]. A message whose expiry passed after it was first sent goes on: the
+             * client may have it already. One that this connection cannot take ends here. */
+            if (send_publish(s, o, true, ids_of(o)) == SENT_TOO_LARGE)
+                inflight_drop_message(s, o), o->state = OUT_DONE, s->inflight_open--;
+        }
+    }
+    while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE)
+        ring_pop(&s->inflight);
+}
+
+bool session_acked(struct session *s, uint16_t packet_id)
+{
+    struct outgoing *o = inflight_find(s, packet_id);
+    if (!o || o->state != OUT_PUBACK)
+        return false;
+    inflight_done(s, o);
+    session_pump(s);
+    return true;
+}
+
+bool session_received(struct session *s, uint16_t packet_id, uint8_t reason, bool *known)
+{
+    struct outgoing *o = inflight_find(s, packet_id);
+    *known = o && (o->state == OUT_PUBREC || o->state == OUT_PUBCOMP);
+    if (!*known)
+        return false;
+    if (reason >= 0x80) {
+        inflight_done(s, o);
+        session_pump(s);
+        return false;
+    }
+    inflight_drop_message(s, o); /* it is the client's now: never again */
+    o->state = OUT_PUBCOMP;
+    return true;
+}
+
+bool session_completed(struct session *s, uint16_t packet_id)
+{
+    struct outgoing *o = inflight_find(s, packet_id);
+    if (!o || o->state != OUT_PUBCOMP)
+        return false;
+    inflight_done(s, o);
+    session_pump(s);
+    return true;
+}
+
+/* ---- The queue --------------------------------------------------------------------------------
+ */
+
+static void count_dropped(struct session *s, const char *why)
+{
+    s->dropped++;
+    LOOP_COUNT(s->loop, publishes_dropped, 1);
+    if (s->drop_logged_us && s->loop->now_mono_us - s->drop_logged_us < 60 * INT64_C(1000000))
+        return;
+    s->drop_logged_us = s->loop->now_mono_us;
+    chr_log_notice("mqtt", "messages dropped", CHR_KV_S("client", s->client_id),
+                   CHR_KV_C("reason", why), CHR_KV_U("dropped", s->dropped));
+}
+
+static bool queue_push(struct session *s, struct message *message, uint8_t qos, bool retain,
+                       chr_slice ids, bool free_of_limits)
+{
+    const struct broker_config *config = s->loop->node->config;
+    if (!free_of_limits &&
+        ((config->max_queued_messages && s->queue_limited >= config->max_queued_messages) ||
+         (config->max_queued_bytes &&
+          s->queue_bytes + message_bytes(message) > config->max_queued_bytes))) {
+        count_dropped(s, "its queue is full");
+        return true;
+    }
+    struct outgoing o = {.message = message,
+                         .qos = qos,
+                         .state = OUT_QUEUED,
+                         .retain = retain,
+                         .free = free_of_limits};
+    if (!ids_copy(ids, &o.ids))
+        return false;
+    if (!ring_push(&s->queue, &o)) {
+        free(o.ids);
+        return false;
+    }
+    message_ref(message);
+    if (!free_of_limits) {
+        s->queue_limited++;
+        s->queue_bytes += message_bytes(message);
+    }
+    return true;
+}
+
+static void queue_count_out(struct session *s, const struct outgoing *o)
+{
+    if (o->free)
+        return;
+    s->queue_limited--;
+    s->queue_bytes -= message_bytes(o->message);
+}
+
+void session_pump(struct session *s)
+{
+    if (s->pumping) /* a flush in here may call back */
+        return;
+    s->pumping = true;
+    while (s->conn && s->conn->state == CONN_OPEN && outgoing_count(&s->queue)) {
+        struct outgoing o = *outgoing_at(&s->queue, 0);
+        if (conn_out_bytes(s->conn) > PUMP_OUTPUT_BYTES) {
+            s->conn->drain_wanted = true;
+            break;
+        }
+        bool late = expired(o.message, s->loop->now_mono_us);
+        if (!late && o.qos && !inflight_room(s))
+            break; /* an acknowledgement pumps again */
+        uint64_t bytes = message_bytes(o.message);
+        if (late) {
+            outgoing_drop(&o);
+        } else if (o.qos == 0) {
+            (void)send_publish(s, &o, false, ids_of(&o));
+            outgoing_drop(&o);
+        } else if (!send_inflight(s, &o)) {
+            break;
+        }
+        if (!o.free) {
+            s->queue_limited--;
+            s->queue_bytes -= bytes;
+        }
+        ring_pop(&s->queue);
+    }
+    s->pumping = false;
+}
+
+/* ---- Fresh messages ---------------------------------------------------------------------------
+ */
+
+/* Is there room for more output? Gives the kernel what it takes first, so that a burst within one
+ * turn is not mistaken for a slow client. */
+static bool output_room(struct session *s, uint64_t limit)
+{
+    if (CHR_LIKELY(conn_out_bytes(s->conn) <= limit))
+        return true;
+    if (!s->conn->epoll_out)
+        conn_flush(s->conn);
+    return s->conn && conn_out_bytes(s->conn) <= limit;
+}
+
+void session_deliver(struct session *s, struct message *message, uint8_t qos, bool retain,
+                     chr_slice ids)
+{
+    if (message->to_user && message->user != s->user)
+        return; /* R1 */
+    if (expired(message, s->loop->now_mono_us))
+        return;
+    struct conn *conn = s->conn;
+    bool limited = !message->flow_controlled;
+    if (!conn || outgoing_count(&s->queue)) {
+        if ((conn || qos) && !queue_push(s, message, qos, retain, ids, !limited))
+            count_dropped(s, "out of memory");
+        return;
+    }
+    if (qos == 0) {
+        uint64_t limit = s->loop->node->config->max_output_bytes / 2;
+        if (limited && !output_room(s, limit)) {
+            count_dropped(s, "it reads too slowly");
+            return;
+        }
+        struct outgoing o = {.message = message, .retain = retain};
+        if (s->conn && send_publish(s, &o, false, ids) == SENT_TOO_LARGE)
+            count_dropped(s, "larger than its Maximum Packet Size");
+        return;
+    }
+    struct outgoing o = {.message = message, .qos = qos, .retain = retain};
+    if (!inflight_room(s) || !output_room(s, LIVE_OUTPUT_BYTES) || !s->conn) {
+        if (!queue_push(s, message, qos, retain, ids, !limited))
+            count_dropped(s, "out of memory");
+        else if (s->conn)
+            s->conn->drain_wanted = true;
+        return;
+    }
+    if (!ids_copy(ids, &o.ids)) {
+        count_dropped(s, "out of memory");
+        return;
+    }
+    message_ref(message);
+    if (!send_inflight(s, &o)) {
+        outgoing_drop(&o);
+        count_dropped(s, "out of memory");
+    }
+}
+
+chr_err session_deliver_retained(struct session *s, struct message *message, uint8_t qos,
+                                 bool retain, chr_slice ids)
+{
+    return queue_push(s, message, qos, retain, ids, true) ? CHR_OK : CHR_ENOMEM;
+}
+
+void session_outgoing_offline(struct session *s)
+{
+    /* Once around the ring: what stays goes to the end again, in order. */
+    uint32_t count = outgoing_count(&s->queue);
+    for (uint32_t i = 0; i < count; i++) {
+        struct outgoing o = *outgoing_at(&s->queue, 0);
+        s->queue.head++;
+        if (o.qos == 0) {
+            queue_count_out(s, &o);
+            outgoing_drop(&o);
+        } else {
+            s->queue.items[s->queue.tail++ & s->queue.mask] = o;
+        }
+    }
+    if (count && outgoing_count(&s->queue) == 0)
+        ring_free(&s->queue);
+}
+
+void session_outgoing_free(struct session *s)
+{
+    ring_free(&s->inflight);
+    ring_free(&s->queue);
+    s->inflight_open = 0;
+    s->inflight_bytes = s->queue_bytes = 0;
+    s->queue_limited = 0;
+    s->last_packet_id = 0;
+}

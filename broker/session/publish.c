@@ -1,0 +1,259 @@
+/* broker/session/publish.c: from a message to rows of the open batch (R3, R5, R9), and messages
+ * that the node itself publishes. */
+#include "broker/session/publish.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "broker/ingest/ingest.h"
+#include "proto/mqtt/encode.h"
+
+/* ---- Rejects (R3) -----------------------------------------------------------------------------
+ */
+
+/* A message that fits no row. Added to the batch as a reject, or counted when there are too many;
+ * either way it is acknowledged, with a reason in 5.0, and nobody else sees it. */
+static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t guard,
+                              const struct ingest_reject *why)
+{
+    struct broker_loop *loop = batch->loop;
+    in->rejected = true;
+    LOOP_COUNT(loop, publishes_rejected, 1);
+    chr_log_debug("ingest", "message rejected", CHR_KV_S("topic", in->topic),
+                  CHR_KV_C("reason", why->reason.text));
+    bool keep = session__reject_allowed(loop, in->topic.len + in->payload.len);
+    /* A failing PUBREC ends the flow in 5.0, and its packet id is free again: no guard may
+     * remember it. In 3.1.1 PUBREL follows and releases it. */
+    if (guard != UINT32_MAX && (in->version == MQTT_V5 || !keep)) {
+        batch->guards_count--;
+        guard = UINT32_MAX;
+    }
+    if (in->ack_kind && in->conn) {
+        if (!in->ack_taken)
+            in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
+        in->ack_taken = true;
+        if (in->version == MQTT_V5) {
+            bool text = in->conn->session && in->conn->session->problem_information;
+            conn_ack_set_reason(
+                in->conn, in->ack_sequence,
+                keep ? MQTT_REASON_PAYLOAD_FORMAT_INVALID : MQTT_REASON_QUOTA_EXCEEDED,
+                text ? chr_slice_cstr(why->reason.text) : CHR_LIT(""));
+        }
+    }
+    if (!keep) {
+        if (in->moved && in->conn)
+            in->conn->batch_inflight--;
+        if (in->ack_kind && in->conn)
+            conn_ack_done(in->conn, in->ack_sequence, 1, MQTT_REASON_SUCCESS);
+        return INTO_BATCH_DONE;
+    }
+    struct db_reject kept = {
+        .table_id = why->table_id,
+        .guard = guard,
+        .topic = in->topic,
+        .payload = in->payload,
+        .reason = chr_slice_cstr(why->reason.text),
+        .received_at_us = loop->now_wall_us,
+    };
+    struct batch_message message = {
+        .conn = in->ref,
+        .version = in->version,
+        .raw = in->raw,
+        .alias_topic = in->alias_topic,
+        .has_ack = in->ack_kind != 0,
+        .ack_sequence = in->ack_sequence,
+        .guard = guard,
+        .rejected = true,
+    };
+    if (batch_add_message(batch, in->slab, &message) || batch_add_reject(batch, &kept)) {
+        if (in->conn)
+            conn_close(in->conn);
+        return INTO_BATCH_DONE;
+    }
+    if (in->conn && !in->moved)
+        in->conn->batch_inflight++;
+    if (batch_full(batch))
+        batch_propose(batch);
+    return INTO_BATCH_DONE;
+}
+
+/* ---- Into the batch ---------------------------------------------------------------------------
+ */
+
+static enum into_batch add(struct batch *batch, struct inbound *in, uint32_t guard, bool deliver)
+{
+    if (in->ack_kind && !in->ack_taken) {
+        in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
+        in->ack_taken = true;
+    }
+    struct batch_message message = {
+        .conn = in->ref,
+        .version = in->version,
+        .raw = in->raw,
+        .alias_topic = in->alias_topic,
+        .has_ack = in->ack_kind != 0,
+        .ack_sequence = in->ack_sequence,
+        .guard = guard,
+        .deliver = deliver,
+    };
+    if (CHR_UNLIKELY(batch_add_message(batch, in->slab, &message))) {
+        /* Its rows are in the batch, but nobody could answer: let the client send it again. */
+        if (in->conn)
+            conn_close(in->conn);
+        return INTO_BATCH_DONE;
+    }
+    if (in->conn && !in->moved)
+        in->conn->batch_inflight++;
+    if (CHR_UNLIKELY(batch_full(batch)))
+        batch_propose(batch);
+    return INTO_BATCH_DONE;
+}
+
+enum into_batch session__into_batch(struct inbound *in, struct route *route, bool plain_too)
+{
+    struct broker_loop *loop = in->slab ? CHR_CONTAINER_OF(in->slab->pool, struct broker_loop, slabs)
+                                        : in->conn->loop;
+    struct loop_session_state *state = state_of(loop);
+    for (;;) {
+        struct batch *batch = loop->batch;
+        if (CHR_UNLIKELY(!batch)) {
+            uint64_t generation = state->routes_generation;
+            batch = session__batch(loop);
+            if (!batch)
+                return INTO_BATCH_AGAIN;
+            if (generation != state->routes_generation)
+                route = NULL;
+        }
+        if (CHR_UNLIKELY(!route)) {
+            route = routes_get(&state->routes, in->topic);
+            if (!route)
+                return INTO_BATCH_NO_MEMORY;
+        }
+        if (!route->ingest && !plain_too)
+            return INTO_BATCH_PLAIN;
+        uint32_t guard = UINT32_MAX;
+        if (in->guarded) {
+            guard = batch_add_guard(batch, &in->guard);
+            if (guard == UINT32_MAX)
+                return INTO_BATCH_NO_MEMORY;
+        }
+        struct ingest_reject why;
+        chr_err err = CHR_OK;
+        if (route->ingest)
+            err = ingest_decode(loop->decoder, route->ingest, in->payload, loop->now_wall_us, guard,
+                                &why);
+        if (CHR_LIKELY(!err)) {
+            const struct match *match = route_match(&state->routes, route);
+            return add(batch, in, guard, in->retain || !match || match_any(match));
+        }
+        if (err != CHR_EFULL && err != CHR_ENOMEM)
+            return reject(batch, in, guard, &why);
+        if (guard != UINT32_MAX)
+            batch->guards_count--;
+        if (err == CHR_ENOMEM)
+            return INTO_BATCH_NO_MEMORY;
+        batch_propose(batch);
+    }
+}
+
+/* ---- Messages of the node's own ---------------------------------------------------------------
+ */
+
+chr_err session__forwarded(const struct mqtt_properties *properties, uint8_t **block,
+                           chr_slice *out)
+{
+    *block = NULL;
+    *out = (chr_slice){0};
+    if (!(properties->present & MQTT_PROPERTIES_FORWARDED))
+        return CHR_OK;
+    *block = malloc(properties->raw.len);
+    if (!*block)
+        return CHR_ENOMEM;
+    struct mqtt_property_writer w = mqtt_property_writer(*block, properties->raw.len);
+    mqtt_put_copy(&w, properties, MQTT_PROPERTIES_FORWARDED);
+    *out = mqtt_property_block(&w);
+    return CHR_OK;
+}
+
+struct message *session__message_from(const struct broker_loop *loop,
+                                      const struct mqtt_publish *publish, chr_slice topic,
+                                      uint64_t publisher)
+{
+    uint8_t *block;
+    chr_slice forwarded;
+    if (session__forwarded(&publish->properties, &block, &forwarded))
+        return NULL;
+    struct message *m = message_new(topic, forwarded, publish->payload, publish->qos,
+                                    publish->retain, publisher);
+    free(block);
+    if (m && mqtt_has(&publish->properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL)) {
+        m->has_expiry = true;
+        m->expires_mono_us =
+            loop->now_mono_us + (int64_t)publish->properties.message_expiry_s * 1000000;
+    }
+    return m;
+}
+
+/* A mapped message of the node's own takes the road of all others, as a packet in a slab. */
+static enum into_batch publish_mapped(struct broker_loop *loop, struct message *message,
+                                      struct route *route)
+{
+    uint8_t expiry[8];
+    struct mqtt_property_writer w = mqtt_property_writer(expiry, sizeof expiry);
+    if (message->has_expiry)
+        mqtt_put_number(&w, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL,
+                        (uint32_t)((message->expires_mono_us - loop->now_mono_us + 999999) /
+                                   1000000));
+    struct mqtt_publish publish = {.topic = message->topic,
+                                   .payload = message->payload,
+                                   .packet_id = message->qos ? 1 : 0,
+                                   .qos = message->qos,
+                                   .retain = message->retain,
+                                   .properties.raw = message->properties};
+    size_t packet_bytes = 0;
+    size_t head = mqtt_encode_publish_head_size(MQTT_V5, &publish, mqtt_property_block(&w),
+                                                &packet_bytes);
+    struct slab *slab = head ? slab_get(&loop->slabs, (uint32_t)packet_bytes) : NULL;
+    if (!slab)
+        return head ? INTO_BATCH_AGAIN : INTO_BATCH_NO_MEMORY;
+    (void)mqtt_encode_publish_head(slab->bytes, head, MQTT_V5, &publish, mqtt_property_block(&w));
+    if (message->payload.len)
+        memcpy(slab->bytes + head, message->payload.ptr, message->payload.len);
+    struct inbound in = {.ref = CONN_REF_NONE,
+                         .slab = slab,
+                         .raw = chr_slice_of(slab->bytes, packet_bytes),
+                         .topic = message->topic,
+                         .payload = message->payload,
+                         .version = MQTT_V5,
+                         .qos = message->qos,
+                         .retain = message->retain};
+    enum into_batch outcome = session__into_batch(&in, route, false);
+    slab_unref(slab);
+    return outcome;
+}
+
+chr_err session__publish(struct broker_loop *loop, struct message *message)
+{
+    if (!session__current(loop))
+        return CHR_EFULL;
+    struct route *route = routes_get(&state_of(loop)->routes, message->topic);
+    if (!route)
+        return CHR_ENOMEM;
+    if (route->ingest) {
+        switch (publish_mapped(loop, message, route)) {
+        case INTO_BATCH_DONE:
+            return CHR_OK;
+        case INTO_BATCH_AGAIN:
+            return CHR_EFULL;
+        case INTO_BATCH_NO_MEMORY:
+            return CHR_ENOMEM;
+        case INTO_BATCH_PLAIN:
+            break;
+        }
+        route = routes_get(&state_of(loop)->routes, message->topic);
+        if (!route)
+            return CHR_ENOMEM;
+    }
+    session__deliver(loop, message, route);
+    return CHR_OK;
+}

@@ -1,0 +1,115 @@
+#include "broker/session/will.h"
+
+#include <stdlib.h>
+
+#include "broker/session/internal.h"
+
+static void will_free(struct will *will)
+{
+    chr_list_remove(&will->link);
+    message_unref(will->message);
+    free(will);
+}
+
+chr_err will_set(struct session *s, const struct mqtt_connect *connect)
+{
+    will_drop(s);
+    if (!connect->has_will)
+        return CHR_OK;
+    struct will *will = calloc(1, sizeof *will);
+    uint8_t *block = NULL;
+    chr_slice forwarded = {0};
+    if (!will || session__forwarded(&connect->will.properties, &block, &forwarded)) {
+        free(will);
+        return CHR_ENOMEM;
+    }
+    will->message = message_new(connect->will.topic, forwarded, connect->will.payload,
+                                connect->will.qos, connect->will.retain, s->number);
+    free(block);
+    if (!will->message) {
+        free(will);
+        return CHR_ENOMEM;
+    }
+    chr_list_init(&will->link);
+    will->session = s;
+    will->delay_s = connect->will.properties.will_delay_s;
+    will->expiry_s = connect->will.properties.message_expiry_s;
+    s->will = will;
+    return CHR_OK;
+}
+
+void will_drop(struct session *s)
+{
+    if (!s->will)
+        return;
+    will_free(s->will);
+    s->will = NULL;
+}
+
+/* From now on it is the loop's alone. */
+static void make_due(struct broker_loop *loop, struct will *will)
+{
+    if (will->session)
+        will->session->will = NULL;
+    will->session = NULL;
+    will->due_mono_us = loop->now_mono_us;
+    if (will->expiry_s != UINT32_MAX) {
+        will->message->has_expiry = true;
+        will->message->expires_mono_us = loop->now_mono_us + (int64_t)will->expiry_s * 1000000;
+    }
+    chr_list_remove(&will->link);
+    chr_list_push_front(&state_of(loop)->wills, &will->link);
+}
+
+void will_connection_lost(struct session *s, bool session_ends, bool taken_over)
+{
+    struct broker_loop *loop = s->loop;
+    struct will *will = s->will;
+    if (atomic_load_explicit(&loop->stopping, memory_order_relaxed)) {
+        will_drop(s); /* we left, not the client */
+        return;
+    }
+    if (session_ends || will->delay_s == 0) {
+        make_due(loop, will);
+        return;
+    }
+    if (taken_over) {
+        will_drop(s); /* back before the delay has passed [MQTT-3.1.3-9] */
+        return;
+    }
+    uint32_t delay_s = CHR_MIN(will->delay_s, s->expiry_s);
+    will->due_mono_us = loop->now_mono_us + (int64_t)delay_s * 1000000;
+    chr_list_push_back(&state_of(loop)->wills, &will->link);
+}
+
+void will_due_now(struct session *s)
+{
+    if (s->will)
+        make_due(s->loop, s->will);
+}
+
+void wills_continue(struct broker_loop *loop)
+{
+    CHR_LIST_FOR_SAFE (link, next, &state_of(loop)->wills) {
+        struct will *will = CHR_CONTAINER_OF(link, struct will, link);
+        if (will->due_mono_us > loop->now_mono_us)
+            continue;
+        if (will->session)
+            make_due(loop, will);
+        chr_err err = session__publish(loop, will->message);
+        if (err == CHR_EFULL)
+            return; /* no batch free: in a later turn */
+        atomic_fetch_add_explicit(&state_of(loop)->wills_total, 1, memory_order_relaxed);
+        will_free(will);
+    }
+}
+
+void wills_free(struct broker_loop *loop)
+{
+    while (!chr_list_empty(&state_of(loop)->wills)) {
+        struct will *will = CHR_CONTAINER_OF(state_of(loop)->wills.next, struct will, link);
+        if (will->session)
+            will->session->will = NULL;
+        will_free(will);
+    }
+}
