@@ -47,18 +47,20 @@ static bool column_grow(struct db_rows_column *c, uint32_t capacity)
     return ok;
 }
 
+/* The first column grows last: its capacity is the builder's, so that a failure half way is made
+ * good by the next try. */
 static bool builder_grow(struct db_rows_builder *b, uint32_t capacity)
 {
     uint32_t old = b->columns[0].capacity;
-    for (uint16_t i = 0; i < b->columns_count; i++)
-        if (!column_grow(&b->columns[i], capacity))
-            return false;
     uint32_t *guards = realloc(b->guards, ((size_t)capacity + 1) * sizeof *guards);
     if (!guards)
         return false;
     b->guards = guards;
     for (uint32_t r = old ? old + 1 : 0; r <= capacity; r++)
         guards[r] = UINT32_MAX;
+    for (uint16_t i = b->columns_count; i-- > 0;)
+        if (!column_grow(&b->columns[i], capacity))
+            return false;
     return true;
 }
 
