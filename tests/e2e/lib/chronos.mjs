@@ -7,6 +7,8 @@ import { cleanup } from './harness.mjs';
 
 export const BIN = process.env.CHRONOS;
 export const BUILD = process.env.BUILD ?? join(BIN, '..');
+/** Is the binary under a sanitizer? Then it is slow, and LD_PRELOAD is not for it. */
+export const sanitized = /asan|tsan/.test(BUILD);
 if (!BIN) throw new Error('CHRONOS is not set: the binary to test');
 
 /** A fresh directory on the build tree's disk, removed after the test. */
@@ -150,9 +152,23 @@ export class Chronos {
         return answer.rows;
     }
 
+    /** Publishes at QoS 1 with MQTT 5; resolves to the PUBACK's reason code and Reason String. */
+    publish(client, topic, payload, options = {}) {
+        return new Promise((resolve) => {
+            client.publish(topic, payload, { qos: 1, ...options }, (err, packet) =>
+                resolve({ code: err ? (err.code ?? -1) : 0, reason: packet?.properties?.reasonString, err }));
+        });
+    }
+
     /** `chronos client -e SQL`. */
     cli(args, options) {
         return run(BIN, ['client', '--leader', `127.0.0.1:${this.port}`, ...args], options);
+    }
+
+    /** {status, headers, text} of a request to the admin port. */
+    async http(path, options = {}) {
+        const response = await fetch(this.admin + path, options);
+        return { status: response.status, type: response.headers.get('content-type') ?? '', text: await response.text() };
     }
 
     async metrics() {
