@@ -149,11 +149,11 @@ int sql__keyword(chr_slice word)
 static bool is_foreign_statement(chr_slice word)
 {
     static const char *const words[] = {
-        "abort",   "alter",  "attach",    "begin",    "call",    "close",    "cluster",   "comment",
-        "commit",  "copy",   "deallocate", "declare", "discard", "end",      "execute",   "fetch",
-        "grant",   "import", "listen",    "load",     "lock",    "merge",    "move",      "notify",
-        "pragma",  "prepare", "reindex",  "release",  "replace", "reset",    "revoke",    "rollback",
-        "savepoint", "start", "unlisten", "use",      "vacuum",  "with",
+        "abort",     "alter",   "attach",     "begin",   "call",    "close", "cluster", "comment",
+        "commit",    "copy",    "deallocate", "declare", "discard", "end",   "execute", "fetch",
+        "grant",     "import",  "listen",     "load",    "lock",    "merge", "move",    "notify",
+        "pragma",    "prepare", "reindex",    "release", "replace", "reset", "revoke",  "rollback",
+        "savepoint", "start",   "unlisten",   "use",     "vacuum",  "with",
     };
     for (size_t i = 0; i < CHR_COUNT_OF(words); i++)
         if (chr_slice_eq(word, chr_slice_cstr(words[i])))
@@ -165,9 +165,9 @@ static bool is_foreign_statement(chr_slice word)
 static bool is_foreign_object(chr_slice word)
 {
     static const char *const words[] = {
-        "aggregate", "database", "extension", "function", "index", "materialized", "or", "role",
-        "rolling", "schedule", "schema", "sequence", "stream", "temp", "temporary", "trigger",
-        "type", "unique", "unlogged", "user", "view",
+        "aggregate", "database", "extension", "function", "index",    "materialized", "or",
+        "role",      "rolling",  "schedule",  "schema",   "sequence", "stream",       "temp",
+        "temporary", "trigger",  "type",      "unique",   "unlogged", "user",         "view",
     };
     for (size_t i = 0; i < CHR_COUNT_OF(words); i++)
         if (chr_slice_eq(word, chr_slice_cstr(words[i])))

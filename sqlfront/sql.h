@@ -5,8 +5,8 @@
  *
  * A session belongs to one client and is used by one thread at a time (a worker of the broker);
  * sql_session_cancel alone may be called from any thread. sql_execute blocks: while it scans, and
- * while a write waits to be committed and applied; it wants 1 MiB of stack. Nothing here knows MQTT,
- * sockets or files. */
+ * while a write waits to be committed and applied; it wants 1 MiB of stack. Nothing here knows
+ * MQTT, sockets or files. */
 #ifndef CHR_SQLFRONT_SQL_H
 #define CHR_SQLFRONT_SQL_H
 

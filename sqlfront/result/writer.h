@@ -6,11 +6,10 @@
  *           columns are in each, row_count (of the whole answer) and elapsed_us in the last
  *   CSV     the header row in the first part only; parts concatenate to the whole file
  *   NDJSON  parts concatenate
- *   table   the frame's head in the first part, its foot in the last; widths are those of the first
- *           part's rows
- * A row that alone is larger than part_bytes is a part of its own if it is below max_part_bytes,
- * else an error 54000. An error ends an answer: when nothing was emitted yet it is the answer, else
- * it is the last part. Errors are JSON, except in the table form, where they are a line of text. */
+ *   table   each part is a framed table of its own; the last one says how many rows there were
+ * A row that alone is larger than part_bytes is an error 54000. An error ends an answer: when
+ * nothing was emitted yet it is the answer, else it is the last part. Errors are JSON, except in
+ * the table form, where they are lines of text. */
 #ifndef CHR_SQLFRONT_RESULT_WRITER_H
 #define CHR_SQLFRONT_RESULT_WRITER_H
 

@@ -1,0 +1,24 @@
+/* sqlfront/exec/agg.h: the state of aggregates, an array element per group. */
+#ifndef CHR_SQLFRONT_AGG_H
+#define CHR_SQLFRONT_AGG_H
+
+#include "sqlfront/bind.h"
+
+struct sql_agg_state;
+
+struct sql_agg_state *sql__agg_new(struct sql_query *q, const struct sql_agg *def);
+/* Room for groups 0 .. groups-1; new ones begin empty. */
+bool sql__agg_reserve(struct sql_agg_state *a, uint32_t groups);
+/* Takes in the selected rows. gids[row]; NULL: all belong to group 0. ids: row ids of the batch,
+ * for FIRST and LAST; may be NULL. */
+bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_rows rows,
+                     const uint32_t *gids, uint32_t one_gid, const struct db_row_id *ids);
+/* Can statistics of a column (NULL: COUNT(*)) answer it? time_column: the table's. */
+bool sql__agg_can_use_stats(const struct sql_agg_state *a, int32_t time_slot);
+void sql__agg_use_stats(struct sql_agg_state *a, uint32_t gid, uint32_t rows,
+                        const struct db_column_stats *stats);
+/* Results of groups from .. from+n-1. */
+bool sql__agg_result(struct sql_agg_state *a, uint32_t from, uint32_t n, void *data,
+                     uint64_t *validity);
+
+#endif
