@@ -32,13 +32,14 @@ CHR_INLINE void db_value_seal(uint8_t *value, size_t len, uint8_t kind, uint8_t 
     chr_put_u32le(value, chr_crc32c(0, value + 4, len - 4));
 }
 
-/* The body of a value of this kind and version, borrowed from it.
+/* The body of a value of this kind and version, borrowed from it; empty on failure.
  *   verify  false when the caller has verified these very bytes before (the checksum is most of the
  *           cost of opening a value that is looked at in one place only)
  * Fails with CHR_ECORRUPT (too short, checksum, other kind) or CHR_EVERSION (newer). */
 CHR_INLINE CHR_MUST_USE chr_err db_value_open(chr_slice value, uint8_t kind, uint8_t version,
                                               bool verify, chr_slice *body, struct chr_errmsg *msg)
 {
+    *body = chr_slice_of(NULL, 0);
     if (value.len < DB_VALUE_HEAD_BYTES)
         return chr_fail(msg, CHR_ECORRUPT, "value of %zu bytes is too short for its head",
                         value.len);

@@ -227,7 +227,8 @@ chr_err db__bytes_get(struct db_cursor *in, struct chr_buf *unpacked, chr_slice 
 /* Lengths and bytes of strings [count <= DB_VECTOR_ROWS]. */
 void db__heap_put(struct db_ints *ints, const chr_slice *strings, uint32_t count, bool *try_lz4,
                   struct chr_buf *scratch, struct chr_buf *out);
-/* out: [DB_VECTOR_ROWS]; slices point to where db__bytes_get says. lengths: [DB_VECTOR_ROWS], 64-byte aligned scratch. */
+/* out: [DB_VECTOR_ROWS]; slices point to where db__bytes_get says. lengths: [DB_VECTOR_ROWS],
+ * 64-byte aligned scratch. */
 chr_err db__heap_get(struct db_cursor *in, uint32_t count, int64_t *lengths,
                      struct chr_buf *unpacked, chr_slice *out);
 

@@ -41,6 +41,8 @@ struct db_kernels {
     void (*sum_up)(uint64_t *inout, uint32_t count, uint64_t first);
     void (*sum_up2)(uint64_t *inout, uint32_t count, uint64_t first, uint64_t first_delta);
     void (*minmax)(const int64_t *in, uint32_t count, int64_t *min, int64_t *max);
+    /* The least that is not below `from`; INT64_MAX when there is none. */
+    int64_t (*min_from)(const int64_t *in, uint32_t count, int64_t from);
     /* deltas[i] = in[i] - in[i-1] for i >= 1, wrapping; deltas[0] = 0. Returns how many are not 0.
      */
     uint32_t (*deltas)(const uint64_t *in, uint32_t count, uint64_t *deltas);

@@ -120,6 +120,17 @@ KERNEL_TARGET static void KERNEL(minmax)(const int64_t *restrict in, uint32_t co
     *max = high;
 }
 
+KERNEL_TARGET static int64_t KERNEL(min_from)(const int64_t *restrict in, uint32_t count,
+                                              int64_t from)
+{
+    int64_t low = INT64_MAX;
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t v = in[i] >= from ? in[i] : INT64_MAX;
+        low = v < low ? v : low;
+    }
+    return low;
+}
+
 KERNEL_TARGET static uint32_t KERNEL(deltas)(const uint64_t *restrict in, uint32_t count,
                                              uint64_t *restrict deltas)
 {
@@ -360,6 +371,7 @@ static const struct db_kernels KERNEL(kernels) = {
     .sum_up = KERNEL(sum_up),
     .sum_up2 = KERNEL(sum_up2),
     .minmax = KERNEL(minmax),
+    .min_from = KERNEL(min_from),
     .deltas = KERNEL(deltas),
     .residuals = KERNEL(residuals),
     .bit_histogram = KERNEL(bit_histogram),

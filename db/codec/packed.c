@@ -160,8 +160,10 @@ void db__packed_plan(const uint64_t *values, uint32_t count, int64_t min, int64_
         return;
     uint64_t base = (uint64_t)min;
     if (bits_of(high - base) > typical + 1) {
-        uint64_t margin = (high - low) / 8;
-        base = low - (uint64_t)min > margin ? low - margin : (uint64_t)min;
+        /* Outliers below: the base is the least of what is about where the sample is. */
+        uint64_t reach = CHR_MIN(high - low, low - (uint64_t)min);
+        base = (uint64_t)db__kernels()->min_from((const int64_t *)values, count,
+                                                 (int64_t)(low - reach));
     }
     uint32_t histogram[65] = {0};
     db__kernels()->bit_histogram(values, count, base, histogram);
