@@ -529,8 +529,8 @@ static chr_err read_line(struct options *options, const char *path, unsigned num
     }
     unsigned before = line_of_rival(options, option);
     if (before)
-        return chr_fail(msg, CHR_EINVAL, "%s:%u: %s was set in line %u already", path, number, name,
-                        before);
+        return chr_fail(msg, CHR_EINVAL, "%s:%u: %s sets again what line %u has set", path, number,
+                        name, before);
     bool none = !value.len && !equals;
     if (none && takes_value(option) && option->kind != OPTION_LATER)
         return chr_fail(msg, CHR_EINVAL, "%s:%u: %s needs a value: %s", path, number, name,
