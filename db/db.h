@@ -80,6 +80,12 @@ chr_hlc db_replicated_time(const db *db); /* any thread: HLC of the last applied
  * idle leader appends a tick then (R13). */
 int64_t db_next_due_us(const db *db);
 
+/* Applier thread (or before there is one): every session the log knows. Slices are borrowed until
+ * each() returns. */
+void db_sessions_each(const db *db,
+                      void (*each)(void *arg, chr_slice client_id, uint64_t epoch,
+                                   uint32_t generation, uint32_t expiry_s, bool connected),
+                      void *arg);
 /* Any thread. The current catalog, retained: db_catalog_release it. */
 const db_catalog *db_catalog_acquire(db *db);
 /* Any thread, one atomic load. */
