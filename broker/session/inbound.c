@@ -1,4 +1,5 @@
-/* broker/session/inbound.c: what a client's packets refer to: packet ids of QoS 2, topic aliases. */
+/* broker/session/inbound.c: what a client's packets refer to: packet ids of QoS 2, topic aliases.
+ */
 #include <stdlib.h>
 #include <string.h>
 

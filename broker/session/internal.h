@@ -43,12 +43,12 @@ struct loop_session_state {
     struct chr_list sessions;   /* struct session.loop_link */
     struct session **by_number;
     size_t by_number_mask, sessions_count;
-    struct outbox **outboxes;   /* [loops]; mail being gathered, NULL: none */
-    _Atomic uint64_t inbox_bytes; /* of messages that other loops have sent here */
-    struct chr_list log_ops;    /* log_op.c: waiting for a batch */
-    struct chr_list wills;      /* will.c: delayed, or due and waiting for a batch */
+    struct outbox **outboxes;               /* [loops]; mail being gathered, NULL: none */
+    _Atomic uint64_t inbox_bytes;           /* of messages that other loops have sent here */
+    struct chr_list log_ops;                /* log_op.c: waiting for a batch */
+    struct chr_list wills;                  /* will.c: delayed, or due and waiting for a batch */
     struct stale *stale_first, *stale_last; /* R9: contents of batches to be decoded again */
-    bool fenced; /* batches decoded under older mappings are still out */
+    bool fenced;                            /* batches decoded under older mappings are still out */
     struct move *moves;                     /* connections that go to another loop */
     uint32_t moves_count, moves_max;
     int64_t reject_tokens, reject_bytes; /* left this second */
@@ -117,8 +117,8 @@ struct session *session__by_number(const struct broker_loop *loop, uint64_t numb
 /* -- Sessions in the log (log_op.c) -------------------------------------------------------------*/
 
 /* Adds SESSION_OPEN for the connection conn; answered later: session__opened. CHR_ENOMEM */
-CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn,
-                                       bool clean_start, uint32_t expiry_s);
+CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn, bool clean_start,
+                                       uint32_t expiry_s);
 /* Adds SESSION_CLOSE: its connection ended. */
 void session__log_close(struct session *session, uint32_t expiry_s);
 void session__opened(struct session *session, struct conn *conn,

@@ -113,9 +113,8 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
         session_outgoing_offline(s);
     if (s->durable && !taken_over)
         session__log_close(s, s->expiry_s);
-    s->expires_mono_us = s->expiry_s == UINT32_MAX
-                             ? INT64_MAX
-                             : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
+    s->expires_mono_us =
+        s->expiry_s == UINT32_MAX ? INT64_MAX : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
     if (s->expiry_s == 0 && !taken_over) {
         s->ended = true;
         session_expire(s);
@@ -136,8 +135,8 @@ void session_expire(struct session *s)
         s->ended = true;
         atomic_fetch_add_explicit(&state_of(loop)->expired_total, 1, memory_order_relaxed);
     }
-    bool grace = s->durable && s->expiry_s != 0 &&
-                 loop->now_mono_us < s->expires_mono_us + EXPIRY_GRACE_US;
+    bool grace =
+        s->durable && s->expiry_s != 0 && loop->now_mono_us < s->expires_mono_us + EXPIRY_GRACE_US;
     if (s->log_ops == 0 && !grace)
         session_free(s);
 }

@@ -34,10 +34,10 @@ static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t 
         in->ack_taken = true;
         if (in->version == MQTT_V5) {
             bool text = in->conn->session && in->conn->session->problem_information;
-            conn_ack_set_reason(
-                in->conn, in->ack_sequence,
-                keep ? MQTT_REASON_PAYLOAD_FORMAT_INVALID : MQTT_REASON_QUOTA_EXCEEDED,
-                text ? chr_slice_cstr(why->reason.text) : CHR_LIT(""));
+            conn_ack_set_reason(in->conn, in->ack_sequence,
+                                keep ? MQTT_REASON_PAYLOAD_FORMAT_INVALID
+                                     : MQTT_REASON_QUOTA_EXCEEDED,
+                                text ? chr_slice_cstr(why->reason.text) : CHR_LIT(""));
         }
     }
     if (!keep) {
@@ -111,8 +111,8 @@ static enum into_batch add(struct batch *batch, struct inbound *in, uint32_t gua
 
 enum into_batch session__into_batch(struct inbound *in, struct route *route, bool plain_too)
 {
-    struct broker_loop *loop = in->slab ? CHR_CONTAINER_OF(in->slab->pool, struct broker_loop, slabs)
-                                        : in->conn->loop;
+    struct broker_loop *loop =
+        in->slab ? CHR_CONTAINER_OF(in->slab->pool, struct broker_loop, slabs) : in->conn->loop;
     struct loop_session_state *state = state_of(loop);
     for (;;) {
         struct batch *batch = loop->batch;
@@ -183,8 +183,8 @@ struct message *session__message_from(const struct broker_loop *loop,
     chr_slice forwarded;
     if (session__forwarded(&publish->properties, &block, &forwarded))
         return NULL;
-    struct message *m = message_new(topic, forwarded, publish->payload, publish->qos,
-                                    publish->retain, publisher);
+    struct message *m =
+        message_new(topic, forwarded, publish->payload, publish->qos, publish->retain, publisher);
     free(block);
     if (m && mqtt_has(&publish->properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL)) {
         m->has_expiry = true;
@@ -201,9 +201,9 @@ static enum into_batch publish_mapped(struct broker_loop *loop, struct message *
     uint8_t expiry[8];
     struct mqtt_property_writer w = mqtt_property_writer(expiry, sizeof expiry);
     if (message->has_expiry)
-        mqtt_put_number(&w, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL,
-                        (uint32_t)((message->expires_mono_us - loop->now_mono_us + 999999) /
-                                   1000000));
+        mqtt_put_number(
+            &w, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL,
+            (uint32_t)((message->expires_mono_us - loop->now_mono_us + 999999) / 1000000));
     struct mqtt_publish publish = {.topic = message->topic,
                                    .payload = message->payload,
                                    .packet_id = message->qos ? 1 : 0,
@@ -211,8 +211,8 @@ static enum into_batch publish_mapped(struct broker_loop *loop, struct message *
                                    .retain = message->retain,
                                    .properties.raw = message->properties};
     size_t packet_bytes = 0;
-    size_t head = mqtt_encode_publish_head_size(MQTT_V5, &publish, mqtt_property_block(&w),
-                                                &packet_bytes);
+    size_t head =
+        mqtt_encode_publish_head_size(MQTT_V5, &publish, mqtt_property_block(&w), &packet_bytes);
     struct slab *slab = head ? slab_get(&loop->slabs, (uint32_t)packet_bytes) : NULL;
     if (!slab)
         return head ? INTO_BATCH_AGAIN : INTO_BATCH_NO_MEMORY;

@@ -6,10 +6,10 @@
 #include "broker/session/internal.h"
 
 struct inbound {
-    struct conn *conn;    /* NULL: gone, or the node's own */
-    struct conn_ref ref;  /* CONN_REF_NONE: the node's own */
-    struct slab *slab;    /* raw lies in it */
-    chr_slice raw;        /* the PUBLISH packet */
+    struct conn *conn;   /* NULL: gone, or the node's own */
+    struct conn_ref ref; /* CONN_REF_NONE: the node's own */
+    struct slab *slab;   /* raw lies in it */
+    chr_slice raw;       /* the PUBLISH packet */
     chr_slice topic;
     chr_slice alias_topic; /* topic, when the packet does not hold it */
     chr_slice payload;

@@ -21,10 +21,10 @@
  * In: packet ids of QoS 2 are remembered in memory for messages that are not stored in tables; for
  * those that are, the log remembers (R5).
  *
- * S1  inflight is in the order of sending; its packet ids follow each other (65,535 before 1), so an
- *     id is found by subtraction and is in use while its entry is there.
- * S2  while queue is not empty everything goes to its end (order of topics).
- * S3  conn != NULL exactly while `connected`; conn->session == session then. */
+ * S1  inflight is in the order of sending; its packet ids follow each other (65,535 before 1), so
+ * an id is found by subtraction and is in use while its entry is there. S2  while queue is not
+ * empty everything goes to its end (order of topics). S3  conn != NULL exactly while `connected`;
+ * conn->session == session then. */
 #ifndef CHR_BROKER_SESSION_SESSION_H
 #define CHR_BROKER_SESSION_SESSION_H
 

@@ -118,8 +118,7 @@ static struct slab *slab_of(const struct stale *stale, const uint8_t *at)
 /* The next message of the run. False: no batch free. */
 static bool redo_message(struct broker_loop *loop, struct stale *stale, const struct batch_run *run)
 {
-    chr_slice rest =
-        chr_slice_of(run->raw.ptr + stale->offset, run->raw.len - stale->offset);
+    chr_slice rest = chr_slice_of(run->raw.ptr + stale->offset, run->raw.len - stale->offset);
     struct mqtt_frame frame;
     struct mqtt_publish publish;
     struct mqtt_fault fault;
@@ -156,8 +155,8 @@ static bool redo_message(struct broker_loop *loop, struct stale *stale, const st
     } else if (run->undelivered_reject && publish.qos == 2 && conn && conn->session &&
                conn->session->durable) {
         in.guarded = true; /* a reject of 5.0 had none */
-        in.guard = (struct db_guard){conn->session->epoch, conn->session->generation,
-                                     publish.packet_id};
+        in.guard =
+            (struct db_guard){conn->session->epoch, conn->session->generation, publish.packet_id};
     }
     struct route *route = NULL;
     enum into_batch outcome = session__into_batch(&in, route, true);

@@ -12,10 +12,10 @@ struct session;
 
 /* Of a session while it is connected or its delay runs; of the loop's list when due. */
 struct will {
-    struct chr_list link; /* loop's list, once the connection was lost */
+    struct chr_list link;    /* loop's list, once the connection was lost */
     struct session *session; /* NULL: due */
     struct message *message;
-    uint32_t expiry_s;     /* counts from its publication; UINT32_MAX: none */
+    uint32_t expiry_s; /* counts from its publication; UINT32_MAX: none */
     uint32_t delay_s;
     int64_t due_mono_us;
 };

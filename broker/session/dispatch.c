@@ -1,0 +1,358 @@
+/* broker/session/dispatch.c: which handler a packet goes to; what runs once a turn and once a
+ * second; start and stop. */
+#include "broker/session/dispatch.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "broker/session/internal.h"
+#include "broker/session/sql_request.h"
+#include "broker/session/sys.h"
+#include "broker/session/will.h"
+#include "db/db.h"
+#include "proto/mqtt/encode.h"
+
+/* A publisher whose packets wait for the log this long is told and let go (design 3.1). */
+#define STALL_US_MAX INT64_C(120000000)
+/* Expired retained messages are given back this often. */
+#define SWEEP_INTERVAL_S 60
+#define NUMBERS_FIRST    64u
+
+/* ---- Packets ----------------------------------------------------------------------------------
+ */
+
+static enum dispatch handle_ping(struct conn *conn, const struct mqtt_frame *frame)
+{
+    struct mqtt_fault fault;
+    if (mqtt_decode_ping(frame, conn->version, &fault))
+        return session_fault(conn, &fault);
+    uint8_t packet[2];
+    conn_send(conn, chr_slice_of(packet, mqtt_encode_pingresp(packet)));
+    return DISPATCH_DONE;
+}
+
+static enum dispatch unexpected(struct conn *conn, const struct mqtt_frame *frame)
+{
+    struct mqtt_fault fault;
+    (void)mqtt_unexpected_packet(frame, conn->version, &fault);
+    return session_fault(conn, &fault);
+}
+
+/* Until it has said CONNECT nobody knows its version, so nothing is answered [MQTT-3.1.0-1]. */
+static enum dispatch not_connected(struct conn *conn, const struct mqtt_frame *frame)
+{
+    LOOP_COUNT(conn->loop, protocol_errors, 1);
+    chr_log_notice(
+        "mqtt", "the first packet is not CONNECT, closing", CHR_KV_C("address", conn->address),
+        CHR_KV_C("packet", mqtt_packet_name(frame->type)), CHR_KV_C("rule", "MQTT-3.1.0-1"));
+    return DISPATCH_CLOSE;
+}
+
+enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice raw,
+                               const struct mqtt_frame *frame)
+{
+    if (CHR_UNLIKELY(conn->state != CONN_OPEN))
+        return frame->type == MQTT_CONNECT && conn->state == CONN_NEW
+                   ? session__handle_connect(conn, raw, frame)
+                   : not_connected(conn, frame);
+    switch (frame->type) {
+    case MQTT_PUBLISH:
+        return session__handle_publish(conn, slab, raw, frame);
+    case MQTT_PUBACK:
+        return session__handle_puback(conn, frame);
+    case MQTT_PUBREC:
+        return session__handle_pubrec(conn, frame);
+    case MQTT_PUBREL:
+        return session__handle_pubrel(conn, frame);
+    case MQTT_PUBCOMP:
+        return session__handle_pubcomp(conn, frame);
+    case MQTT_SUBSCRIBE:
+        return session__handle_subscribe(conn, frame);
+    case MQTT_UNSUBSCRIBE:
+        return session__handle_unsubscribe(conn, frame);
+    case MQTT_PINGREQ:
+        return handle_ping(conn, frame);
+    case MQTT_DISCONNECT:
+        return session__handle_disconnect(conn, frame);
+    default: /* CONNECT again, AUTH without enhanced authentication, packets of servers */
+        return unexpected(conn, frame);
+    }
+}
+
+void session_frame_error(struct conn *conn, chr_err err, const struct mqtt_frame *frame)
+{
+    if (conn->state != CONN_OPEN) {
+        LOOP_COUNT(conn->loop, protocol_errors, 1);
+        chr_log_notice("mqtt", "not an MQTT packet, closing", CHR_KV_C("address", conn->address),
+                       CHR_KV_C("error", chr_strerror(err)));
+        conn_close(conn);
+        return;
+    }
+    if (err == CHR_ETOOBIG) {
+        chr_log_notice("mqtt", "packet above Maximum Packet Size",
+                       CHR_KV_S("client", session_conn_client(conn)),
+                       CHR_KV_U("bytes", frame->packet_bytes));
+        (void)session_fault_of(conn, MQTT_REASON_PACKET_TOO_LARGE, "MQTT-3.2.2-15",
+                               "larger than the Maximum Packet Size");
+    } else {
+        (void)session_fault_of(conn, MQTT_REASON_MALFORMED_PACKET, "MQTT-1.5.5-1",
+                               "packet type or Remaining Length is malformed");
+    }
+}
+
+void session_connection_lost(struct conn *conn)
+{
+    if (conn->connect)
+        session__connect_abandon(conn);
+    struct session *s = conn->session;
+    if (!s)
+        return;
+    chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
+                 CHR_KV_C("address", conn->address));
+    session_detach(s, false, false);
+}
+
+void session_output_drained(struct conn *conn)
+{
+    if (conn->session)
+        session_pump(conn->session);
+}
+
+/* ---- Once a turn ------------------------------------------------------------------------------
+ */
+
+static void move_connections(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    for (uint32_t i = 0; i < state->moves_count; i++) {
+        struct conn *conn = loop_conn(loop, state->moves[i].conn);
+        if (conn && conn->state == CONN_NEW)
+            loop_move_conn(loop, conn, state->moves[i].target);
+    }
+    state->moves_count = 0;
+}
+
+static bool will_is_due(const struct loop_session_state *state)
+{
+    return !chr_list_empty(&state->wills) &&
+           CHR_CONTAINER_OF(state->wills.next, struct will, link)->session == NULL;
+}
+
+void session_turn_end(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    if (state->stale_first)
+        session__stale_continue(loop);
+    if (!chr_list_empty(&state->log_ops))
+        session__log_ops_continue(loop);
+    if (will_is_due(state))
+        wills_continue(loop);
+    if (state->moves_count)
+        move_connections(loop);
+    session__outboxes_flush(loop);
+}
+
+/* ---- Once a second ----------------------------------------------------------------------------
+ */
+
+static void check_conn(struct broker_loop *loop, struct conn *conn)
+{
+    const struct broker_config *config = loop->node->config;
+    int64_t now_us = loop->now_mono_us;
+    struct session *s = conn->session;
+    if (conn->state == CONN_NEW) {
+        if (now_us - conn->opened_us > (int64_t)config->connect_timeout_s * 1000000) {
+            chr_log_info("mqtt", "no CONNECT in time, closing", CHR_KV_C("address", conn->address));
+            conn_close(conn);
+        }
+        return;
+    }
+    if (conn->state != CONN_OPEN || !s)
+        return;
+    if (!(conn->paused & CONN_PAUSE_BATCH))
+        s->stalled_since_us = 0;
+    else if (s->stalled_since_us == 0)
+        s->stalled_since_us = now_us;
+    else if (now_us - s->stalled_since_us > STALL_US_MAX)
+        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "the log does not keep up");
+    /* While we don't read, it can't show that it is alive. 1.5 times [MQTT-3.1.2-22]. */
+    if (conn->keep_alive_s && !conn->paused &&
+        now_us - conn->last_receive_us > (int64_t)conn->keep_alive_s * 1500000) {
+        chr_log_info("mqtt", "keep alive timeout", CHR_KV_S("client", s->client_id),
+                     CHR_KV_C("address", conn->address));
+        session_end_connection(conn, MQTT_REASON_KEEP_ALIVE_TIMEOUT, NULL);
+    }
+}
+
+void session_loop_second(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    state->reject_tokens = REJECTS_PER_SECOND;
+    state->reject_bytes = REJECT_BYTES_PER_SECOND;
+    for (uint32_t i = 0; i < loop->slots_used; i++)
+        if (loop->conns[i])
+            check_conn(loop, loop->conns[i]);
+    CHR_LIST_FOR_SAFE (link, next, &state->sessions) {
+        struct session *s = CHR_CONTAINER_OF(link, struct session, loop_link);
+        if (!s->conn)
+            session_expire(s);
+    }
+    wills_continue(loop);
+    if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
+        retained_sweep(loop->node->retained, loop->now_mono_us);
+    if (state->sys && state->seconds % SYS_INTERVAL_S == 0)
+        sys_refresh(state->sys, loop);
+    state->seconds++;
+}
+
+/* ---- Start and stop ---------------------------------------------------------------------------
+ */
+
+/* Sessions that the log remembers: parked, or about to be. */
+static chr_err recover(struct broker_loop *loop)
+{
+    struct registry *registry = loop->node->registry;
+    struct recovered_session *list =
+        registry_take_recovered(registry, loop->number, loop->node->config->loops);
+    chr_err err = CHR_OK;
+    while (list) {
+        struct recovered_session *r = list;
+        struct broker_loop *owner;
+        struct session *s =
+            err ? NULL : session_new(loop, chr_slice_of(r->client_id, r->client_len));
+        if (s) {
+            s->durable = s->present = true;
+            s->epoch = r->epoch;
+            s->generation = r->generation;
+            s->expiry_s = r->expiry_s;
+            /* From now on, not from when it was parked: the log ends it in time, this is memory. */
+            if (r->expiry_s != UINT32_MAX)
+                s->expires_mono_us = loop->now_mono_us + (int64_t)r->expiry_s * 1000000;
+            struct session *there = registry_claim(registry, s->client_id, s, &owner);
+            (void)there;
+            if (r->connected)
+                session__log_close(s, s->expiry_s);
+        } else {
+            err = CHR_ENOMEM;
+        }
+        list = r->next;
+        free(r);
+    }
+    return err;
+}
+
+chr_err session_loop_init(struct broker_loop *loop)
+{
+    struct loop_session_state *state = calloc(1, sizeof *state);
+    if (!state)
+        return CHR_ENOMEM;
+    loop->session_state = state;
+    chr_list_init(&state->sessions);
+    chr_list_init(&state->log_ops);
+    chr_list_init(&state->wills);
+    state->reject_tokens = REJECTS_PER_SECOND;
+    state->reject_bytes = REJECT_BYTES_PER_SECOND;
+    state->by_number = calloc(NUMBERS_FIRST, sizeof(struct session *));
+    state->by_number_mask = NUMBERS_FIRST - 1;
+    state->outboxes = calloc(loop->node->config->loops, sizeof(struct outbox *));
+    if (!state->by_number || !state->outboxes)
+        return CHR_ENOMEM;
+    chr_err err = routes_init(&state->routes, loop);
+    if (!err && loop->number == 0)
+        err = sys_new(&state->sys);
+    if (!err)
+        err = recover(loop);
+    return err;
+}
+
+void session_loop_free(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    if (!state)
+        return;
+    session__log_ops_free(loop);
+    while (!chr_list_empty(&state->sessions)) {
+        struct session *s = CHR_CONTAINER_OF(state->sessions.next, struct session, loop_link);
+        s->log_ops = 0; /* whatever was on its way is answered or never will be */
+        session_free(s);
+    }
+    wills_free(loop);
+    session__stale_free(loop);
+    session__outboxes_free(loop);
+    if (state->routes.slots)
+        routes_free(&state->routes);
+    sys_free(state->sys);
+    free((void *)state->by_number);
+    free(state->moves);
+    free(state);
+    loop->session_state = NULL;
+}
+
+void session_loop_stopping(struct broker_loop *loop)
+{
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        struct conn *conn = loop->conns[i];
+        if (!conn || conn->state != CONN_OPEN || conn->version != MQTT_V5)
+            continue;
+        uint8_t packet[8];
+        struct mqtt_disconnect disconnect = {.reason_code = MQTT_REASON_SERVER_SHUTTING_DOWN};
+        size_t n = mqtt_encode_disconnect(packet, sizeof packet, MQTT_V5, &disconnect);
+        conn_send(conn, chr_slice_of(packet, n));
+    }
+}
+
+/* Applier thread, so that no session changes meanwhile. */
+struct recovery {
+    struct broker_node *node;
+    chr_err err;
+};
+
+static void recover_session(void *arg, chr_slice client_id, uint64_t epoch, uint32_t generation,
+                            uint32_t expiry_s, bool connected)
+{
+    struct recovery *r = arg;
+    if (!r->err)
+        r->err = registry_recovered(r->node->registry, client_id, epoch, generation, expiry_s,
+                                    connected);
+}
+
+static void recover_sessions(void *arg, const struct db_apply_result *result)
+{
+    struct recovery *r = arg;
+    (void)result;
+    db_sessions_each(r->node->db, recover_session, r);
+}
+
+chr_err session_node_init(struct broker_node *node)
+{
+    const struct broker_config *config = node->config;
+    chr_err err = registry_new(&node->registry);
+    if (!err)
+        err = subscriptions_new(&node->subscriptions);
+    if (!err)
+        err = retained_new(config->max_retained_messages, config->max_retained_bytes,
+                           &node->retained);
+    if (err)
+        return err;
+    /* An entry without operations, for the sake of being called on the applier. */
+    struct db_entry entry;
+    db_entry_init(&entry, 1024);
+    db_entry_begin(&entry, 0, 0);
+    err = db_entry_end(&entry);
+    struct recovery recovery = {.node = node};
+    if (!err)
+        err = broker_propose_wait(node->committer, chr_buf_slice(&entry.bytes), 0, recover_sessions,
+                                  &recovery);
+    db_entry_free(&entry);
+    return err ? err : recovery.err;
+}
+
+void session_node_free(struct broker_node *node)
+{
+    retained_free(node->retained);
+    subscriptions_free(node->subscriptions);
+    registry_free(node->registry);
+    node->retained = NULL;
+    node->subscriptions = NULL;
+    node->registry = NULL;
+}

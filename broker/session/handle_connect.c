@@ -1,0 +1,388 @@
+/* broker/session/handle_connect.c: CONNECT and CONNACK (3.1, 3.2).
+ *
+ *     decode ─▶ refuse? ─▶ whose loop? ──another's─▶ move the connection there
+ *                             │ ours
+ *                             ▼
+ *     take over an older connection ─▶ the session outlives it, or did? ──no──▶ CONNACK
+ *                                              │ yes
+ *                                              ▼
+ *                        SESSION_OPEN committed (R5), reading paused ─▶ CONNACK
+ *
+ * One SESSION_OPEN per session is on its way at a time, so that the generation the log gave last is
+ * the one its connection knows: a CONNECT that finds one waits for its turn (session->next). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "broker/session/internal.h"
+#include "broker/session/will.h"
+#include "proto/mqtt/encode.h"
+#include "proto/mqtt/topic.h"
+
+/* A CONNECT being answered: conn->connect. */
+struct pending {
+    struct session *session;
+    struct mqtt_connect connect; /* points into bytes */
+    bool id_assigned;
+    char assigned[32];
+    size_t len;
+    uint8_t bytes[]; /* the packet */
+};
+
+static void pending_free(struct conn *conn)
+{
+    free(conn->connect);
+    conn->connect = NULL;
+}
+
+/* ---- Refusals ---------------------------------------------------------------------------------
+ */
+
+static enum dispatch refuse(struct conn *conn, const struct mqtt_connect *connect,
+                            uint8_t reason_code, const char *text)
+{
+    chr_log_notice("mqtt", "connection refused", CHR_KV_S("client", connect->client_id),
+                   CHR_KV_C("address", conn->address), CHR_KV_C("reason", text));
+    return session_refuse_connect(conn, reason_code, text);
+}
+
+/* DISPATCH_DONE: nothing is wrong with it. */
+static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect)
+{
+    if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
+        return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
+                      "enhanced authentication is not offered");
+    /* Without a list of users the name and password of a client can't be checked; where anonymous
+     * clients are welcome they are as welcome with a name. */
+    if (!conn->loop->node->config->allow_anonymous)
+        return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
+                      "anonymous clients are not allowed");
+    if (connect->client_id.len == 0 && connect->version == MQTT_V311 && !connect->clean_start)
+        return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
+                      "an empty client id needs a clean session"); /* [MQTT-3.1.3-8] of 3.1.1 */
+    if (connect->has_will && connect->will.topic.ptr[0] == '$')
+        return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
+                      "clients may not publish to the topic of the will");
+    if (connect->has_will && mqtt_topic_levels(connect->will.topic) > MQTT_TOPIC_LEVELS_MAX)
+        return refuse(conn, connect, MQTT_REASON_TOPIC_NAME_INVALID,
+                      "the topic of the will has more than 200 levels");
+    return DISPATCH_DONE;
+}
+
+/* ---- CONNACK ----------------------------------------------------------------------------------
+ */
+
+static uint32_t wanted_expiry(const struct broker_loop *loop, const struct mqtt_connect *connect)
+{
+    uint32_t most = loop->node->config->max_session_expiry_s;
+    uint32_t wanted = connect->version == MQTT_V5 ? connect->properties.session_expiry_s
+                      : connect->clean_start      ? 0
+                                                  : UINT32_MAX;
+    return CHR_MIN(wanted, most);
+}
+
+static uint16_t granted_keep_alive(const struct broker_loop *loop,
+                                   const struct mqtt_connect *connect)
+{
+    uint16_t most = loop->node->config->max_keepalive_s;
+    if (most == 0 || most == UINT16_MAX)
+        return connect->keep_alive_s;
+    return connect->keep_alive_s == 0 || connect->keep_alive_s > most ? most
+                                                                      : connect->keep_alive_s;
+}
+
+static void put_connack_properties(struct mqtt_property_writer *w, const struct conn *conn,
+                                   const struct pending *p)
+{
+    const struct broker_config *config = conn->loop->node->config;
+    const struct mqtt_connect *connect = &p->connect;
+    uint32_t expiry = wanted_expiry(conn->loop, connect);
+    if (expiry != connect->properties.session_expiry_s)
+        mqtt_put_number(w, MQTT_PROPERTY_SESSION_EXPIRY_INTERVAL, expiry);
+    if (config->receive_maximum != 65535)
+        mqtt_put_number(w, MQTT_PROPERTY_RECEIVE_MAXIMUM, config->receive_maximum);
+    mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, config->max_packet_size);
+    if (p->id_assigned)
+        mqtt_put_bytes(w, MQTT_PROPERTY_ASSIGNED_CLIENT_IDENTIFIER, p->session->client_id);
+    if (config->topic_alias_maximum)
+        mqtt_put_number(w, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, config->topic_alias_maximum);
+    if (conn->keep_alive_s != connect->keep_alive_s)
+        mqtt_put_number(w, MQTT_PROPERTY_SERVER_KEEP_ALIVE, conn->keep_alive_s);
+    if (connect->properties.request_response_information) {
+        /* Where answers of SQL may go, and unlikely to be anybody else's. */
+        uint8_t random[12];
+        char topic[64];
+        chr_random_bytes(random, sizeof random);
+        char *at = topic + snprintf(topic, sizeof topic, "$chronos/result/");
+        for (size_t i = 0; i < sizeof random; i++)
+            at += snprintf(at, 3, "%02x", random[i]);
+        mqtt_put_bytes(w, MQTT_PROPERTY_RESPONSE_INFORMATION, chr_slice_cstr(topic));
+    }
+}
+
+static void send_connack(struct conn *conn, const struct pending *p, bool session_present)
+{
+    uint8_t block[256], packet[320];
+    struct mqtt_connack connack = {.session_present = session_present};
+    struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
+    if (conn->version == MQTT_V5) {
+        put_connack_properties(&w, conn, p);
+        CHR_ASSERT(!w.failed);
+        connack.properties.raw = mqtt_property_block(&w);
+    }
+    size_t n = mqtt_encode_connack(packet, sizeof packet, conn->version, &connack);
+    CHR_ASSERT(n > 0);
+    conn_send(conn, chr_slice_of(packet, n));
+}
+
+/* The session is this connection's now. */
+static void finish(struct conn *conn, bool session_present)
+{
+    struct pending *p = conn->connect;
+    struct session *s = p->session;
+    struct broker_loop *loop = conn->loop;
+    const struct mqtt_connect *connect = &p->connect;
+    const struct broker_config *config = loop->node->config;
+    CHR_ASSERT(!s->conn);
+    if (!session_present)
+        session_clear(s);
+    if (will_set(s, connect)) {
+        (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        return;
+    }
+    s->present = true;
+    s->ended = false;
+    s->conn = conn;
+    conn->session = s;
+    conn->state = CONN_OPEN;
+    atomic_store_explicit(&s->connected, true, memory_order_relaxed);
+    struct loop_session_state *state = state_of(loop);
+    uint64_t now = atomic_fetch_add_explicit(&state->connected_now, 1, memory_order_relaxed) + 1;
+    if (now > atomic_load_explicit(&state->connected_max, memory_order_relaxed))
+        atomic_store_explicit(&state->connected_max, now, memory_order_relaxed);
+    s->version = conn->version;
+    s->expiry_s = wanted_expiry(loop, connect);
+    s->expires_mono_us = INT64_MAX;
+    s->problem_information = connect->properties.request_problem_information;
+    s->max_packet_bytes = connect->properties.maximum_packet_size;
+    uint32_t own = config->max_inflight_messages ? config->max_inflight_messages : 65535;
+    s->receive_maximum = conn->version == MQTT_V5 ? connect->properties.receive_maximum : own;
+    conn->keep_alive_s = granted_keep_alive(loop, connect);
+    chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),
+                 CHR_KV_C("address", conn->address),
+                 CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
+                 CHR_KV_U("expiry_s", s->expiry_s), CHR_KV_U("present", session_present));
+    send_connack(conn, p, session_present);
+    pending_free(conn);
+    conn_resume(conn, CONN_PAUSE_CONNECT);
+    session_redeliver(s);
+    session_pump(s);
+}
+
+/* ---- Opening ----------------------------------------------------------------------------------
+ */
+
+static void take_over(struct session *s, bool new_clean)
+{
+    struct conn *old = s->conn;
+    chr_log_info("mqtt", "session taken over", CHR_KV_S("client", s->client_id),
+                 CHR_KV_C("address", old->address));
+    session_detach(s, true, new_clean); /* [MQTT-3.1.4-3] */
+    session_end_connection(old, MQTT_REASON_SESSION_TAKEN_OVER, NULL);
+}
+
+/* It is this connection's turn. */
+static void open_session(struct conn *conn)
+{
+    struct pending *p = conn->connect;
+    struct session *s = p->session;
+    const struct mqtt_connect *connect = &p->connect;
+    if (s->conn)
+        take_over(s, connect->clean_start);
+    else if (s->will && connect->clean_start)
+        will_due_now(s); /* the session it belonged to ends now */
+    else
+        will_drop(s); /* [MQTT-3.1.3-9] */
+    uint32_t expiry = wanted_expiry(conn->loop, connect);
+    if (expiry == 0 && !s->durable) {
+        finish(conn, s->present && !connect->clean_start && !s->ended);
+        return;
+    }
+    /* The log knows the session or has to. An expiry of 0 is told when the connection ends. */
+    if (session__log_open(s, conn, connect->clean_start, CHR_MAX(expiry, 1u))) {
+        (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        return;
+    }
+    s->opening = true;
+    s->opener = conn->ref;
+    s->expiry_s = expiry; /* also when the client leaves before it is answered */
+}
+
+void session__opened(struct session *s, struct conn *conn, const struct db_op_result *result)
+{
+    struct broker_loop *loop = s->loop;
+    s->opening = false;
+    s->opener = CONN_REF_NONE;
+    if (result->err == CHR_OK) {
+        s->durable = true;
+        s->epoch = result->epoch;
+        s->generation = result->generation;
+    }
+    if (conn && conn->state == CONN_CONNECTING) {
+        struct pending *p = conn->connect;
+        if (result->err) {
+            (void)refuse(conn, &p->connect, session_reason_of(result->err),
+                         chr_strerror(result->err));
+            return;
+        }
+        /* The log's word counts, also after a restart, when only it remembers: what it holds (the
+         * packet ids) is what the client must go on with. */
+        finish(conn, result->session_present);
+        return;
+    }
+    if (loop_conn(loop, s->next)) {
+        session__connect_next(s);
+        return;
+    }
+    /* The client left before it was answered: as if it had been connected and lost. */
+    if (result->err == CHR_OK)
+        session__log_close(s, s->expiry_s);
+    s->expires_mono_us =
+        s->expiry_s == UINT32_MAX ? INT64_MAX : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
+    session_expire(s);
+}
+
+void session__connect_next(struct session *s)
+{
+    struct conn *next = loop_conn(s->loop, s->next);
+    s->next = CONN_REF_NONE;
+    if (next && next->state == CONN_CONNECTING)
+        open_session(next);
+    else if (!s->conn)
+        session_expire(s);
+}
+
+void session__connect_abandon(struct conn *conn)
+{
+    struct pending *p = conn->connect;
+    struct session *s = p->session;
+    struct conn_ref ref = conn->ref;
+    if (s->next.slot == ref.slot && s->next.generation == ref.generation)
+        s->next = CONN_REF_NONE;
+    pending_free(conn);
+    /* One that is being opened hears of it in session__opened. */
+    if (!s->conn && !s->opening && s->next.slot == UINT32_MAX) {
+        if (!s->present)
+            s->ended = true; /* it was only made for this */
+        session_expire(s);
+    }
+}
+
+/* ---- The packet -------------------------------------------------------------------------------
+ */
+
+static bool move_later(struct conn *conn, struct broker_loop *target)
+{
+    struct loop_session_state *state = state_of(conn->loop);
+    if (state->moves_count == state->moves_max) {
+        uint32_t max = state->moves_max ? state->moves_max * 2 : 16;
+        struct move *bigger = realloc(state->moves, max * sizeof *bigger);
+        if (!bigger)
+            return false;
+        state->moves = bigger;
+        state->moves_max = max;
+    }
+    state->moves[state->moves_count++] = (struct move){conn->ref, target};
+    return true;
+}
+
+static struct pending *pending_new(chr_slice raw)
+{
+    struct pending *p = calloc(1, sizeof *p + raw.len);
+    if (!p)
+        return NULL;
+    p->len = raw.len;
+    memcpy(p->bytes, raw.ptr, raw.len);
+    struct mqtt_frame frame;
+    struct mqtt_fault fault;
+    int n = mqtt_frame(chr_slice_of(p->bytes, p->len), 0, &frame);
+    CHR_ASSERT(n > 0);
+    chr_err err = mqtt_decode_connect(&frame, &p->connect, &fault);
+    CHR_ASSERT(err == CHR_OK); /* the same bytes as before */
+    return p;
+}
+
+static void assign_id(struct pending *p)
+{
+    uint8_t random[10];
+    chr_random_bytes(random, sizeof random);
+    char *at = p->assigned + snprintf(p->assigned, sizeof p->assigned, "auto-");
+    for (size_t i = 0; i < sizeof random; i++)
+        at += snprintf(at, 3, "%02x", random[i]);
+    p->connect.client_id = chr_slice_cstr(p->assigned);
+    p->id_assigned = true;
+}
+
+enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
+                                      const struct mqtt_frame *frame)
+{
+    struct mqtt_connect connect;
+    struct mqtt_fault fault;
+    chr_err err = mqtt_decode_connect(frame, &connect, &fault);
+    conn->version = connect.version;
+    if (err)
+        return session_fault(conn, &fault);
+    enum dispatch checked = check(conn, &connect);
+    if (checked != DISPATCH_DONE)
+        return checked;
+    struct broker_loop *loop = conn->loop, *owner = NULL;
+    struct registry *registry = loop->node->registry;
+    struct session *s =
+        connect.client_id.len ? registry_claim(registry, connect.client_id, NULL, &owner) : NULL;
+    if (s && owner != loop) {
+        conn_pause(conn, CONN_PAUSE_CONNECT);
+        if (move_later(conn, owner))
+            return DISPATCH_AGAIN;
+        return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+    }
+    struct pending *p = pending_new(raw);
+    if (!p)
+        return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+    if (p->connect.client_id.len == 0)
+        assign_id(p);
+    if (!s) {
+        struct session *made = session_new(loop, p->connect.client_id);
+        if (!made) {
+            free(p);
+            return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        }
+        s = registry_claim(registry, p->connect.client_id, made, &owner);
+        if (s != made) { /* another loop was quicker */
+            session_free(made);
+            free(p);
+            conn_pause(conn, CONN_PAUSE_CONNECT);
+            if (move_later(conn, owner))
+                return DISPATCH_AGAIN;
+            return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        }
+    }
+    p->session = s;
+    conn->connect = p;
+    conn->state = CONN_CONNECTING;
+    conn_pause(conn, CONN_PAUSE_CONNECT);
+    if (s->opening) {
+        struct conn *waiting = loop_conn(loop, s->next);
+        if (waiting)
+            session_refuse_connect(waiting, MQTT_REASON_SERVER_BUSY, "session taken over");
+        struct conn *opener = loop_conn(loop, s->opener);
+        if (opener && opener->state == CONN_CONNECTING)
+            session_refuse_connect(opener, MQTT_REASON_SERVER_BUSY, "session taken over");
+        s->next = conn->ref;
+        return DISPATCH_DONE;
+    }
+    open_session(conn);
+    return DISPATCH_DONE;
+}
