@@ -12,12 +12,13 @@
 
 #include "base/assert.h"
 #include "broker/admin/internal.h"
+#include "broker/config.h"
 #include "broker/query_pool.h"
 #include "sqlfront/result/json_join.h"
 #include "sqlfront/result/writer.h"
 
-#define PART_BYTES   (256u << 10)
-#define CREDIT_BYTES (1u << 20)
+/* Made and not yet sent: a part while the next one fills. */
+#define CREDIT_BYTES (8u << 20)
 /* The reader took nothing for so long: its query gives its memory back. */
 #define STALL_MS 30000u
 
@@ -195,7 +196,7 @@ static bool start(struct admin_request *request)
     work->query = (struct query_request){
         .text = chr_buf_slice(&request->body),
         .format = format,
-        .part_bytes = PART_BYTES,
+        .part_bytes = request->admin->node->config->query_result_part_bytes,
         .no_header = header && (!strcmp(header, "false") || !strcmp(header, "0")),
         .last_only = true,
         .idempotency_key = chr_slice_cstr(key ? key : ""),

@@ -57,12 +57,14 @@ static void add_harmless(struct chr_buf *out, chr_slice text)
 {
     for (size_t i = 0; i < text.len; i++) {
         uint8_t c = text.ptr[i];
+        /* C1 controls are two bytes, of which a terminal may obey the character. */
+        bool c1 = c == 0xc2 && i + 1 < text.len && text.ptr[i + 1] < 0xa0;
         if (c == '\n')
             chr_buf_add_cstr(out, "\\n");
         else if (c == '\t')
             chr_buf_add_cstr(out, "\\t");
-        else if (c < 0x20 || c == 0x7f)
-            chr_buf_addf(out, "\\x%02x", c);
+        else if (c < 0x20 || c == 0x7f || c1)
+            chr_buf_addf(out, "\\x%02x", c1 ? text.ptr[++i] : c);
         else
             chr_buf_add_u8(out, c);
     }
@@ -236,6 +238,23 @@ static bool read_json_error(chr_slice bytes, struct sql_error *error)
     return true;
 }
 
+/* "… (at character 15)": takes it off the message. */
+static void split_position(struct sql_error *error)
+{
+    static const char lead[] = " (at character ";
+    char *at = strstr(error->message, lead);
+    for (char *next = at; next; next = strstr(at + 1, lead))
+        at = next;
+    int64_t position = 0;
+    chr_slice digits = chr_slice_cstr(at ? at + sizeof lead - 1 : NULL);
+    int used = at ? chr_parse_i64(digits, &position) : 0;
+    if (used > 0 && position > 0 && position <= UINT32_MAX &&
+        chr_slice_eq(chr_slice_of(digits.ptr + used, digits.len - (size_t)used), CHR_LIT(")"))) {
+        error->position = (uint32_t)position;
+        *at = 0;
+    }
+}
+
 bool cli_error_read(chr_slice bytes, struct sql_error *error)
 {
     memset(error, 0, sizeof *error);
@@ -246,6 +265,7 @@ bool cli_error_read(chr_slice bytes, struct sql_error *error)
         return false;
     copy_text(chr_slice_of(rest.ptr, 5), error->sqlstate, sizeof error->sqlstate);
     copy_text(chr_slice_of(rest.ptr + 7, rest.len - 7), error->message, sizeof error->message);
+    split_position(error);
     if (line_after(bytes, "DETAIL: ", &rest))
         copy_text(rest, error->detail, sizeof error->detail);
     if (line_after(bytes, "HINT: ", &rest))
@@ -284,6 +304,8 @@ void cli_error_print(FILE *out, const struct sql_error *error, chr_slice context
     chr_buf_init(&text, BUF_BYTES_MAX);
     chr_buf_addf(&text, "ERROR %s: ", error->sqlstate);
     add_harmless(&text, chr_slice_cstr(error->message));
+    if (!context.len && error->position)
+        chr_buf_addf(&text, " (at character %u)", error->position);
     chr_buf_add_u8(&text, '\n');
     if (context.len && error->position)
         point_at(&text, context, error->position);

@@ -130,6 +130,13 @@ static void errors_in_text(void **state)
     assert_string_equal(error.message, "duplicate");
     assert_string_equal(error.detail, "(a)=(1)");
     assert_string_equal(error.hint, "no");
+    assert_int_equal(error.position, 0);
+    assert_true(
+        cli_error_read(CHR_LIT("ERROR 42601: a (at character 1) (at character 15)\n"), &error));
+    assert_string_equal(error.message, "a (at character 1)");
+    assert_int_equal(error.position, 15);
+    assert_true(cli_error_read(CHR_LIT("ERROR 42601: a (at character x)"), &error));
+    assert_string_equal(error.message, "a (at character x)");
     assert_false(cli_error_read(CHR_LIT("ERROR"), &error));
     assert_false(cli_error_read(CHR_LIT("ERROR 235"), &error));
     assert_false(cli_error_read(CHR_LIT(""), &error));
@@ -153,14 +160,15 @@ static void expect_error(uint32_t position, const char *message, const char *con
 static void errors_point_at_their_place(void **state)
 {
     (void)state;
-    expect_error(8, "no", "", "ERROR 42601: no\n");
+    expect_error(8, "no", "", "ERROR 42601: no (at character 8)\n");
+    expect_error(0, "no", "", "ERROR 42601: no\n");
     expect_error(8, "no", "SELECT x", "ERROR 42601: no\nLINE 1: SELECT x\n               ^\n");
     expect_error(10, "no", "SELECT\n  x\nFROM y", "ERROR 42601: no\nLINE 2:   x\n          ^\n");
     /* Characters, not bytes; a tab is shown as two. */
     expect_error(4, "no", "é\té!", "ERROR 42601: no\nLINE 1: é\\té!\n            ^\n");
     expect_error(99, "no", "x", "ERROR 42601: no\nLINE 1: x\n         ^\n");
     /* An error is one line, whatever it quotes. */
-    expect_error(0, "a\nb\033[2J", "x", "ERROR 42601: a\\nb\\x1b[2J\n");
+    expect_error(0, "a\nb\033[2J\xc2\x9b\xc3\xa9", "x", "ERROR 42601: a\\nb\\x1b[2J\\x9bé\n");
 }
 
 static void blank_texts(void **state)
