@@ -598,6 +598,7 @@ static inline bool life_run(struct life *life, uint64_t seed, uint64_t steps,
         .clock = &life->clock.clock,
     };
     life->disk.faults.sync_lies = plants.sync_lies;
+    life->disk.faults.names_unordered = life_below(life, 2);
     bool ok = life_open(life, 0, "creation", NULL, 0, 0);
     while (ok && life->steps < steps)
         ok = life_step(life) && life_check_marks(life);

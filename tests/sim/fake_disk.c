@@ -106,25 +106,43 @@ static struct fake_names names_copy(const struct fake_names *names)
     return copy;
 }
 
-static void journal_push(struct fake_disk *disk)
+/* Carries a change out; false when the picture has not the file it is about (its creation was
+ * lost). */
+static bool names_change(struct fake_names *names, const struct fake_change *change)
+{
+    if (change->from[0]) {
+        const struct fake_name *at = names_find(names, change->from);
+        if (!at || at->inode != change->inode)
+            return false;
+        names_remove(names, change->from);
+    }
+    if (change->to[0])
+        names_set(names, change->to, change->inode);
+    return true;
+}
+
+/* A change that is seen at once, and durable with the next sync_dir. */
+static void change_names(struct fake_disk *disk, const char *from, const char *to,
+                         struct fake_inode *inode)
 {
     if (disk->journal_count == disk->journal_capacity) {
         disk->journal_capacity = disk->journal_capacity ? disk->journal_capacity * 2 : 8;
         disk->journal =
             must(realloc(disk->journal, disk->journal_capacity * sizeof *disk->journal));
     }
-    disk->journal[disk->journal_count++] = names_copy(&disk->seen);
+    struct fake_change *change = &disk->journal[disk->journal_count++];
+    *change = (struct fake_change){.inode = inode};
+    snprintf(change->from, sizeof change->from, "%s", from);
+    snprintf(change->to, sizeof change->to, "%s", to);
+    bool done = names_change(&disk->seen, change);
+    CHR_ASSERT(done);
 }
 
-/* Only picture `keep` remains, and becomes the durable one. */
-static void journal_settle(struct fake_disk *disk, size_t keep)
+static void names_settle(struct fake_disk *disk)
 {
-    struct fake_names kept = disk->journal[keep];
-    for (size_t i = 0; i < disk->journal_count; i++)
-        if (i != keep)
-            free(disk->journal[i].items);
-    disk->journal[0] = kept;
-    disk->journal_count = 1;
+    free(disk->durable.items);
+    disk->durable = names_copy(&disk->seen);
+    disk->journal_count = 0;
 }
 
 /* Frees the files that no name and no handle reaches. */
@@ -134,9 +152,10 @@ static void collect(struct fake_disk *disk)
         i->mark = 0;
     for (size_t i = 0; i < disk->seen.count; i++)
         disk->seen.items[i].inode->mark = 1;
-    for (size_t j = 0; j < disk->journal_count; j++)
-        for (size_t i = 0; i < disk->journal[j].count; i++)
-            disk->journal[j].items[i].inode->mark = 1;
+    for (size_t i = 0; i < disk->durable.count; i++)
+        disk->durable.items[i].inode->mark = 1;
+    for (size_t i = 0; i < disk->journal_count; i++)
+        disk->journal[i].inode->mark = 1;
     for (size_t i = 0; i < disk->handles_count; i++)
         if (disk->handles[i])
             disk->handles[i]->mark = 1;
@@ -205,8 +224,7 @@ static chr_err fake_open(void *ctx, const char *name, bool create, int *handle)
         return CHR_ENOTFOUND;
     struct fake_inode *inode = at ? at->inode : inode_new(disk);
     if (!at) {
-        names_set(&disk->seen, name, inode);
-        journal_push(disk);
+        change_names(disk, "", name, inode);
         disk->counters.dir_changes++;
     }
     size_t i = 0;
@@ -349,10 +367,7 @@ static chr_err fake_rename(void *ctx, const char *from, const char *to)
     struct fake_name *at = names_find(&disk->seen, from);
     if (!at)
         return CHR_ENOTFOUND;
-    struct fake_inode *inode = at->inode;
-    names_remove(&disk->seen, from);
-    names_set(&disk->seen, to, inode);
-    journal_push(disk);
+    change_names(disk, from, to, at->inode);
     collect(disk);
     return CHR_OK;
 }
@@ -364,10 +379,10 @@ static chr_err fake_unlink(void *ctx, const char *name)
     disk->counters.dir_changes++;
     if (fault(disk, disk->faults.dir_eio, &err))
         return err;
-    if (!names_find(&disk->seen, name))
+    const struct fake_name *at = names_find(&disk->seen, name);
+    if (!at)
         return CHR_ENOTFOUND;
-    names_remove(&disk->seen, name);
-    journal_push(disk);
+    change_names(disk, name, "", at->inode);
     collect(disk);
     return CHR_OK;
 }
@@ -381,7 +396,7 @@ static chr_err fake_sync_dir(void *ctx)
         return CHR_OK;
     if (fault(disk, disk->faults.dir_eio, &err))
         return err;
-    journal_settle(disk, disk->journal_count - 1);
+    names_settle(disk);
     collect(disk);
     return CHR_OK;
 }
@@ -432,14 +447,12 @@ void fake_disk_open(struct fake_disk *disk, uint64_t seed)
 {
     *disk = (struct fake_disk){.random = {.state = seed}};
     disk->io = make_io(disk);
-    journal_push(disk); /* the empty directory is durable */
 }
 
 void fake_disk_close(struct fake_disk *disk)
 {
-    for (size_t i = 0; i < disk->journal_count; i++)
-        free(disk->journal[i].items);
     free(disk->journal);
+    free(disk->durable.items);
     free(disk->seen.items);
     free(disk->handles);
     for (struct fake_inode *i = disk->inodes, *next; i; i = next) {
@@ -469,9 +482,13 @@ void fake_disk_off(struct fake_disk *disk)
 
 void fake_disk_crash(struct fake_disk *disk)
 {
-    journal_settle(disk, (size_t)chr_random_below(&disk->random, disk->journal_count));
+    size_t kept = (size_t)chr_random_below(&disk->random, disk->journal_count + 1);
+    for (size_t i = 0; i < disk->journal_count; i++)
+        if (disk->faults.names_unordered ? chr_random_below(&disk->random, 2) : i < kept)
+            (void)names_change(&disk->durable, &disk->journal[i]);
+    disk->journal_count = 0;
     free(disk->seen.items);
-    disk->seen = names_copy(&disk->journal[0]);
+    disk->seen = names_copy(&disk->durable);
     fake_disk_kill(disk);
     for (struct fake_inode *inode = disk->inodes; inode; inode = inode->next) {
         /* Some crashes lose nothing or everything: the extremes are the interesting ones. */
@@ -537,9 +554,8 @@ void fake_disk_poke(struct fake_disk *disk, const char *name, uint64_t offset, c
                     size_t len)
 {
     if (!fake_disk_exists(disk, name)) {
-        names_set(&disk->seen, name, inode_new(disk));
-        journal_push(disk);
-        journal_settle(disk, disk->journal_count - 1);
+        change_names(disk, "", name, inode_new(disk));
+        names_settle(disk);
     }
     struct fake_inode *inode = named(disk, name);
     inode_grow(inode, offset + len);
@@ -561,9 +577,8 @@ void fake_disk_flip_bit(struct fake_disk *disk, const char *name, uint64_t offse
 
 void fake_disk_remove(struct fake_disk *disk, const char *name)
 {
-    names_remove(&disk->seen, name);
-    journal_push(disk);
-    journal_settle(disk, disk->journal_count - 1);
+    change_names(disk, name, "", named(disk, name));
+    names_settle(disk);
     collect(disk);
 }
 
@@ -595,10 +610,11 @@ void fake_disk_clone(struct fake_disk *to, const struct fake_disk *from)
         i->twin = twin;
     }
     to->seen = names_clone(&from->seen);
+    to->durable = names_clone(&from->durable);
     to->journal_count = to->journal_capacity = from->journal_count;
-    to->journal = must(malloc(from->journal_count * sizeof *to->journal));
-    for (size_t i = 0; i < from->journal_count; i++)
-        to->journal[i] = names_clone(&from->journal[i]);
+    to->journal = dup_bytes(from->journal, from->journal_count * sizeof *to->journal);
+    for (size_t i = 0; i < to->journal_count; i++)
+        to->journal[i].inode = to->journal[i].inode->twin;
     collect(to);
 }
 

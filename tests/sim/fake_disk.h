@@ -4,7 +4,8 @@
  * (the page cache) and what the platter holds. A write changes the first; sync moves a file's
  * written sectors to the second; sync_dir does the same for names. At a crash each sector written
  * since the last sync is, by the seed, on the platter or not (a write tears at any sector), and
- * each name change likewise, in order (a journal loses its end, not its middle).
+ * each name change likewise: mostly in order (a journal loses its end, not its middle), if asked
+ * for in none.
  *
  *     fake_disk_open … use disk->io … fake_disk_off, tear down the user, fake_disk_crash (or _kill)
  *     … use disk->io again … fake_disk_close
@@ -34,7 +35,9 @@ struct fake_disk_faults {
     uint32_t dir_eio; /* create, rename, unlink, sync_dir */
     bool sync_lies;   /* sync and sync_dir return success and do nothing (planted bug) */
     /* At a crash a torn sector's changed bytes may become anything, not only old or new. */
-    uint32_t garbage;  /* per torn sector */
+    uint32_t garbage; /* per torn sector */
+    /* At a crash each name change since the last sync_dir is kept or lost by itself. */
+    bool names_unordered;
     uint64_t capacity; /* bytes of all files; 0: no limit. Shrink or grow it at will */
     /* The n-th operation from now that can fail (open, pread, pwrite, sync, truncate, rename,
      * unlink, sync_dir, list) fails once with nth_error; 0: none. Counts down. */
@@ -58,14 +61,20 @@ struct fake_names {
     size_t count, capacity;
 };
 
+struct fake_change {
+    char from[RAFT_IO_NAME_MAX], to[RAFT_IO_NAME_MAX]; /* from alone: unlink; to alone: creation */
+    struct fake_inode *inode;
+};
+
 struct fake_disk {
     struct raft_io io; /* hand &io to what is tested; lives as long as the fake_disk */
     struct chr_random random;
     struct fake_disk_faults faults;
     struct fake_disk_counters counters;
     /* Private. */
-    struct fake_names seen;     /* the directory as the running system sees it */
-    struct fake_names *journal; /* directory pictures since the last sync_dir; [0] is durable */
+    struct fake_names seen;      /* the directory as the running system sees it */
+    struct fake_names durable;   /* as the platter has it … */
+    struct fake_change *journal; /* … and what was changed since */
     size_t journal_count, journal_capacity;
     struct fake_inode **handles; /* by handle; NULL: closed */
     size_t handles_count, handles_capacity;
