@@ -17,6 +17,9 @@
 #include "base/random.h"
 #include "raft/log_internal.h"
 
+/* What an idle log may hold on to. */
+#define PENDING_KEPT_BYTES (1u << 20)
+
 /* ---- laying out ---- */
 
 /* What `entries_count` entries will need in pending and parts; the writer's cursor runs ahead. */
@@ -518,9 +521,13 @@ chr_err raft_log_cut_prefix(raft_log *log, uint64_t index)
         atomic_store(&log->first, log->segments.items[0]->first_index);
         atomic_fetch_sub(&log->bytes, bytes);
     }
+    bool some = log->garbage.count > 0; /* also what failed to go before */
     pthread_mutex_unlock(&log->lock);
-    if (n || log->garbage.count)
+    if (some)
         raft__garbage_ready(log);
+    /* A checkpoint was made; the memory of the largest group since the last one goes back. */
+    if (log->parts.count == 0 && log->pending.capacity > PENDING_KEPT_BYTES)
+        chr_buf_free(&log->pending);
     return CHR_OK;
 }
 

@@ -18,7 +18,7 @@ static struct life life; /* too large for a stack */
 static void test_lives(void **state)
 {
     (void)state;
-    uint64_t seed = life_env("CHR_SEED", 1), seeds = life_env("CHR_SEEDS", 2000);
+    uint64_t seed = life_env("CHR_SEED", 1), seeds = life_env("CHR_SEEDS", 4000);
     bool verbose = life_env("CHR_VERBOSE", 0);
     uint64_t opens = 0, crashes = 0, refusals = 0, torn = 0, doubts = 0, full = 0;
     for (uint64_t s = seed; s < seed + seeds; s++) {
