@@ -88,6 +88,7 @@ void batch_release(struct batch *batch)
     for (uint32_t i = 0; i < batch->slabs_count; i++)
         slab_unref(batch->slabs[i]);
     batch->slabs_count = batch->runs_count = batch->waits_count = 0;
+    batch->rejects_bytes = 0;
     batch->guards_count = batch->rejects_count = batch->results_count = batch->messages = 0;
     chr_arena_reset(&batch->arena);
     if (loop->batch == batch) {
@@ -214,6 +215,15 @@ uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard)
     return batch->guards_count++;
 }
 
+/* A rejected payload above this is not kept; its reason says so. */
+#define REJECT_PAYLOAD_MAX (512u << 10)
+/* With this much of rejects a batch is full: one more of them, or the rows of one largest message,
+ * still fit the entry. */
+#define REJECTS_BYTES_FULL (512u << 10)
+_Static_assert(REJECTS_BYTES_FULL + REJECT_PAYLOAD_MAX + INGEST_PAYLOAD_BYTES_MAX <
+                   DB_ENTRY_BYTES_MAX,
+               "rejects beside rows fit an entry");
+
 chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject)
 {
     if (!grow(&batch->rejects, &batch->rejects_max, batch->rejects_count, sizeof *batch->rejects,
@@ -221,11 +231,19 @@ chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject)
         return CHR_ENOMEM;
     struct db_reject *kept = &batch->rejects[batch->rejects_count];
     *kept = *reject;
-    kept->reason = chr_arena_dup(&batch->arena, reject->reason);
+    if (reject->payload.len > REJECT_PAYLOAD_MAX) {
+        kept->payload = CHR_LIT("");
+        char *reason = chr_arena_printf(&batch->arena, "%.*s (payload of %zu bytes not kept)",
+                                        CHR_SLICE_ARGS(reject->reason), reject->payload.len);
+        kept->reason = chr_slice_cstr(reason);
+    } else {
+        kept->reason = chr_arena_dup(&batch->arena, reject->reason);
+    }
     kept->topic = chr_arena_dup(&batch->arena, reject->topic);
     if ((reject->reason.len && !kept->reason.ptr) || (reject->topic.len && !kept->topic.ptr))
         return CHR_ENOMEM;
     batch->rejects_count++;
+    batch->rejects_bytes += (uint32_t)(kept->payload.len + kept->topic.len + kept->reason.len);
     return CHR_OK;
 }
 
@@ -250,6 +268,7 @@ bool batch_full(const struct batch *batch)
     return ingest_pending_rows(decoder) >= config->batch_rows_max ||
            batch->messages >= config->batch_rows_max ||
            batch->entry.bytes.len + ingest_pending_bytes(decoder) >= config->batch_bytes_max ||
+           batch->rejects_bytes >= REJECTS_BYTES_FULL ||
            batch->arena.used_bytes > BATCH_ARENA_MAX / 2;
 }
 

@@ -64,6 +64,7 @@ struct batch {
     uint32_t guards_count, guards_max;
     struct db_reject *rejects; /* become DB_OP_REJECTs; slices live in slabs and arena */
     uint32_t rejects_count, rejects_max;
+    uint32_t rejects_bytes; /* of payloads, topics and reasons */
     uint32_t messages;
     /* set by the applier */
     chr_err err;

@@ -29,12 +29,13 @@ bool sql_format_parse(chr_slice name, enum sql_format *format)
     return false;
 }
 
-sql_session *sql_session_new(db *db, const struct sql_host *host, const struct sql_limits *limits)
+sql_session *sql_session_new(db *state, const struct sql_host *host,
+                             const struct sql_limits *limits)
 {
     sql_session *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    s->db = db;
+    s->db = state;
     s->host = *host;
     s->limits = *limits;
     atomic_init(&s->cancel, false);
@@ -209,7 +210,7 @@ chr_err sql_execute(sql_session *session, chr_slice text, const struct sql_sink 
                       (unsigned long long)session->limits.statement_bytes);
         return refuse(sink, &error, CHR_ETOOBIG);
     }
-    chr_err err;
+    chr_err err = CHR_OK;
     if (insert_fast(session, text, sink, &err))
         return err;
     chr_arena_init(&session->parse_arena, 64u << 10, session->limits.memory_bytes);
