@@ -54,7 +54,6 @@ struct query_outcome {
     chr_err err;            /* 0: all statements were executed. CHR_ECLOSED: shutting down */
     struct sql_error error; /* when err: what the last part said */
     bool duplicate;         /* a write that had been done before (R2) */
-    bool wrote;             /* it proposed something */
 };
 
 /* Filled in by the asker and its until done() was called; what slices point at as well. */
@@ -76,6 +75,7 @@ struct query_request {
     struct query_client *client;
     struct chr_list link;
     atomic_bool cancelled;
+    const struct sql_error *error; /* for emit: what a part with `error` set is about */
 };
 
 /* Any thread. CHR_EFULL: too many waiting (53300); CHR_ECLOSED: shutting down. Then done() is not
