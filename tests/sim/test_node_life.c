@@ -23,7 +23,7 @@ static void test_lives(void **state)
 {
     (void)state;
     uint64_t one = setting("CHR_SEED", 0);
-    uint64_t first = one ? one : 1, last = one ? one : setting("CHR_SEEDS", 1000);
+    uint64_t first = one ? one : 1, last = one ? one : setting("CHR_SEEDS", 2000);
     struct node_life_report sum = {0};
     for (uint64_t seed = first; seed <= last; seed++) {
         struct node_life_options options = {.seed = seed, .steps = STEPS};
