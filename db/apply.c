@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "db/chunk_find.h"
 #include "db/internal.h"
 
 #define ARENA_BLOCK_BYTES (64u << 10)
@@ -153,6 +154,7 @@ static chr_err apply_entry(struct db *d, chr_slice bytes, struct db_apply_result
         if (!a->results[i].err)
             continue;
         a->results[i].rows = 0;
+        a->results[i].epoch = 0;
         db__undo_to(d, a->atomic ? 0 : savepoint);
         if (a->atomic) {
             cancel_all(a, entry.ops_count, i);
@@ -190,6 +192,7 @@ void db_apply(db *d, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_app
     if (bytes.len)
         result->err = apply_entry(d, bytes, result);
     undo_forget(d);
+    db__finder_end(d);
     db__hot_publish(&a->writer);
     for (size_t i = 0; i < a->marks_count; i++)
         db__marks_publish(a->marks[i]);
@@ -206,12 +209,14 @@ void db_apply(db *d, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_app
     pthread_mutex_unlock(&d->apply_lock);
 }
 
-void db__apply_init(struct db *d)
+chr_err db__apply_init(struct db *d)
 {
     struct db__apply *a = &d->apply;
     chr_arena_init(&a->arena, ARENA_BLOCK_BYTES, 0);
     chr_arena_init(&a->details, 1024, 0);
     a->writer.bytes_total = &d->hot_bytes;
+    a->finder = db__finder_new();
+    return a->finder ? CHR_OK : CHR_ENOMEM;
 }
 
 void db__apply_free(struct db *d)
@@ -226,4 +231,5 @@ void db__apply_free(struct db *d)
     free(a->gone);
     free(a->results);
     free(a->doomed);
+    db__finder_free(a->finder);
 }

@@ -317,11 +317,14 @@ void db__apply_rows(struct db *d, const struct db__op *op, struct db_op_result *
 static chr_err delete_ids(struct db *d, struct db__table *table, const struct db_row_id *ids,
                           uint32_t count)
 {
+    struct db__place *places = CHR_ARENA_ARRAY(&d->apply.arena, struct db__place, count);
+    if (!places)
+        db__out_of_memory();
+    db__locate_all(d, table, ids, count, places);
     for (uint32_t i = 0; i < count; i++) {
-        struct db__place place;
-        if (!db__locate(d, table, ids[i], &place))
-            return CHR_ECONFLICT; /* R4 */
-        db__mark(d, table, &place);
+        if (!db__place_alive(&places[i]))
+            return CHR_ECONFLICT; /* R4; also an id that is there twice */
+        db__mark(d, table, &places[i]);
         if (table->id == DB__TABLE_ID_REJECTS)
             db__reject_deleted(d, ids[i]);
     }

@@ -32,10 +32,10 @@ chr_err db_open(const struct db_kv *kv, const struct db_options *options, db **o
     pthread_mutex_init(&d->pin_lock, NULL);
     chr_list_init(&d->reads);
     d->next_table_id = DB__TABLE_ID_FIRST;
-    d->fold_limit = UINT64_MAX;
     d->ttl_due_us = INT64_MIN; /* looked at by the first entry */
-    db__apply_init(d);
-    chr_err err = db__checkpoint_init(d);
+    chr_err err = db__apply_init(d);
+    if (!err)
+        err = db__checkpoint_init(d);
     if (!err)
         err = db__recover(d, msg);
     if (err) {

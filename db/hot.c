@@ -621,8 +621,8 @@ uint32_t db__hot_rows_at(const struct db__hot_block *block, uint64_t index)
     uint32_t rows = atomic_load_explicit(&b->rows, memory_order_acquire);
     uint32_t runs = atomic_load_explicit(&b->runs, memory_order_acquire);
     const struct db__hot_run *array = runs_of(b);
-    while (runs && array[runs - 1].entry > index)
-        rows = CHR_MIN(rows, array[--runs].row);
+    for (; runs && array[runs - 1].entry > index; runs--)
+        rows = CHR_MIN(rows, array[runs - 1].row);
     return rows;
 }
 

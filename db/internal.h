@@ -52,8 +52,9 @@ struct db__chunk {
     uint64_t bytes;
     chr_slice min_series, max_series; /* owned; db/series_key.h, cut short */
     struct db__marks marks;
-    _Atomic bool verified; /* its head's checksum was right once */
-    uint32_t marks_saved;  /* checkpointer: marks the store has */
+    _Atomic uint64_t verified; /* whose checksums were right once; db/reader_chunk.c */
+    /* Checkpointer: marks the store has, and will have if the present checkpoint is saved. */
+    uint32_t marks_saved, marks_saved_next;
     struct db__chunk *next_garbage;
 };
 
@@ -134,7 +135,8 @@ struct db__apply {
     size_t guards_words_capacity;
     struct db_op_result *results;
     size_t results_capacity;
-    struct chr_arena details; /* of the last result */
+    struct chr_arena details;  /* of the last result */
+    struct db__finder *finder; /* db/chunk_find.h */
 };
 
 struct db {
@@ -152,7 +154,6 @@ struct db {
     struct db__sessions sessions;
     struct db__request_keys requests;
     struct db__rejects rejects;
-    uint64_t fold_limit; /* cut of a running checkpoint; UINT64_MAX: none (M3) */
 
     pthread_mutex_t pin_lock;
     struct db__version *version; /* what reads pin */
@@ -222,7 +223,7 @@ void db__apply_alter(struct db *db, const struct db__op *op, struct db_op_result
 
 struct db__undo *db__undo_push(struct db *db, void (*run)(struct db *, const struct db__undo *));
 void db__undo_to(struct db *db, size_t count);
-void db__apply_init(struct db *db);
+CHR_MUST_USE chr_err db__apply_init(struct db *db);
 void db__apply_free(struct db *db);
 
 /* -- apply_rows.c
@@ -262,16 +263,18 @@ struct db__place {
     struct db__chunk *chunk; /* NULL and set NULL: nowhere */
     uint32_t row;            /* in block or chunk */
 };
-/* The row of this id if it is alive: applied, not marked, not expired. */
-bool db__locate(struct db *db, struct db__table *table, struct db_row_id id,
-                struct db__place *place);
+/* The rows of these ids that are alive: applied, not marked, not expired; nowhere for the others.
+ */
+void db__locate_all(struct db *db, struct db__table *table, const struct db_row_id *ids,
+                    uint32_t count, struct db__place *places);
+/* Is the row still unmarked? (db__locate_all looked before the operation's own marks.) */
+bool db__place_alive(const struct db__place *place);
 /* The living row with the key in values (table order, only key columns are looked at). */
 bool db__locate_key(struct db *db, struct db__table *table, const struct db_value *values,
                     uint64_t series_hash, struct db__place *place);
 /* All values of a row, table order, received_at last; bytes live in the arena or in the block. */
 void db__place_values(struct db *db, const struct db__table *table, const struct db__place *place,
                       struct db_value *out);
-struct db_row_id db__place_id(struct db *db, const struct db__place *place);
 /* Marks the row deleted by the entry being applied. */
 void db__mark(struct db *db, struct db__table *table, const struct db__place *place);
 /* Place of the column a table's rows are timed by: index into columns, or columns_count for

@@ -1,4 +1,6 @@
 /* db/locate.c: where a row is, by id or by key: the active hot set, frozen ones, chunks. */
+#include <string.h>
+
 #include "base/assert.h"
 #include "db/chunk_find.h"
 #include "db/internal.h"
@@ -20,23 +22,48 @@ static bool hot_alive(const struct db *d, const struct db_table_def *def,
            !(db__can_expire(def) && db__expired(def, hot_time(def, b, row), d->apply.now_us));
 }
 
-static bool hot_place(struct db__hot_set *set, db__hot_ref ref, struct db__place *place)
+static void hot_place(struct db__hot_set *set, db__hot_ref ref, struct db__place *place)
 {
     *place = (struct db__place){
         .set = set, .block = db__hot_block_of(set, ref), .row = db__hot_row_of(ref)};
-    return true;
 }
 
-bool db__locate(struct db *d, struct db__table *table, struct db_row_id id, struct db__place *place)
+void db__locate_all(struct db *d, struct db__table *table, const struct db_row_id *ids,
+                    uint32_t count, struct db__place *places)
 {
     const struct db__view *view = table->view;
-    for (uint32_t i = view->hot_count; i-- > 0;) {
-        db__hot_ref ref = db__hot_find(view->hot[i], id);
-        if (ref != DB__HOT_REF_NONE)
-            return hot_place(view->hot[i], ref, place) &&
-                   hot_alive(d, table->def, place->block, place->row);
+    struct db__wanted *wanted = NULL;
+    uint32_t wanted_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        db__hot_ref ref = DB__HOT_REF_NONE;
+        memset(&places[i], 0, sizeof places[i]);
+        for (uint32_t s = view->hot_count; s-- > 0 && ref == DB__HOT_REF_NONE;) {
+            ref = db__hot_find(view->hot[s], ids[i]);
+            if (ref == DB__HOT_REF_NONE)
+                continue;
+            hot_place(view->hot[s], ref, &places[i]);
+            if (!hot_alive(d, table->def, places[i].block, places[i].row))
+                memset(&places[i], 0, sizeof places[i]);
+        }
+        if (ref != DB__HOT_REF_NONE || !view->chunks)
+            continue;
+        if (!wanted)
+            wanted = CHR_ARENA_ARRAY(&d->apply.arena, struct db__wanted, count);
+        if (!wanted)
+            db__out_of_memory();
+        wanted[wanted_count].id = ids[i];
+        wanted[wanted_count++].at = i;
     }
-    return db__chunk_find_id(d, table, id, place);
+    db__chunk_find_ids(d, table, wanted, wanted_count);
+    for (uint32_t w = 0; w < wanted_count; w++)
+        places[wanted[w].at] = wanted[w].place;
+}
+
+bool db__place_alive(const struct db__place *place)
+{
+    if (place->set)
+        return db__hot_deleted(place->block, place->row) == 0;
+    return place->chunk && !db__marks_has(&place->chunk->marks, place->row);
 }
 
 bool db__locate_key(struct db *d, struct db__table *table, const struct db_value *values,
@@ -103,7 +130,6 @@ void db__mark(struct db *d, struct db__table *table, const struct db__place *pla
         DB__RESERVE(a->marks, a->marks_count, a->marks_capacity);
         a->marks[a->marks_count++] = marks;
     }
-    uint64_t fold = CHR_MIN(db__pinned_index(d), d->fold_limit);
-    db__marks_add(marks, place->row, a->index, fold);
+    db__marks_add(marks, place->row, a->index, db__pinned_index(d));
     db__undo_push(d, chunk_unmark)->a = marks;
 }

@@ -166,6 +166,15 @@ uint32_t db__marks_count_at(struct db__marks *marks, uint64_t index)
     return count;
 }
 
+void db__marks_each_after(const struct db__marks *marks, uint64_t after,
+                          void (*visit)(void *arg, uint32_t row, uint64_t index), void *arg)
+{
+    const struct db__marks_state *s = marks->state;
+    for (uint32_t i = 0; s && i < marks->written; i++)
+        if (s->recent[i].index > after)
+            visit(arg, s->recent[i].row, s->recent[i].index);
+}
+
 bool db__marks_load(struct db__marks *marks, const uint8_t *bitmap, size_t bytes)
 {
     size_t words = DB_BIT_WORDS(marks->rows);

@@ -7,8 +7,7 @@
  *   M1  recent[0, count) never changes; count is published at the end of an entry.
  *   M2  A new state (more room, or recent marks folded into the bitmap) replaces the old one by
  *       pointer; who holds the old one goes on with it.
- *   M3  Only marks at or below every pinned index are folded, and only those at or below the cut of
- *       a running checkpoint. */
+ *   M3  Only marks at or below every pinned index are folded; a running checkpoint pins its cut. */
 #ifndef CHR_DB_MARKS_H
 #define CHR_DB_MARKS_H
 
@@ -48,6 +47,10 @@ bool db__marks_has(const struct db__marks *marks, uint32_t row);
 uint32_t db__marks_at(struct db__marks *marks, uint64_t index, uint64_t *bitmap);
 /* Any thread: how many, without the bitmap. */
 uint32_t db__marks_count_at(struct db__marks *marks, uint64_t index);
+
+/* Applier's state: each mark later than `after`, in order of index. */
+void db__marks_each_after(const struct db__marks *marks, uint64_t after,
+                          void (*visit)(void *arg, uint32_t row, uint64_t index), void *arg);
 
 /* Recovery: the bitmap of a checkpoint; false when it has bits beyond the rows. */
 bool db__marks_load(struct db__marks *marks, const uint8_t *bitmap, size_t bytes);

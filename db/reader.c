@@ -57,8 +57,10 @@ static uint64_t *hot_validity(const db_reader *r, struct db__hot_column *c, uint
     return out;
 }
 
-static void constant_null(struct db__reader_slot *s, enum db_type type, uint32_t rows)
+bool db__reader_null(struct db__reader_slot *s, enum db_type type, uint32_t rows)
 {
+    if (!slot_buffer(s))
+        return false;
     s->validity[0] = 0;
     memset(s->buffer, 0, sizeof(chr_slice));
     s->vector = (struct db_vector){.type = type,
@@ -66,6 +68,7 @@ static void constant_null(struct db__reader_slot *s, enum db_type type, uint32_t
                                    .count = rows,
                                    .validity = s->validity,
                                    .data = s->buffer};
+    return true;
 }
 
 static void hot_hlc(const db_reader *r, int64_t *out)
@@ -85,13 +88,14 @@ static chr_err hot_column(db_reader *r, struct db__reader_slot *s, uint16_t id, 
         return CHR_OK;
     s->vector = (struct db_vector){.type = type, .form = DB_VECTOR_FLAT, .count = r->batch_rows};
     int at = id == DB_COLUMN_HLC ? -1 : db__hot_column(r->block, id);
-    if ((at < 0 || db_type_is_bytes(type)) && !slot_buffer(s))
+    if ((id == DB_COLUMN_HLC || db_type_is_bytes(type)) && !slot_buffer(s))
         return CHR_ENOMEM;
     if (id == DB_COLUMN_HLC) {
         hot_hlc(r, s->buffer);
         s->vector.data = s->buffer;
     } else if (at < 0) {
-        constant_null(s, type, r->batch_rows);
+        if (!db__reader_null(s, type, r->batch_rows))
+            return CHR_ENOMEM;
     } else {
         struct db__hot_column *c = &r->block->columns[at];
         s->vector.validity = hot_validity(r, c, s->validity);
@@ -196,7 +200,7 @@ int db_reader_next_morsel(db_reader *r, struct db_morsel *m, struct chr_errmsg *
 {
     db_scan *scan = r->scan;
     db__reader_chunk_close(r);
-    r->open = false;
+    r->open = r->counted = false;
     for (;;) {
         uint32_t at = atomic_fetch_add_explicit(&scan->next, 1, memory_order_relaxed);
         if (at >= scan->chunks_count + scan->blocks_count)
@@ -250,9 +254,13 @@ int db_reader_next_batch(db_reader *r, struct db_batch *batch, struct chr_errmsg
             r->batch_rows = 0;
             return 0;
         }
-        if (r->row == 0 && !r->block)
+        if (!r->block && !r->counted) {
+            r->counted = true;
             atomic_fetch_add_explicit(&r->scan->chunks_decoded, 1, memory_order_relaxed);
+        }
         r->batch_rows = CHR_MIN(r->rows - r->row, DB_VECTOR_ROWS);
+        if (!r->block && !db__reader_chunk_wants(r))
+            continue;
         bool all = r->exact;
         uint32_t count = 0;
         if (!all) {

@@ -124,7 +124,8 @@ static void make_room(struct db *d, struct db__table *table, struct db__ring *r,
         if (!oldest->bytes)
             continue;
         r->bytes -= oldest->bytes;
-        if (db__locate(d, table, oldest->id, &place))
+        db__locate_all(d, table, &oldest->id, 1, &place);
+        if (db__place_alive(&place))
             db__mark(d, table, &place);
     }
 }

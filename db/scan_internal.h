@@ -47,6 +47,7 @@ struct db_reader {
     uint16_t *sel;               /* [DB_VECTOR_ROWS] */
     /* The morsel. */
     bool open, exact;
+    bool counted;                /* as decoded */
     struct db__hot_block *block; /* NULL: a chunk */
     uint32_t rows;               /* of the morsel */
     uint32_t row;                /* first row of the current batch */
@@ -59,19 +60,25 @@ struct db_reader {
 uint32_t db__reader_select(const db_reader *reader, const struct db_vector *times,
                            const uint64_t *dead);
 
+/* A column that is NULL in every row. False: out of memory. */
+bool db__reader_null(struct db__reader_slot *slot, enum db_type type, uint32_t rows);
+
 /* -- reader_chunk.c
  * -------------------------------------------------------------------------------*/
 
-CHR_MUST_USE chr_err db__reader_chunk_new(db_reader *reader);
 void db__reader_chunk_free(db_reader *reader);
 /* 1: opened; 0: pruned; below 0: chr_err. */
 int db__reader_chunk_open(db_reader *reader, struct db__chunk *chunk, struct chr_errmsg *msg);
 void db__reader_chunk_close(db_reader *reader);
 bool db__reader_chunk_stats(db_reader *reader, uint32_t slot, struct db_column_stats *stats);
-/* Visible rows of the batch into sel; -1 for all; below -1: never; err set on failure. */
-chr_err db__reader_chunk_select(db_reader *reader, bool *all, uint32_t *count,
-                                struct chr_errmsg *msg);
-chr_err db__reader_chunk_column(db_reader *reader, uint32_t slot, struct chr_errmsg *msg);
-chr_err db__reader_chunk_ids(db_reader *reader, struct db_row_id *out, struct chr_errmsg *msg);
+/* Can the current batch hold rows that meet the bounds? */
+bool db__reader_chunk_wants(const db_reader *reader);
+/* Visible rows of the batch: all of them, or `count` in sel. */
+CHR_MUST_USE chr_err db__reader_chunk_select(db_reader *reader, bool *all, uint32_t *count,
+                                             struct chr_errmsg *msg);
+CHR_MUST_USE chr_err db__reader_chunk_column(db_reader *reader, uint32_t slot,
+                                             struct chr_errmsg *msg);
+CHR_MUST_USE chr_err db__reader_chunk_ids(db_reader *reader, struct db_row_id *out,
+                                          struct chr_errmsg *msg);
 
 #endif

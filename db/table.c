@@ -35,6 +35,7 @@ struct db__table *db__table_new(const struct db_table_def *def, struct db__chunk
     t->sealed_time_max = INT64_MIN;
     for (uint32_t i = 0; chunks && i < chunks->count; i++)
         t->sealed_time_max = CHR_MAX(t->sealed_time_max, chunks->chunks[i]->max_time_us);
+    t->time_max = t->sealed_time_max;
     return t;
 }
 

@@ -1,0 +1,72 @@
+/* db/store.h: names and small records of the store (docs/formats.md, "Store").
+ *
+ *   key                                         value
+ *   'm'                                         Meta: what makes a checkpoint true
+ *   't' table u32                               TableDef
+ *   'c' table u32, chunk u64                    ChunkRecord: the manifest
+ *   'd' chunk u64, kind u8, column u16          a part of a chunk (db/chunk.h)
+ *   'b' chunk u64                               bitmap of deleted rows as of the checkpoint
+ *   's' epoch u64                               Session
+ *   'q' sequence u64                            RequestKey
+ *   'g' chunk u64                               a chunk whose parts are still to be deleted
+ *
+ * Numbers in keys are big-endian, so that they sort; values begin with db/value_crc.h, bodies are
+ * protobuf (proto/catalog.proto) but for 'b' (u64 words, little-endian), 'd' and 'g' (empty). */
+#ifndef CHR_DB_STORE_H
+#define CHR_DB_STORE_H
+
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/slice.h"
+#include "db/kv.h"
+#include "proto/catalog.pb-c.h"
+
+#define DB__STORE_VERSION  1 /* of Meta: of the store as a whole */
+#define DB__RECORD_VERSION 1
+
+enum db__record {
+    DB__RECORD_META = 'm',
+    DB__RECORD_TABLE = 't',
+    DB__RECORD_CHUNK = 'c',
+    DB__RECORD_PART = 'd',
+    DB__RECORD_MARKS = 'b',
+    DB__RECORD_SESSION = 's',
+    DB__RECORD_REQUEST = 'q',
+    DB__RECORD_GARBAGE = 'g',
+};
+
+struct db__store_key {
+    uint8_t bytes[16];
+    uint8_t len;
+};
+CHR_INLINE chr_slice db__key_slice(const struct db__store_key *key)
+{
+    return chr_slice_of(key->bytes, key->len);
+}
+/* The record kinds with one number; META ignores it, TABLE takes 32 bits. */
+struct db__store_key db__store_key(enum db__record kind, uint64_t number);
+struct db__store_key db__store_key_chunk(uint32_t table_id, uint64_t chunk_id);
+struct db__store_key db__store_key_part(uint64_t chunk_id, uint8_t kind, uint16_t column);
+/* Numbers back out of a key of the store; false: not of this kind and length. */
+bool db__store_key_parse(chr_slice key, enum db__record kind, uint64_t *number);
+bool db__store_key_parse_chunk(chr_slice key, uint32_t *table_id, uint64_t *chunk_id);
+
+/* Starts a value in buf (reset first) and finishes it: head and checksum. */
+void db__value_begin(struct chr_buf *buf);
+void db__value_end(struct chr_buf *buf, enum db__record kind);
+/* A protobuf message as a value. */
+CHR_MUST_USE chr_err db__value_pack(struct chr_buf *buf, enum db__record kind,
+                                    const ProtobufCMessage *message);
+/* And back; NULL with *err set. Free with protobuf_c_message_free_unpacked. */
+ProtobufCMessage *db__value_unpack(chr_slice value, enum db__record kind,
+                                   const ProtobufCMessageDescriptor *descriptor, chr_err *err,
+                                   struct chr_errmsg *msg);
+
+/* Reads of parts of a chunk within a transaction; msg names chunk and part. */
+CHR_MUST_USE chr_err db__store_part(const struct db_kv *kv, db_kv_txn *txn, uint64_t chunk_id,
+                                    uint8_t kind, uint16_t column, chr_slice *value,
+                                    struct chr_errmsg *msg);
+
+#endif
