@@ -319,21 +319,20 @@ static void fold_uniform(uint32_t blocks, struct chr_buf *out)
     out->ptr[15] |= DB_COLUMN_UNIFORM;
 }
 
-static bool too_large(const struct chr_buf *buf, size_t more, uint32_t rows)
+static bool too_large(const struct chr_buf *buf, size_t more)
 {
-    return buf->failed || (buf->len + more > DB_CHUNK_VALUE_BYTES_MAX && rows > 1);
+    return buf->failed || buf->len + more > DB_CHUNK_VALUE_BYTES_MAX;
 }
 
-static chr_err check_single_row(const struct db_chunk_rows *rows,
-                                const struct db_chunk_column_in *column, const struct chr_buf *buf,
+/* A single row may be larger than the limit, up to what an entry can carry. */
+static chr_err check_single_row(const struct db_chunk_column_in *column, const struct chr_buf *buf,
                                 struct chr_errmsg *msg)
 {
-    if (!buf->failed)
+    if (!buf->failed && buf->len <= DB_CHUNK_STRING_BYTES_MAX)
         return CHR_OK;
-    if (db_type_is_bytes(column->type) &&
-        db__row_string(column, rows->first).len > DB_CHUNK_STRING_BYTES_MAX)
-        return chr_fail(msg, CHR_ETOOBIG, "column %u: a string of %zu bytes is beyond any entry",
-                        column->id, db__row_string(column, rows->first).len);
+    if (db_type_is_bytes(column->type))
+        return chr_fail(msg, CHR_ETOOBIG, "column %u: a string of more than %u bytes", column->id,
+                        DB_CHUNK_STRING_BYTES_MAX);
     return CHR_ENOMEM;
 }
 
@@ -358,11 +357,13 @@ chr_err db__column_encode(struct db_encoder *e, struct db_stats_builder *stats,
         b.rows = CHR_MIN(rows->count - b.row, (uint32_t)DB_VECTOR_ROWS);
         dense_values(e, rows, column, &b);
         put_block(e, rows, column, &b, &try_lz4, buf);
-        if (too_large(buf, dictionary, rows->count)) {
+        if (too_large(buf, dictionary) && rows->count > 1) {
             size_t bytes = buf->failed ? DB_CHUNK_BUFFER_BYTES_MAX : buf->len + dictionary;
             *fit = fewer_rows(rows->count, b.row + b.rows, bytes);
-            return rows->count == 1 ? check_single_row(rows, column, buf, msg) : CHR_OK;
+            return CHR_OK;
         }
+        if (rows->count == 1 && (err = check_single_row(column, buf, msg)) != CHR_OK)
+            return err;
         if (b.ones)
             add_stats(e, stats, column->type, &b);
         chr_put_u32le(buf->ptr + DB_COLUMN_FIXED_BYTES + 4 * (size_t)i, (uint32_t)buf->len);
@@ -372,11 +373,13 @@ chr_err db__column_encode(struct db_encoder *e, struct db_stats_builder *stats,
         chr_put_u32le(buf->ptr + 16, (uint32_t)buf->len);
         db__dict_put(&e->dict, column->type, &e->ints, &e->heap, buf);
     }
-    if (too_large(buf, 0, rows->count)) {
+    if (too_large(buf, 0) && rows->count > 1) {
         *fit = fewer_rows(rows->count, rows->count,
                           buf->failed ? DB_CHUNK_BUFFER_BYTES_MAX : buf->len);
-        return rows->count == 1 ? check_single_row(rows, column, buf, msg) : CHR_OK;
+        return CHR_OK;
     }
+    if (buf->failed)
+        return CHR_ENOMEM;
     db_value_seal(buf->ptr, buf->len, DB_CHUNK_COLUMN, DB_CHUNK_VERSION);
     db__stats_end(stats, column->validity);
     if (e->dict.used && db_type_is_bytes(column->type))
