@@ -57,8 +57,9 @@ struct db_kv {
  * is taken where the system gives less (ulimit -v, sanitizers), which is logged.
  * A process has a directory open once (CHR_EBUSY): closing it twice would drop the file locks of
  * the other. A child after fork() must neither use nor close it: begin answers CHR_EINVAL there,
- * close does nothing. After a commit failed with CHR_EIO writing goes on only after close and open
- * (CHR_EDOUBT); reading goes on.
+ * close does nothing. After a commit failed with CHR_EIO it may have happened or not, and
+ * writing goes on only after close and open (CHR_EDOUBT); so does reading where it was a meta page
+ * that could not be written.
  * CHR_EVERSION, CHR_ECORRUPT (not ours, damaged), CHR_EACCES, CHR_ENOSPC, CHR_EIO; msg names the
  * file. */
 CHR_MUST_USE chr_err db_kv_lmdb_open(const char *dir, uint64_t map_bytes, struct db_kv *kv,

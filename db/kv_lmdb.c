@@ -192,6 +192,16 @@ static bool disk_is_full(const struct lmdb *l)
            (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize < DISK_FULL_BYTES;
 }
 
+/* Could a meta page not be written? LMDB then refuses readers too. */
+static bool has_panicked(const struct lmdb *l)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(l->env, NULL, MDB_RDONLY, &txn);
+    if (rc == 0)
+        mdb_txn_abort(txn);
+    return rc == MDB_PANIC;
+}
+
 static chr_err kv_commit(void *ctx, db_kv_txn *txn)
 {
     struct lmdb *l = ctx;
@@ -204,10 +214,10 @@ static chr_err kv_commit(void *ctx, db_kv_txn *txn)
     chr_err err = err_of(rc);
     if (err == CHR_EIO && disk_is_full(l))
         err = CHR_ENOSPC;
-    if (err == CHR_EIO || err == CHR_EDOUBT) {
-        atomic_store(&l->doubt, true);
+    if (err && has_panicked(l))
         err = CHR_EIO;
-    }
+    if (err == CHR_EIO)
+        atomic_store(&l->doubt, true);
     if (err)
         chr_log_error("kv", "commit failed", CHR_KV_C("path", l->path),
                       CHR_KV_C("reason", mdb_strerror(rc)));
