@@ -296,7 +296,7 @@ static void random_op(struct life *l, struct twin_op *op, bool atomic, uint32_t 
                 op->guards[r] = chance(l, 90) ? (uint32_t)below(l, guards) : UINT32_MAX;
         }
         if (chance(l, 2))
-            op->schema_version++;
+            op->schema_version += 50;
     } else if (kind < 58) {
         op->type = DB_OP_DELETE;
         random_ids(l, chance(l, 10) ? random_table(l, false) : table, op,
@@ -780,6 +780,13 @@ static void apply_random(struct life *l)
     REQUIRE(r.err == err, "%s, expected %s", chr_errname(r.err), chr_errname(err));
     if (err != CHR_ESTALE)
         REQUIRE(r.ops_count == count);
+    bool same = true;
+    for (uint32_t i = 0; i < r.ops_count; i++)
+        same = same && r.ops[i].err == results[i].err && r.ops[i].rows == results[i].rows;
+    for (uint32_t i = 0; i < r.ops_count && !same; i++)
+        fprintf(stderr, "op %u type %d table %u mode %d rows %u: %s %u, expected %s %u\n", i,
+                ops[i].type, ops[i].table_id, ops[i].mode, ops[i].rows, chr_errname(r.ops[i].err),
+                r.ops[i].rows, chr_errname(results[i].err), results[i].rows);
     for (uint32_t i = 0; i < r.ops_count; i++) {
         REQUIRE(r.ops[i].err == results[i].err, "op %u of type %d: %s, expected %s", i, ops[i].type,
                 chr_errname(r.ops[i].err), chr_errname(results[i].err));

@@ -465,6 +465,19 @@ static inline struct twin_session *twin_session_epoch(struct twin *t, uint64_t e
     return NULL;
 }
 
+/* Column ids are never used again, and what a column is stays. */
+static inline bool twin_columns_follow(const struct db_table_def *was,
+                                       const struct db_table_def *def)
+{
+    for (int i = 0; i < def->columns_count; i++) {
+        const struct db_column_def *c = &def->columns[i];
+        int at = db_table_column_by_id(was, c->id);
+        if (at < 0 ? c->id < was->next_column_id : was->columns[at].type != c->type)
+            return false;
+    }
+    return def->next_column_id >= was->next_column_id;
+}
+
 static inline void twin_op_apply(struct twin_apply *a, const struct twin_op *op, uint32_t op_at,
                                  bool atomic, struct twin_result *result)
 {
@@ -533,6 +546,8 @@ static inline void twin_op_apply(struct twin_apply *a, const struct twin_op *op,
             result->err = CHR_ECONFLICT;
         } else if (other && other != table) {
             result->err = CHR_EEXIST;
+        } else if (!twin_columns_follow(twin_def(table), op->def)) {
+            result->err = CHR_EUNSUPPORTED;
         } else {
             struct db_table_def *was = twin_def(table), *def = db__table_def_copy(op->def);
             int64_t limit = was->ttl_us ? now_us - was->ttl_us : INT64_MIN;
