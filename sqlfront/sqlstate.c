@@ -113,6 +113,8 @@ void sql_applied_from(const struct db_apply_result *result, struct sql_applied *
         else if (result->duplicates && db_bit_get(result->duplicates, i))
             out->err = CHR_EEXIST;
     }
+    if (out->err == CHR_EEXIST)
+        return; /* R2: it was done before; what its operations say now is of no interest */
     for (uint32_t i = 0; i < result->ops_count; i++) {
         const struct db_op_result *op = &result->ops[i];
         if (!op->err)

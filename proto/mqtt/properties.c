@@ -322,10 +322,13 @@ bool mqtt_user_property_find(const struct mqtt_properties *properties, chr_slice
     if (properties->present && !mqtt_has(properties, MQTT_PROPERTY_USER_PROPERTY))
         return false;
     struct mqtt_property_iter it = mqtt_property_iter(properties);
-    chr_slice key;
-    while (mqtt_user_property_next(&it, &key, value))
-        if (chr_slice_eq(key, name))
-            return true;
+    chr_slice key, found;
+    while (mqtt_user_property_next(&it, &key, &found)) {
+        if (!chr_slice_eq(key, name))
+            continue;
+        *value = found; /* untouched when there is none */
+        return true;
+    }
     return false;
 }
 

@@ -38,7 +38,8 @@ test('mosquitto_rr prints JSON', async () => {
 test('a 3.1.1 pair on $chronos/sql/x and $chronos/result/x', async () => {
     const node = await startChronos();
     await run('mosquitto_pub', [...at(node), '-q', '1', '-t', 'sensors/a/t', '-m', '2']);
-    const sub = spawn('mosquitto_sub', [...at(node), '-V', '311', '-d', '-q', '1', '-C', '1', '-t', '$chronos/result/x']);
+    // Line by line: its SUBACK is to be seen when it comes.
+    const sub = spawn('stdbuf', ['-oL', 'mosquitto_sub', ...at(node), '-V', '311', '-d', '-q', '1', '-C', '1', '-t', '$chronos/result/x']);
     cleanup(() => sub.kill('SIGKILL'));
     let out = '';
     sub.stdout.on('data', (text) => (out += text));

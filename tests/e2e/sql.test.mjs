@@ -147,11 +147,17 @@ test('an answer that nobody reads does not make the node grow', async () => {
     await fill(node, 300000);
     const anonymous = () => Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${node.pid}/status`, 'utf8'))[1]);
     const before = anonymous();
-    // mosquitto_rr that is stopped does not read; its answer is some 10 MB.
-    const reader = spawn('mosquitto_rr', ['-h', '127.0.0.1', '-p', String(node.port), '-V', '5', '-t', '$chronos/sql',
-        '-e', 'answers/slow', '-m', 'SELECT i, s, s, s, s FROM big', '-C', '1000000'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    // A subscriber that is stopped does not read; the answer is some 30 MB.
+    const reader = spawn('stdbuf', ['-oL', 'mosquitto_sub', '-h', '127.0.0.1', '-p', String(node.port), '-V', '5', '-d',
+        '-t', 'answers/slow'], { stdio: ['ignore', 'pipe', 'ignore'] });
     cleanup(() => reader.kill('SIGKILL'));
-    reader.stdout.pause();
+    let out = '';
+    reader.stdout.on('data', (t) => (out += t));
+    await until('SUBACK', () => out.includes('Subscribed (mid'));
+    reader.kill('SIGSTOP');
+    const client = await node.client();
+    client.publish('$chronos/sql', 'SELECT i, s, s, s, s, s, s, s, s FROM big',
+        { qos: 0, properties: { responseTopic: 'answers/slow' } });
     await until('the query to wait for its reader', async () => (await node.metrics()).chronos_queries_blocked >= 1);
     assert.ok(anonymous() - before < 24 * 1024, `${anonymous() - before} KiB more`);
     assert.deepEqual(await node.rows('SELECT 1'), [[1]], 'others are answered');
@@ -191,14 +197,28 @@ test('R1: answers go only where the asker may publish, and only the asker reads 
 test('R2: a write is acknowledged after it is committed, and an idempotency key makes it happen once', async () => {
     const node = await startChronos();
     const client = await node.client();
-    const insert = () => client.publishAsync('$chronos/sql', `INSERT INTO readings (device_id, value) VALUES ('k', 1)`,
-        { qos: 1, properties: { responseTopic: 'answers/w', userProperties: { 'idempotency-key': 'one' } } });
-    await insert();
-    assert.deepEqual(await node.rows('SELECT count(*) FROM readings'), [[1]], 'there when it was acknowledged');
-    await insert();
-    assert.deepEqual(await node.rows('SELECT count(*) FROM readings'), [[1]]);
+    const insert = async (key) => {
+        const [answer] = await ask(node, client, `INSERT INTO readings (device_id, value) VALUES ('k', 1)`,
+            { properties: { userProperties: { 'idempotency-key': key, format: 'json' } } });
+        return JSON.parse(answer.text);
+    };
+    const count = async () => (await node.rows('SELECT count(*) FROM readings'))[0][0];
+    await client.publishAsync('$chronos/sql/none', `INSERT INTO readings (device_id, value) VALUES ('k', 0)`, { qos: 1 });
+    assert.equal(await count(), 1, 'there when it was acknowledged');
+    assert.equal((await insert('one')).row_count, 1);
+    assert.equal((await insert('one')).error, undefined);
+    assert.equal(await count(), 2);
+    assert.equal((await insert('two')).row_count, 1);
+    // Properties of another name are no key.
+    for (let i = 0; i < 2; i++)
+        await ask(node, client, `INSERT INTO readings (device_id, value) VALUES ('k', 3)`, { format: 'json' });
+    assert.equal(await count(), 5);
     await node.restart();
-    assert.deepEqual(await node.rows('SELECT count(*) FROM readings'), [[1]]);
+    client.end(true);
+    const again = await node.client();
+    await ask(node, again, `INSERT INTO readings (device_id, value) VALUES ('k', 1)`,
+        { properties: { userProperties: { 'idempotency-key': 'one' } } });
+    assert.equal(await count(), 5, 'known after a crash');
 });
 
 const SLOW = 'SELECT count(*), sum(sqrt(abs(sin(i)) + ln(i + 1)) * cos(f)), max(length(upper(s || s))) FROM big GROUP BY s ORDER BY 2';
