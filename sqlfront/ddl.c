@@ -312,7 +312,10 @@ static bool drop(struct sql_query *q, const struct sql_stmt *stmt, struct sql_do
     sql__write_begin(q, &entry);
     db_entry_add_drop_table(&entry, table->id);
     if (recreate) {
-        chr_err err = db_entry_add_create_table(&entry, table, false);
+        struct db_table_def again = *table;
+        again.id = 0; /* it gets a new one */
+        again.created_index = 0;
+        chr_err err = db_entry_add_create_table(&entry, &again, false);
         if (err) {
             sql__fail_err(q, err, NULL);
             goto out;

@@ -42,6 +42,8 @@ const char *sql__function_nearest(chr_slice name);
 /* LIKE (functions_like.c): e has args text, pattern [, escape]; e->op says LIKE or ILIKE. */
 bool sql__like_prepare(struct sql_query *q, struct sql_expr *e);
 bool sql__like(sql_call *c, const sql_val *a, sql_val *out);
+/* What every text that matches begins with, as far as it was prepared; else empty. */
+chr_slice sql__like_prefix(const struct sql_expr *e);
 /* Lower or upper case of one code point: ASCII, Latin, Greek, Cyrillic. */
 uint32_t sql__rune_lower(uint32_t rune);
 uint32_t sql__rune_upper(uint32_t rune);

@@ -45,6 +45,14 @@ bool sql__like_prepare(struct sql_query *q, struct sql_expr *e)
     return true;
 }
 
+chr_slice sql__like_prefix(const struct sql_expr *e)
+{
+    const struct like *like = e->state;
+    if (!like || (like->kind != LIKE_PREFIX && like->kind != LIKE_EQUAL))
+        return (chr_slice){0};
+    return like->part;
+}
+
 static bool same(uint32_t a, uint32_t b, bool fold)
 {
     return a == b || (fold && sql__rune_lower(a) == sql__rune_lower(b));

@@ -43,18 +43,22 @@ static struct sql_ast *call_named(struct sql_parse *p, const struct sql_token *a
 }
 }
 
-/* Words that are names wherever they are not wanted as words. */
+/* Words that are names wherever they are not wanted as words. Those that may follow an alias (FROM t
+ * FORMAT csv, UPDATE t SET …, FROM t LEFT JOIN …) cannot simply fall back: they are names only where
+ * the grammar says nm. */
 %fallback ID
-  ALL ANALYZE BOTH BY CONFLICT CROSS DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST FORMAT FULL IF
-  INNER KEY LAST LEADING LEFT NATURAL NOTHING NULLS OUTER OVER PRECISION REJECTS REPLACE RETRY RIGHT SET
-  SHOW SUBSTRING TABLES TO TRAILING TRIM TRUNCATE UNKNOWN UPDATE VALUES DELETE INSERT DROP EXCEPT INTERSECT.
+  ALL ANALYZE BOTH BY CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST IF KEY LAST LEADING
+  NOTHING NULLS OUTER OVER PRECISION REJECTS REPLACE RETRY SHOW SUBSTRING TABLES TO TRAILING TRIM
+  TRUNCATE UNKNOWN UPDATE VALUES DELETE INSERT DROP.
+%token_class nm ID|CROSS|FORMAT|FULL|INNER|LEFT|NATURAL|RIGHT|SET|EXCEPT|INTERSECT.
 
 %left OR.
 %left AND.
 %right NOT.
 %nonassoc IS ISNULL NOTNULL.
 %nonassoc EQ NE LT LE GT GE.
-%nonassoc BETWEEN IN LIKE ILIKE NOT_LA ESCAPE.
+%nonassoc BETWEEN IN LIKE ILIKE NOT_LA.
+%nonassoc ESCAPE.
 %left CONCAT.
 %left PLUS MINUS.
 %left STAR SLASH PERCENT.
@@ -103,10 +107,14 @@ cmds ::= cmd_opt.
 cmds ::= cmds SEMI cmd_opt.
 cmd_opt ::= .
 cmd_opt ::= cmd(C). { sql__stmt_add(p, C); }
+cmd_opt ::= cmd(C) FORMAT format_name(F). { sql__stmt_format(p, C, &F); sql__stmt_add(p, C); }
+
+%type format_name {struct sql_token}
+format_name(A) ::= nm(T). { A = T; }
+format_name(A) ::= TABLE(T). { A = T; }
 
 /* -- SELECT ------------------------------------------------------------------------------------ */
 cmd(A) ::= select(S). { A = S; }
-cmd(A) ::= select(S) FORMAT any(F). { A = S; sql__stmt_format(p, A, &F); }
 
 select(A) ::= SELECT(T) distinct_opt(D) items(I) from(F) where(W) group(G) having(H) order(O) limit(L). {
     A = sql__stmt(p, SQL_STMT_SELECT);
@@ -138,7 +146,7 @@ distinct_opt(A) ::= DISTINCT ON(T). { A = true; sql__parse_feature(p, &T, "DISTI
 items(A) ::= item(I). { memset(&A, 0, sizeof A); sql__item_add(p, &A, I); }
 items(A) ::= items(L) COMMA item(I). { A = L; sql__item_add(p, &A, I); }
 item(A) ::= STAR(T). { A = sql__item(p, sql__ast_leaf(p, SQL_AST_STAR, &T), NULL); }
-item(A) ::= ID(Q) DOT STAR(T). {
+item(A) ::= nm(Q) DOT STAR(T). {
     struct sql_ast *n = sql__ast_leaf(p, SQL_AST_STAR, &T);
     n->qualifier = Q.text;
     n->pos = Q.pos;
@@ -150,11 +158,11 @@ item(A) ::= expr(E) ID(N). { A = sql__item(p, E, &N); }
 
 %type from {struct { struct sql_token table, alias; }}
 from(A) ::= . { memset(&A, 0, sizeof A); }
-from(A) ::= FROM ID(T) alias(L). { A.table = T; A.alias = L; }
-from(A) ::= FROM ID(T) alias(L) more_tables(X). { A.table = T; A.alias = L; sql__parse_feature(p, &X, "a join"); }
+from(A) ::= FROM nm(T) alias(L). { A.table = T; A.alias = L; }
+from(A) ::= FROM nm(T) alias(L) more_tables(X). { A.table = T; A.alias = L; sql__parse_feature(p, &X, "a join"); }
 from(A) ::= FROM LP(T). { A.table = T; A.alias = T; sql__parse_feature(p, &T, "a subquery in FROM"); }
-from(A) ::= FROM ID(T) LP(L). { A.table = T; A.alias = L; sql__parse_feature(p, &T, "a function in FROM"); }
-from(A) ::= FROM ID(T) DOT ID(L). { A.table = T; A.alias = L; sql__parse_feature(p, &T, "a schema-qualified name"); }
+from(A) ::= FROM nm(T) LP(L). { A.table = T; A.alias = L; sql__parse_feature(p, &T, "a function in FROM"); }
+from(A) ::= FROM nm(T) DOT nm(L). { A.table = T; A.alias = L; sql__parse_feature(p, &T, "a schema-qualified name"); }
 %type more_tables {struct sql_token}
 more_tables(A) ::= COMMA(T). { A = T; }
 more_tables(A) ::= JOIN(T). { A = T; }
@@ -212,6 +220,7 @@ direction(A) ::= DESC. { A = true; }
 limit(A) ::= . { A.limit = A.offset = NULL; }
 limit(A) ::= LIMIT expr(L). { A.limit = L; A.offset = NULL; }
 limit(A) ::= LIMIT ALL. { A.limit = A.offset = NULL; }
+limit(A) ::= LIMIT ALL OFFSET expr(O). { A.limit = NULL; A.offset = O; }
 limit(A) ::= OFFSET expr(O). { A.limit = NULL; A.offset = O; }
 limit(A) ::= LIMIT expr(L) OFFSET expr(O). { A.limit = L; A.offset = O; }
 limit(A) ::= OFFSET expr(O) LIMIT expr(L). { A.limit = L; A.offset = O; }
@@ -225,20 +234,20 @@ expr(A) ::= NULL(T). { A = sql__ast_leaf(p, SQL_AST_NULL, &T); }
 expr(A) ::= TRUE(T). { A = sql__ast_leaf(p, SQL_AST_BOOL, &T); A->flag = true; }
 expr(A) ::= FALSE(T). { A = sql__ast_leaf(p, SQL_AST_BOOL, &T); }
 expr(A) ::= DEFAULT(T). { A = sql__ast_leaf(p, SQL_AST_DEFAULT, &T); }
-expr(A) ::= ID(T) STRING(S). { A = sql__ast_typed(p, &T, &S); }
+expr(A) ::= nm(T) STRING(S). { A = sql__ast_typed(p, &T, &S); }
 expr(A) ::= name(N). { A = N; }
 expr(A) ::= call(N). { A = N; }
-name(A) ::= ID(T). { A = sql__ast_leaf(p, SQL_AST_NAME, &T); }
-name(A) ::= ID(Q) DOT ID(T). {
+name(A) ::= nm(T). { A = sql__ast_leaf(p, SQL_AST_NAME, &T); }
+name(A) ::= nm(Q) DOT nm(T). {
     A = sql__ast_leaf(p, SQL_AST_NAME, &T);
     A->qualifier = Q.text;
     A->pos = Q.pos;
 }
-call(A) ::= ID(N) LP exprs_opt(L) RP filter(F). { A = sql__ast_call(p, &N, L); A->filter = F; }
-call(A) ::= ID(N) LP STAR RP filter(F). { A = sql__ast_call(p, &N, no_list); A->star = true; A->filter = F; }
-call(A) ::= ID(N) LP DISTINCT exprs(L) RP filter(F). { A = sql__ast_call(p, &N, L); A->flag = true; A->filter = F; }
-call(A) ::= ID(N) LP ALL exprs(L) RP filter(F). { A = sql__ast_call(p, &N, L); A->filter = F; }
-call(A) ::= ID(N) LP exprs(L) ORDER(T). { A = sql__ast_call(p, &N, L); sql__parse_feature(p, &T, "ORDER BY in an aggregate"); }
+call(A) ::= nm(N) LP exprs_opt(L) RP filter(F). { A = sql__ast_call(p, &N, L); A->filter = F; }
+call(A) ::= nm(N) LP STAR RP filter(F). { A = sql__ast_call(p, &N, no_list); A->star = true; A->filter = F; }
+call(A) ::= nm(N) LP DISTINCT exprs(L) RP filter(F). { A = sql__ast_call(p, &N, L); A->flag = true; A->filter = F; }
+call(A) ::= nm(N) LP ALL exprs(L) RP filter(F). { A = sql__ast_call(p, &N, L); A->filter = F; }
+call(A) ::= nm(N) LP exprs(L) ORDER(T). { A = sql__ast_call(p, &N, L); sql__parse_feature(p, &T, "ORDER BY in an aggregate"); }
 call(A) ::= call(C) OVER(T). { A = C; sql__parse_feature(p, &T, "a window function (OVER)"); }
 filter(A) ::= . { A = NULL; }
 filter(A) ::= FILTER LP WHERE expr(E) RP. { A = E; }
@@ -363,7 +372,7 @@ exprs_opt(A) ::= . { A = no_list; }
 exprs_opt(A) ::= exprs(L). { A = L; }
 
 /* -- INSERT, UPDATE, DELETE -------------------------------------------------------------------- */
-cmd(A) ::= INSERT(T) INTO ID(N) names_opt(C) values(V) conflict(F). {
+cmd(A) ::= INSERT(T) INTO nm(N) names_opt(C) values(V) conflict(F). {
     A = V;
     A->pos = T.pos;
     A->table = N.text;
@@ -374,7 +383,7 @@ cmd(A) ::= INSERT(T) INTO ID(N) names_opt(C) values(V) conflict(F). {
     A->conflict_set = F.sets;
     A->conflict_pos = F.pos;
 }
-cmd(A) ::= INSERT(T) INTO ID(N) names_opt(C) select(S) conflict(F). {
+cmd(A) ::= INSERT(T) INTO nm(N) names_opt(C) select(S) conflict(F). {
     A = sql__stmt(p, SQL_STMT_INSERT);
     A->pos = T.pos;
     A->table = N.text;
@@ -403,7 +412,7 @@ conflict(A) ::= ON(T) CONFLICT names_opt(C) DO UPDATE SET sets(S). {
     A.columns = C;
     A.sets = S;
 }
-cmd(A) ::= UPDATE(T) ID(N) alias(L) SET sets(S) where(W). {
+cmd(A) ::= UPDATE(T) nm(N) alias(L) SET sets(S) where(W). {
     A = sql__stmt(p, SQL_STMT_UPDATE);
     A->pos = T.pos;
     A->table = N.text;
@@ -412,7 +421,7 @@ cmd(A) ::= UPDATE(T) ID(N) alias(L) SET sets(S) where(W). {
     A->items = S;
     A->where = W;
 }
-cmd(A) ::= DELETE(T) FROM ID(N) alias(L) where(W). {
+cmd(A) ::= DELETE(T) FROM nm(N) alias(L) where(W). {
     A = sql__stmt(p, SQL_STMT_DELETE);
     A->pos = T.pos;
     A->table = N.text;
@@ -427,10 +436,10 @@ names(A) ::= any(N). { memset(&A, 0, sizeof A); sql__name_add(p, &A, &N); }
 names(A) ::= names(L) COMMA any(N). { A = L; sql__name_add(p, &A, &N); }
 names_opt(A) ::= . { memset(&A, 0, sizeof A); }
 names_opt(A) ::= LP names(L) RP. { A = L; }
-any(A) ::= ID(T). { A = T; }
+any(A) ::= nm(T). { A = T; }
 
 /* -- Tables ------------------------------------------------------------------------------------ */
-cmd(A) ::= CREATE(T) TABLE if_not_exists(X) ID(N) LP table_def(D) RP with(W). {
+cmd(A) ::= CREATE(T) TABLE if_not_exists(X) nm(N) LP table_def(D) RP with(W). {
     A = D;
     A->pos = T.pos;
     A->if_existence = X;
@@ -455,7 +464,7 @@ table_constraint(A) ::= UNIQUE(T) LP. { A = T; }
 table_constraint(A) ::= CHECK(T). { A = T; }
 table_constraint(A) ::= CONSTRAINT(T). { A = T; }
 table_constraint(A) ::= FOREIGN(T). { A = T; }
-column(A) ::= ID(N) typename(T). { A = sql__column(p, &N, &T); }
+column(A) ::= nm(N) typename(T). { A = sql__column(p, &N, &T); }
 column(A) ::= column(C) NOT NULL. { A = C; A->not_null = true; }
 column(A) ::= column(C) NULL. { A = C; }
 column(A) ::= column(C) PRIMARY KEY. { A = C; A->primary_key = true; }
@@ -484,7 +493,7 @@ option_value(A) ::= FLOATNUM(T). { A = sql__option(p, &T, SQL_VALUE_NUMBER, &T);
 option_value(A) ::= DURATION(T). { A = sql__option(p, &T, SQL_VALUE_WORD, &T); }
 option_value(A) ::= any(T). { A = sql__option(p, &T, SQL_VALUE_WORD, &T); }
 
-cmd(A) ::= DROP(T) TABLE if_exists(X) ID(N). {
+cmd(A) ::= DROP(T) TABLE if_exists(X) nm(N). {
     A = sql__stmt(p, SQL_STMT_DROP_TABLE);
     A->pos = T.pos;
     A->if_existence = X;
@@ -493,7 +502,7 @@ cmd(A) ::= DROP(T) TABLE if_exists(X) ID(N). {
 }
 if_exists(A) ::= . { A = false; }
 if_exists(A) ::= IF EXISTS. { A = true; }
-cmd(A) ::= TRUNCATE(T) table_word ID(N). {
+cmd(A) ::= TRUNCATE(T) table_word nm(N). {
     A = sql__stmt(p, SQL_STMT_TRUNCATE);
     A->pos = T.pos;
     A->table = N.text;
@@ -505,7 +514,7 @@ table_word ::= TABLE.
 /* -- The rest ---------------------------------------------------------------------------------- */
 cmd(A) ::= SHOW(T) TABLES. { A = sql__stmt(p, SQL_STMT_SHOW_TABLES); A->pos = T.pos; }
 cmd(A) ::= SHOW(T) any(N). { A = sql__stmt(p, SQL_STMT_SHOW); A->pos = T.pos; A->name = N.text; A->name_pos = N.pos; }
-cmd(A) ::= describe(T) table_word ID(N). {
+cmd(A) ::= describe(T) table_word nm(N). {
     A = sql__stmt(p, SQL_STMT_DESCRIBE);
     A->pos = T.pos;
     A->table = N.text;
@@ -535,7 +544,7 @@ eq_or_to ::= TO.
 set_value(A) ::= option_value(V). { A = V; }
 set_value(A) ::= DEFAULT(T). { A = sql__option(p, &T, SQL_VALUE_WORD, &T); }
 set_value(A) ::= MINUS INTEGER(T). { T.text = CHR_LIT("-1"); A = sql__option(p, &T, SQL_VALUE_NUMBER, &T); }
-cmd(A) ::= RETRY(T) REJECTS FOR ID(N). {
+cmd(A) ::= RETRY(T) REJECTS FOR nm(N). {
     A = sql__stmt(p, SQL_STMT_RETRY_REJECTS);
     A->pos = T.pos;
     A->table = N.text;

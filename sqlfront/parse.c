@@ -175,6 +175,18 @@ static bool is_foreign_object(chr_slice word)
     return false;
 }
 
+static void object_feature(struct sql_parse *p, int verb, const struct sql_token *token)
+{
+    char object[16];
+    size_t n = 0;
+    for (; n < token->text.len && n < sizeof object - 1; n++)
+        object[n] =
+            (char)(token->text.ptr[n] >= 'a' ? token->text.ptr[n] - 32 : token->text.ptr[n]);
+    object[n] = '\0';
+    sql__parse_fail(p, "0A000", token->pos, "%s %s is not supported yet",
+                    verb == TK_CREATE ? "CREATE" : "DROP", object);
+}
+
 static bool binds_like_not(int code)
 {
     return code == TK_LIKE || code == TK_ILIKE || code == TK_IN || code == TK_BETWEEN;
@@ -194,8 +206,7 @@ static void feed(struct sql_parse *p, void *parser)
             sql__parse_feature(p, &token, NULL);
         if ((previous == TK_CREATE || previous == TK_DROP) && code != TK_TABLE &&
             is_foreign_object(token.text))
-            sql__parse_fail(p, "0A000", token.pos, "%s %.*s is not supported yet",
-                            previous == TK_CREATE ? "CREATE" : "DROP", CHR_SLICE_ARGS(token.text));
+            object_feature(p, previous, &token);
         if (p->failed)
             return;
         int next_code = code == SQL_TOKEN_END ? SQL_TOKEN_END : sql__lex(&lexer, &next);

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "sqlfront/exec/group.h"
+#include "sqlfront/functions.h"
 
 /* -- Bounds for pruning
  * --------------------------------------------------------------------------*/
@@ -133,6 +134,25 @@ static bool add_bounds(struct sql_plan *p, const struct sql_expr *e)
         }
         return n == 1;
     }
+    if (e->kind == SQL_EXPR_CALL && e->row_fn == sql__like && e->args[0]->kind == SQL_EXPR_SLOT) {
+        chr_slice prefix = sql__like_prefix(e);
+        if (prefix.len) {
+            struct db_value low = {.type = DB_STRING, .bytes = prefix};
+            add_low(p, p->binder.columns[e->args[0]->slot], low, true);
+            /* Below the first string that is past all with this prefix: its last byte plus one. */
+            uint8_t *past = sql__alloc(p->q, prefix.len);
+            size_t n = prefix.len;
+            while (past && n > 0 && prefix.ptr[n - 1] == 0xff)
+                n--;
+            if (past && n > 0) {
+                memcpy(past, prefix.ptr, n);
+                past[n - 1]++;
+                struct db_value high = {.type = DB_STRING, .bytes = chr_slice_of(past, n)};
+                add_high(p, p->binder.columns[e->args[0]->slot], high, false);
+            }
+        }
+        return false;
+    }
     if (e->kind != SQL_EXPR_COMPARE || !sql__is_const(e->args[1]) || e->args[1]->value.null)
         return false;
     const struct sql_expr *left = e->args[0];
@@ -218,7 +238,7 @@ static struct sql_expr *over_groups(struct sql_plan *p, struct sql_expr *e)
         if (slot) {
             slot->slot = p->keys_count + e->slot;
             slot->reads = (int32_t)slot->slot;
-            slot->name = "aggregate";
+            slot->name = p->binder.aggs[e->slot].name;
         }
         return slot;
     }

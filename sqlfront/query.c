@@ -165,6 +165,9 @@ void sql__query_free(struct sql_query *q)
 
 static bool sink_result(struct sql_query *q, chr_err err)
 {
+    if (err == CHR_ETOOBIG)
+        return sql__fail(q, sql_sqlstate_of(err), SQL_NO_POS,
+                         "a row of the answer is larger than one message may be");
     return err == CHR_OK || sql__fail_err(q, err, NULL);
 }
 
