@@ -437,27 +437,18 @@ static chr_err describe(raft_log *log, uint64_t index, uint64_t *term, chr_hlc *
     return CHR_OK;
 }
 
-/* Entries from record->index + 1 on may now begin in the segment of pos. */
-static void lower_first(raft_log *log, const struct raft__record *record, raft__pos pos)
+/* Segments that this truncation leaves without a live entry, and those not even open yet: the next
+ * entry that they, or a segment after them, hold may be record->index + 1. */
+static void lower_first(raft_log *log, const struct raft__record *record)
 {
-    struct raft__segment *segment = raft__segment_by_id(log, raft__pos_segment(pos));
-    if (segment) {
-        if (record->index + 1 < segment->first_index) {
-            segment->first_index = record->index + 1;
-            segment->base_term = record->term;
-            segment->base_hlc = record->hlc;
+    raft__lower_first(log, record);
+    for (size_t i = 0; i < log->parts.count; i++) {
+        struct raft__header *header = &log->parts.items[i].header;
+        if (log->parts.items[i].opens && record->index + 1 < header->next_index) {
+            header->next_index = record->index + 1; /* for activate(); the bytes are laid out */
+            header->last_term = record->term;
+            header->last_hlc = record->hlc;
         }
-        return;
-    }
-    struct raft__header *header = NULL; /* not yet open: what it will be opened with */
-    for (size_t i = 0; i < log->parts.count; i++)
-        if (log->parts.items[i].opens && log->parts.items[i].segment == raft__pos_segment(pos))
-            header = &log->parts.items[i].header;
-    CHR_ASSERT(header != NULL);
-    if (record->index + 1 < header->next_index) {
-        header->next_index = record->index + 1;
-        header->last_term = record->term;
-        header->last_hlc = record->hlc;
     }
 }
 
@@ -481,7 +472,7 @@ chr_err raft_log_truncate_suffix(raft_log *log, uint64_t index)
         pthread_mutex_lock(&log->lock);
         bool indexed = raft__index_truncate(log, &record, pos);
         if (indexed)
-            lower_first(log, &record, pos);
+            lower_first(log, &record);
         pthread_mutex_unlock(&log->lock);
         if (!indexed) /* the record is pending, memory does not know it: only replay puts it right
                        */
@@ -551,6 +542,23 @@ static chr_err fill_options(struct raft_log_options *options, struct chr_errmsg 
     return CHR_OK;
 }
 
+/* A group of its own behind the last one: from then on damage to that one is no torn tail. On a
+ * full disk the witness stays pending and goes with the next group, which is as good a witness. */
+static chr_err leave_witness(raft_log *log, struct chr_errmsg *msg)
+{
+    if (log->tail.last_type == 0 || log->tail.last_type == RAFT__WITNESS)
+        return CHR_OK;
+    struct raft__record record = {.type = RAFT__WITNESS,
+                                  .index = log->tail.last_index,
+                                  .term = log->tail.last_term,
+                                  .hlc = log->tail.last_hlc};
+    raft__pos pos;
+    chr_err err = put_special(log, &record, &pos);
+    if (!err)
+        err = flush(log, true, msg);
+    return err == CHR_ENOSPC ? CHR_OK : err;
+}
+
 chr_err raft_log_open(const struct raft_io *io, const struct raft_log_options *options,
                       uint64_t start_index, raft_log **out, struct raft_log_recovery *recovery,
                       struct chr_errmsg *msg)
@@ -568,6 +576,8 @@ chr_err raft_log_open(const struct raft_io *io, const struct raft_log_options *o
     chr_err err = fill_options(&log->options, msg);
     if (!err)
         err = raft__recover(log, CHR_MAX(start_index, (uint64_t)1), recovery, msg);
+    if (!err && !log->options.read_only)
+        err = leave_witness(log, msg);
     if (!err && log->options.prepare_ahead && !log->options.read_only) {
         err = raft__helper_start(log);
         if (err)
@@ -582,20 +592,6 @@ chr_err raft_log_open(const struct raft_io *io, const struct raft_log_options *o
     return CHR_OK;
 }
 
-/* A group of its own behind the last one: from then on damage to that one is no torn tail. */
-static void leave_witness(raft_log *log)
-{
-    if (log->tail.last_type == 0 || log->tail.last_type == RAFT__WITNESS)
-        return;
-    struct raft__record record = {.type = RAFT__WITNESS,
-                                  .index = log->tail.last_index,
-                                  .term = log->tail.last_term,
-                                  .hlc = log->tail.last_hlc};
-    raft__pos pos;
-    if (put_special(log, &record, &pos) == CHR_OK)
-        (void)flush(log, true, NULL); /* a courtesy: the log is complete without it */
-}
-
 void raft_log_close(raft_log *log)
 {
     if (!log)
@@ -604,7 +600,7 @@ void raft_log_close(raft_log *log)
         if (log->parts.count) /* never synced: dropped. What is owed for earlier ones is not */
             (void)sync_dirty(log, NULL);
         else if (flush(log, true, NULL) == CHR_OK)
-            leave_witness(log);
+            (void)leave_witness(log, NULL); /* a courtesy: the log is complete without it */
     }
     raft__helper_stop(log);
     for (size_t i = 0; i < log->segments.count; i++)

@@ -14,10 +14,10 @@
  *   L4  After a failed sync nothing is acknowledged until the log was closed, opened and replayed
  *       (CHR_EDOUBT from every call but close). CHR_ENOSPC is different: nothing was promised, the
  *       group stays appended, and raft_log_sync is called again when there is room. A group of
- * which any byte may have been written is never changed again, only added to. L5  Term and vote are
- * fsynced in every fsync mode before raft_log_set_hard_state returns. L6  What raft_log_open
- * returned is durable: the last group, the only one that no later group proves, is written and
- * synced once more before open returns.
+ *       which any byte may have been written is never changed again, only added to.
+ *   L5  Term and vote are fsynced in every fsync mode before raft_log_set_hard_state returns.
+ *   L6  What raft_log_open returned is durable and proven: the last group, the only one that no
+ *       later group proves, is written and synced once more, and a witness group behind it.
  *
  * Files: log/00000000000000000001.seg …, 64 MiB each, zero-written ahead or recycled; the byte
  * layout is in raft/log_format.h. */
@@ -100,8 +100,8 @@ CHR_MUST_USE chr_err raft_log_open(const struct raft_io *io, const struct raft_l
                                    uint64_t start_index, raft_log **log,
                                    struct raft_log_recovery *recovery, struct chr_errmsg *msg);
 /* Accepts NULL. Unsynced appends are dropped (never written); what RAFT_FSYNC_PERIODIC still owes
- * is synced. Unless in doubt, the log is left with a witness, a group of its own that proves the
- * last one: after a clean close damage to any entry is told from a torn tail. */
+ * is synced. Unless in doubt, the log is left with a witness (L6): after a clean close damage to
+ * any entry is told from a torn tail. */
 void raft_log_close(raft_log *log);
 
 /* Adds entries to the group being filled; does not touch the disk.

@@ -67,6 +67,18 @@ bool raft__index_truncate(raft_log *log, const struct raft__record *record, raft
     return true;
 }
 
+void raft__lower_first(raft_log *log, const struct raft__record *record)
+{
+    for (size_t i = log->segments.count; i-- > 0;) {
+        struct raft__segment *segment = log->segments.items[i];
+        if (segment->first_index <= record->index + 1)
+            break; /* they rise */
+        segment->first_index = record->index + 1;
+        segment->base_term = record->term;
+        segment->base_hlc = record->hlc;
+    }
+}
+
 /* Drops the first n items. */
 #define DROP_FIRST(array, n)                                                                       \
     do {                                                                                           \

@@ -30,8 +30,8 @@ struct raft__segment {
     uint64_t end;      /* offset behind the last record written or found */
     int handle;
     uint32_t seed;
-    /* The smallest index that an entry here may have, and what is before it. A truncation recorded
-     * here lowers it. */
+    /* The smallest index of a live entry here or in any segment after, and what is before it.
+     * Rising over the segments; a truncation lowers it. */
     uint64_t first_index;
     uint64_t base_term;
     chr_hlc base_hlc;
@@ -161,6 +161,8 @@ bool raft__index_add(raft_log *log, const struct raft__record *record, raft__pos
 bool raft__index_reserve(raft_log *log, size_t entries);
 /* A truncate record at pos: forgets entries above record->index. False: out of memory. */
 bool raft__index_truncate(raft_log *log, const struct raft__record *record, raft__pos pos);
+/* The same for the first_index of segments. */
+void raft__lower_first(raft_log *log, const struct raft__record *record);
 /* Forgets what lies below the first segment. */
 void raft__index_cut(raft_log *log);
 bool raft__is_dead(const raft_log *log, uint64_t index, raft__pos pos);

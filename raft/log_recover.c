@@ -241,15 +241,7 @@ static chr_err take_record(struct recovery *r, const struct raft__record *record
             break;
         if (!raft__index_truncate(log, record, tail->pos))
             return CHR_ENOMEM;
-        for (size_t i = 0; i < log->segments.count;
-             i += CHR_MAX(log->segments.count - 1, (size_t)1)) {
-            struct raft__segment *s = log->segments.items[i]; /* the first and the last */
-            if (record->index + 1 < s->first_index) {
-                s->first_index = record->index + 1;
-                s->base_term = record->term;
-                s->base_hlc = record->hlc;
-            }
-        }
+        raft__lower_first(log, record);
         break;
     case RAFT__WITNESS:
         fits = record->index == tail->last_index;

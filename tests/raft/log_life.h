@@ -191,7 +191,11 @@ static inline bool life_match(struct life *life, size_t least, const char *after
                          U(life->recovery.hard_state.vote), least, life->ops_count, life->base_ops,
                          U(s->last), U(life->recovery.first_index), U(life->recovery.torn_bytes));
     life->ops_count = life->durable = life->written = match; /* L6 */
-    life->witnessed = match < life->witnessed ? match : life->witnessed;
+    /* Open left a witness behind it all, unless there was no room for one. */
+    struct raft_log_stats stats;
+    raft_log_stats(life->log, &stats);
+    if (stats.enospc_waits == 0 || life->witnessed > match)
+        life->witnessed = match;
     /* What is proven is folded into the base: the list stays short. */
     for (; life->base_ops < life->witnessed; life->base_ops++)
         life_apply(&life->base, &life->ops[life->base_ops]);
@@ -255,6 +259,12 @@ static inline bool life_open(struct life *life, size_t least, const char *after,
         LIFE_TRACE(life, "open: %s %s; first %llu last %llu torn %llu", chr_errname(err), msg.text,
                    U(life->recovery.first_index), U(life->recovery.last_index),
                    U(life->recovery.torn_bytes));
+        if (!err && life->disk.off) { /* power failed in something that open could do without */
+            life_void(life, true);
+            if (least > life->durable)
+                least = life->durable;
+            continue;
+        }
         if (!err)
             break;
         if (err == CHR_ECORRUPT && flipped) {

@@ -301,6 +301,38 @@ static void test_truncate(void **state)
     TEST_END;
 }
 
+/* A truncation far back leaves segments in which nothing lives; then the log is cut into them. */
+static void test_truncate_then_cut(void **state)
+{
+    (void)state;
+    for (uint64_t cut = 40; cut <= 105; cut += 5) {
+        struct kit kit;
+        kit_init(&kit);
+        kit_open(&kit);
+        for (int i = 0; i < 80; i++)
+            kit_group(&kit, 3);
+        assert_int_equal(raft_log_truncate_suffix(kit.log, 60), CHR_OK);
+        kit.hlc = 600;
+        kit_group(&kit, 50);
+        assert_int_equal(raft_log_cut_prefix(kit.log, cut), CHR_OK);
+        for (int again = 0; again < 2; again++) {
+            uint64_t first = raft_log_first(kit.log), found;
+            assert_true(first <= cut + 1);
+            assert_int_equal(raft_log_term_of(kit.log, first - 1), 1);
+            for (uint64_t i = first; i <= 110; i++) {
+                assert_int_equal(raft_log_seek_hlc(kit.log, i * 10, &found), CHR_OK);
+                assert_int_equal(found, i);
+            }
+            kit_verify(&kit);
+            kit_close(&kit);
+            kit.start = first;
+            kit_open(&kit);
+            assert_int_equal(raft_log_first(kit.log), first);
+        }
+        kit_free(&kit);
+    }
+}
+
 static void test_cut_prefix(void **state)
 {
     TEST_BEGIN;
@@ -529,6 +561,7 @@ int main(void)
         cmocka_unit_test(test_read_finds_rot),
         cmocka_unit_test(test_seek_hlc),
         cmocka_unit_test(test_truncate),
+        cmocka_unit_test(test_truncate_then_cut),
         cmocka_unit_test(test_cut_prefix),
         cmocka_unit_test(test_recycles),
         cmocka_unit_test(test_every),
