@@ -62,7 +62,7 @@ static chr_err read_will(struct mqtt__reader *r, uint8_t flags, struct mqtt_conn
     enum mqtt_version version = connect->version;
     if (r->at == r->end)
         return mqtt__fail(fault, version, MQTT_FAULT_WILL_MISSING);
-    connect->will.qos = (flags & CONNECT_WILL_QOS) >> 3;
+    connect->will.qos = (uint8_t)((flags & CONNECT_WILL_QOS) >> 3);
     connect->will.retain = flags & CONNECT_WILL_RETAIN;
     connect->will.properties = mqtt_properties_none;
     if (version == MQTT_V5) {
