@@ -318,7 +318,7 @@ static void test_truncate_then_cut(void **state)
         for (int again = 0; again < 2; again++) {
             uint64_t first = raft_log_first(kit.log), found;
             assert_true(first <= cut + 1);
-            assert_int_equal(raft_log_term_of(kit.log, first - 1), 1);
+            assert_int_equal(raft_log_term_of(kit.log, first - 1), first > 1);
             for (uint64_t i = first; i <= 110; i++) {
                 assert_int_equal(raft_log_seek_hlc(kit.log, i * 10, &found), CHR_OK);
                 assert_int_equal(found, i);
