@@ -12,15 +12,15 @@ void db__chunk_open_close(struct db__chunk_open *o)
 {
     o->chunk = NULL;
     o->txn = NULL;
-    for (uint32_t i = 0; i < o->columns_count; i++)
-        o->columns[i].id = 0;
     o->columns_count = 0;
 }
 
 void db__chunk_open_free(struct db__chunk_open *o)
 {
-    for (uint32_t i = 0; i < o->columns_capacity; i++)
-        db_chunk_column_free(o->columns[i].column);
+    for (uint32_t i = 0; i < o->columns_capacity && o->columns[i]; i++) {
+        db_chunk_column_free(o->columns[i]->column);
+        free(o->columns[i]);
+    }
     free(o->columns);
     db_chunk_head_free(o->head);
     memset(o, 0, sizeof *o);
@@ -52,8 +52,8 @@ static chr_err column_open(struct db *d, struct db__chunk_open *o, uint16_t id,
                            struct db__chunk_open_column **out, struct chr_errmsg *msg)
 {
     for (uint32_t i = 0; i < o->columns_count; i++)
-        if (o->columns[i].id == id) {
-            *out = &o->columns[i];
+        if (o->columns[i]->id == id) {
+            *out = o->columns[i];
             return CHR_OK;
         }
     if (o->columns_count == o->columns_capacity) {
@@ -66,7 +66,9 @@ static chr_err column_open(struct db *d, struct db__chunk_open *o, uint16_t id,
                (capacity - o->columns_capacity) * sizeof *o->columns);
         o->columns_capacity = capacity;
     }
-    struct db__chunk_open_column *c = &o->columns[o->columns_count];
+    struct db__chunk_open_column *c = o->columns[o->columns_count];
+    if (!c && !(c = o->columns[o->columns_count] = calloc(1, sizeof *c)))
+        return CHR_ENOMEM;
     int at = db_chunk_head_find(o->head, id);
     c->block = UINT32_MAX;
     c->there = at >= 0;

@@ -12,13 +12,14 @@ struct db__chunk_open {
     struct db__chunk *chunk; /* NULL: none */
     db_kv_txn *txn;          /* borrowed */
     db_chunk_head *head;
+    /* By first use; each an allocation of its own, so that vectors stay where they are. */
     struct db__chunk_open_column {
-        uint16_t id; /* 0: free */
-        bool there;  /* the chunk has the column */
+        uint16_t id;
+        bool there; /* the chunk has the column */
         uint32_t block;
         db_chunk_column *column;
         struct db_vector vector;
-    } * columns; /* by first use */
+    } * *columns;
     uint32_t columns_count, columns_capacity;
 };
 
