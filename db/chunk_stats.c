@@ -117,7 +117,7 @@ static uint32_t ones_between(const uint64_t *bits, uint32_t from, uint32_t to)
 {
     unsigned n = 0;
     for (; from < to && (from & 63); from++)
-        n += (bits[from >> 6] >> (from & 63)) & 1;
+        n += (unsigned)(bits[from >> 6] >> (from & 63)) & 1u;
     for (; from + 64 <= to; from += 64)
         n += (unsigned)__builtin_popcountll(bits[from >> 6]);
     if (from < to)

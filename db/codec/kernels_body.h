@@ -206,9 +206,10 @@ KERNEL_TARGET static uint32_t KERNEL(decimal_encode)(const double *restrict in, 
     for (uint32_t i = 0; i < count; i++) {
         double scaled = in[i] * scale;
         double magic = scaled + MAGIC;
-        int64_t digits, back_bits, in_bits;
+        uint64_t digits;
+        int64_t back_bits, in_bits;
         memcpy(&digits, &magic, 8);
-        digits -= MAGIC_BITS;
+        digits -= (uint64_t)MAGIC_BITS;
         double back = (magic - MAGIC) / scale;
         memcpy(&back_bits, &back, 8);
         memcpy(&in_bits, &in[i], 8);
@@ -216,7 +217,7 @@ KERNEL_TARGET static uint32_t KERNEL(decimal_encode)(const double *restrict in, 
         int64_t good = (int64_t)(back_bits == in_bits) & (int64_t)(scaled <= MAGIC_MAX) &
                        (int64_t)(scaled >= -MAGIC_MAX);
         bad += good ^ 1;
-        out[i] = digits & -good;
+        out[i] = (int64_t)digits & -good;
     }
     return (uint32_t)bad;
 }
