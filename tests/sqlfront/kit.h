@@ -22,7 +22,6 @@
 struct kit {
     char dir[64];
     struct db_kv kv;
-    bool has_kv;
     db *db;
     uint64_t index;
     int64_t wall_us, mono_us;
@@ -66,14 +65,7 @@ static chr_err kit__synced(void *arg, uint64_t index)
     return CHR_OK;
 }
 
-static chr_err kit__no_usage(void *ctx, uint64_t *file, uint64_t *used)
-{
-    (void)ctx;
-    *file = *used = 0;
-    return CHR_OK;
-}
-
-static inline void kit_open(struct kit *k, bool stored, uint32_t chunk_rows)
+static inline void kit_open(struct kit *k, uint32_t chunk_rows)
 {
     memset(k, 0, sizeof *k);
     struct chr_errmsg msg = {0};
@@ -81,17 +73,13 @@ static inline void kit_open(struct kit *k, bool stored, uint32_t chunk_rows)
     db_options_default(&options);
     if (chunk_rows)
         options.chunk_rows_max = chunk_rows;
-    k->kv = (struct db_kv){.usage = kit__no_usage};
-    if (stored) {
-        strcpy(k->dir, "/tmp/chr_sql_XXXXXX");
-        if (!mkdtemp(k->dir))
-            abort();
-        chr_err err = db_kv_lmdb_open(k->dir, UINT64_C(8) << 30, &k->kv, &msg);
-        if (err) {
-            fprintf(stderr, "%s\n", msg.text);
-            abort();
-        }
-        k->has_kv = true;
+    strcpy(k->dir, "/tmp/chr_sql_XXXXXX");
+    if (!mkdtemp(k->dir))
+        abort();
+    chr_err err = db_kv_lmdb_open(k->dir, UINT64_C(8) << 30, &k->kv, &msg);
+    if (err) {
+        fprintf(stderr, "%s\n", msg.text);
+        abort();
     }
     if (db_open(&k->kv, &options, &k->db, &msg)) {
         fprintf(stderr, "%s\n", msg.text);
@@ -109,13 +97,11 @@ static inline void kit_close(struct kit *k)
 {
     sql_session_free(k->session);
     db_close(k->db);
-    if (k->has_kv) {
-        db_kv_lmdb_close(&k->kv);
-        char command[128];
-        snprintf(command, sizeof command, "rm -rf '%s'", k->dir);
-        if (system(command) != 0)
-            fprintf(stderr, "%s stays\n", k->dir);
-    }
+    db_kv_lmdb_close(&k->kv);
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", k->dir);
+    if (system(command) != 0)
+        fprintf(stderr, "%s stays\n", k->dir);
 }
 
 /* Everything applied so far leaves the hot rows. */

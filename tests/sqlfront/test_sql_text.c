@@ -1,4 +1,4 @@
-/* tests/sqlfront/test_sql_text.c: runs sql/*.txt: statements and what they answer.
+/* tests/sqlfront/test_sql_text.c: runs the files of sql/: statements and what they answer.
  *
  * Every file runs twice on a database of its own: with its rows hot, and with a checkpoint after
  * every write, so that reads come from chunks and tail blocks. CHR_REWRITE=1 writes what the first
@@ -206,7 +206,7 @@ static void run_file(const char *path, bool sealed)
     bool rewrite = getenv("CHR_REWRITE") && !sealed;
     char *text = read_file(path);
     struct runner *r = calloc(1, sizeof *r);
-    kit_open(&r->kit, sealed, 0);
+    kit_open(&r->kit, 0);
     chr_buf_init(&r->out, 64u << 20);
     r->writer = (struct sql_writer_options){.part_bytes = 8u << 20};
     FILE *to = rewrite ? fopen(path, "wb") : NULL;
