@@ -134,6 +134,22 @@ bool raft__array_reserve(void **items, size_t *capacity, size_t count, size_t it
     raft__array_reserve((void **)&(array)->items, &(array)->capacity, (array)->count + (more),     \
                         sizeof *(array)->items)
 
+/* ---- log_append.c: records into pending ---- */
+/* A record that is not an entry: index, term and hlc of the tail, or what is to become them. On
+ * success it is pending, at *pos; else (CHR_ENOMEM, CHR_EFULL) nothing happened. */
+chr_err raft__put_special(raft_log *log, struct raft__record *record, raft__pos *pos);
+/* Zeros from the end of a part to the end of its page, or of the segment. */
+size_t raft__page_padding(const struct raft__part *part, uint64_t capacity);
+
+/* ---- log_write.c: pending to the disk ---- */
+/* Writes what is pending; `durable` asks for the fdatasync whatever the mode. */
+chr_err raft__flush(raft_log *log, bool durable, struct chr_errmsg *msg);
+/* fdatasync of every segment written since the last one. */
+chr_err raft__sync_dirty(raft_log *log, struct chr_errmsg *msg);
+/* Puts the log in doubt (L4); returns CHR_EDOUBT. */
+chr_err raft__in_doubt(raft_log *log, struct chr_errmsg *msg, const char *what, uint64_t segment,
+                       chr_err why);
+
 /* ---- log_segments.c: files that come and go ---- */
 uint64_t raft__next_capacity(const raft_log *log, uint64_t capacity);
 /* The empty file that follows the last segment; waits for the helper or makes it here. */

@@ -28,34 +28,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
-#include "raft/log_internal.h"
-
-#define BLOCK_BYTES (1u << 20)
-#define REMEDY      "restore this node from a backup or a peer; nothing was changed"
-
-struct found {
-    uint64_t id;
-    uint64_t bytes;
-    int handle;
-    bool valid; /* header is decoded and of this id */
-    struct raft__header header;
-};
-
-struct recovery {
-    raft_log *log;
-    struct raft_log_recovery *out;
-    struct chr_errmsg *msg;
-    RAFT__ARRAY(struct found) files; /* by id */
-    bool prepare_left;               /* prepare.tmp exists */
-    bool nomem;
-
-    struct chr_buf buf;
-    struct raft__reader reader;
-    size_t at;             /* the file the chain ended in */
-    raft__pos last_group;  /* of the last record (or header) of the chain */
-    uint64_t evidence_end; /* offset in files[at] behind what could be taken for a record; 0 none */
-    uint64_t evidence_bytes_after; /* in later segments */
-};
+#include "raft/log_recover.h"
 
 /* ---- 1. files and headers ---- */
 
@@ -73,7 +46,7 @@ static bool parse_number(const char *digits, const char *rest, uint64_t *number)
 
 static void note_file(void *arg, const char *name)
 {
-    struct recovery *r = arg;
+    struct raft__recovery *r = arg;
     uint64_t number;
     if (strcmp(name, RAFT__PREPARE_NAME) == 0) {
         r->prepare_left = true;
@@ -81,7 +54,7 @@ static void note_file(void *arg, const char *name)
         if (!RAFT__RESERVE(&r->files, 1))
             r->nomem = true;
         else
-            r->files.items[r->files.count++] = (struct found){.id = number, .handle = -1};
+            r->files.items[r->files.count++] = (struct raft__found){.id = number, .handle = -1};
     } else if (strncmp(name, "spare-", 6) == 0 && parse_number(name + 6, ".seg", &number)) {
         if (!RAFT__RESERVE(&r->log->spares, 1))
             r->nomem = true;
@@ -92,11 +65,11 @@ static void note_file(void *arg, const char *name)
 
 static int by_id(const void *a, const void *b)
 {
-    uint64_t x = ((const struct found *)a)->id, y = ((const struct found *)b)->id;
+    uint64_t x = ((const struct raft__found *)a)->id, y = ((const struct raft__found *)b)->id;
     return (x > y) - (x < y);
 }
 
-static chr_err read_header(struct recovery *r, struct found *file)
+static chr_err read_header(struct raft__recovery *r, struct raft__found *file)
 {
     const struct raft_io *io = r->log->io;
     char name[RAFT_IO_NAME_MAX];
@@ -119,13 +92,13 @@ static chr_err read_header(struct recovery *r, struct found *file)
     return CHR_OK;
 }
 
-static chr_err corrupt_file(struct recovery *r, uint64_t id, const char *what)
+static chr_err corrupt_file(struct raft__recovery *r, uint64_t id, const char *what)
 {
-    return chr_fail(r->msg, CHR_ECORRUPT, "log segment %020" PRIu64 ".seg offset 0: %s; " REMEDY,
-                    id, what);
+    return chr_fail(r->msg, CHR_ECORRUPT,
+                    "log segment %020" PRIu64 ".seg offset 0: %s; " RAFT__REMEDY, id, what);
 }
 
-static chr_err find_files(struct recovery *r)
+static chr_err find_files(struct raft__recovery *r)
 {
     const struct raft_io *io = r->log->io;
     chr_err err = io->list(io->ctx, note_file, r);
@@ -147,7 +120,7 @@ static chr_err find_files(struct recovery *r)
     if (!r->files.items[0].valid)
         return corrupt_file(r, r->files.items[0].id, "bad header of the oldest segment");
     for (size_t i = 0; i < r->files.count; i++) {
-        struct found *file = &r->files.items[i];
+        struct raft__found *file = &r->files.items[i];
         if (i && file->id != file[-1].id + 1)
             return corrupt_file(r, file[-1].id + 1, "segment is missing, but later ones exist");
         if (!file->valid)
@@ -163,18 +136,18 @@ static chr_err find_files(struct recovery *r)
 
 /* ---- 2. the chain ---- */
 
-static chr_err corrupt_at(struct recovery *r, uint64_t offset, const char *what)
+static chr_err corrupt_at(struct raft__recovery *r, uint64_t offset, const char *what)
 {
     return chr_fail(r->msg, CHR_ECORRUPT,
-                    "log segment %020" PRIu64 ".seg offset %" PRIu64 ": %s; " REMEDY,
+                    "log segment %020" PRIu64 ".seg offset %" PRIu64 ": %s; " RAFT__REMEDY,
                     r->files.items[r->at].id, offset, what);
 }
 
 /* A new struct raft__segment for files[at]; takes over its handle. */
-static chr_err add_segment(struct recovery *r)
+static chr_err add_segment(struct raft__recovery *r)
 {
     raft_log *log = r->log;
-    struct found *file = &r->files.items[r->at];
+    struct raft__found *file = &r->files.items[r->at];
     struct raft__segment *segment = calloc(1, sizeof *segment);
     if (!segment || !RAFT__RESERVE(&log->segments, 1)) {
         free(segment);
@@ -199,7 +172,7 @@ static chr_err add_segment(struct recovery *r)
 }
 
 /* Does the header of the file after the chain's end join on to it? */
-static bool header_joins(const struct recovery *r)
+static bool header_joins(const struct raft__recovery *r)
 {
     const struct raft__tail *tail = &r->log->tail;
     if (r->at + 1 >= r->files.count || !r->files.items[r->at + 1].valid)
@@ -214,7 +187,7 @@ static bool header_joins(const struct recovery *r)
 
 /* Takes over one record that is valid and joins the chain. What it says must make sense: it was we
  * who wrote it. */
-static chr_err take_record(struct recovery *r, const struct raft__record *record,
+static chr_err take_record(struct raft__recovery *r, const struct raft__record *record,
                            raft__pos group_max)
 {
     raft_log *log = r->log;
@@ -272,7 +245,7 @@ static chr_err take_record(struct recovery *r, const struct raft__record *record
     return CHR_OK;
 }
 
-static chr_err walk(struct recovery *r)
+static chr_err walk(struct raft__recovery *r)
 {
     raft_log *log = r->log;
     const struct raft__header *head = &r->files.items[0].header;
@@ -310,237 +283,9 @@ static chr_err walk(struct recovery *r)
     return err;
 }
 
-/* ---- 3. what is behind its end ---- */
-
-/* Looks for valid records in [from, limit) of a file. *later: the offset of one with group > end
- * (0: none); *seen: the offset behind the last one that is not. */
-static chr_err scan(struct recovery *r, int handle, uint64_t limit, uint32_t seed, uint64_t from,
-                    raft__pos end, uint64_t *later, uint64_t *seen)
-{
-    *later = *seen = 0;
-    raft__reader_file(&r->reader, handle, limit);
-    uint64_t off = chr_round_up(from, 8);
-    while (off + RAFT__RECORD_BYTES <= limit) {
-        size_t len = (size_t)CHR_MIN((uint64_t)BLOCK_BYTES, limit - off);
-        const uint8_t *ptr;
-        chr_err err = raft__reader_fetch(&r->reader, off, len, &ptr);
-        if (err)
-            return err;
-        if (!ptr)
-            return CHR_OK; /* shrunk since its size was asked */
-        uint64_t block_end = off + len;
-        while (off + RAFT__RECORD_BYTES <= block_end) {
-            struct raft__record record;
-            const uint8_t *at = ptr + (len - (block_end - off));
-            if (!raft__record_peek(seed, (uint32_t)off, limit, at, &record)) {
-                off += 8;
-                continue;
-            }
-            int got = raft__reader_record(&r->reader, seed, off, &record); /* moves the window */
-            if (got < 0)
-                return got;
-            if (got && record.group > end) {
-                *later = off;
-                return CHR_OK;
-            }
-            off += got ? raft__record_space(record.body.len) : 8;
-            if (got)
-                *seen = off;
-            break;
-        }
-    }
-    return CHR_OK;
-}
-
-static chr_err refuse(struct recovery *r, raft__pos end, uint64_t id, uint64_t offset)
-{
-    return chr_fail(r->msg, CHR_ECORRUPT,
-                    "log segment %020" PRIu64 ".seg offset %" PRIu64
-                    ": bad record, but a later group follows (%020" PRIu64 ".seg offset %" PRIu64
-                    "); " REMEDY,
-                    raft__pos_segment(end), raft__pos_offset(end), id, offset);
-}
-
-static chr_err look_behind(struct recovery *r)
-{
-    raft_log *log = r->log;
-    raft__pos end = log->tail.pos;
-    struct raft__segment *segment = log->segments.items[log->segments.count - 1];
-    uint64_t limit = CHR_MIN(r->files.items[r->at].bytes, segment->capacity);
-    uint64_t later, seen;
-
-    /* The record at the end itself: header whole, body torn. It is not valid, but it is ours. */
-    const uint8_t *ptr;
-    struct raft__record record;
-    raft__reader_file(&r->reader, segment->handle, limit);
-    chr_err err = raft__reader_fetch(&r->reader, raft__pos_offset(end), RAFT__RECORD_BYTES, &ptr);
-    if (!err && ptr &&
-        raft__record_peek(segment->seed, (uint32_t)raft__pos_offset(end), limit, ptr, &record))
-        r->evidence_end = raft__pos_offset(end) + record.length;
-    if (!err)
-        err = scan(r, segment->handle, limit, segment->seed, raft__pos_offset(end), end, &later,
-                   &seen);
-    if (err)
-        return chr_fail(r->msg, err, "log segment %020" PRIu64 ".seg: cannot read: %s", segment->id,
-                        chr_strerror(err));
-    if (later)
-        return refuse(r, end, segment->id, later);
-    r->evidence_end = CHR_MAX(r->evidence_end, seen);
-
-    for (size_t i = r->at + 1; i < r->files.count; i++) {
-        struct found *file = &r->files.items[i];
-        if (file->valid && file->header.group > end)
-            return refuse(r, end, file->id, 0);
-        if (file->valid)
-            r->evidence_bytes_after += RAFT__HEADER_BYTES;
-        err = scan(r, file->handle, file->bytes, raft__seed(log->incarnation, file->id),
-                   RAFT__HEADER_BYTES, end, &later, &seen);
-        if (err)
-            return chr_fail(r->msg, err, "log segment %020" PRIu64 ".seg: cannot read: %s",
-                            file->id, chr_strerror(err));
-        if (later)
-            return refuse(r, end, file->id, later);
-        r->evidence_bytes_after += seen ? seen - RAFT__HEADER_BYTES : 0;
-    }
-    return CHR_OK;
-}
-
-/* ---- 4. the cut ---- */
-
-/* Writes [from, to) of a segment again, as it is. */
-static chr_err rewrite(struct recovery *r, const struct raft__segment *segment, uint64_t from,
-                       uint64_t to)
-{
-    const struct raft_io *io = r->log->io;
-    while (from < to) {
-        size_t len = (size_t)CHR_MIN(to - from, (uint64_t)BLOCK_BYTES), got;
-        chr_buf_reset(&r->buf);
-        chr_err err = chr_buf_reserve(&r->buf, len);
-        if (!err)
-            err = io->pread(io->ctx, segment->handle, r->buf.ptr, len, from, &got);
-        if (!err) { /* a file cut short in the padding of its last record */
-            memset(r->buf.ptr + got, 0, len - got);
-            err = io->pwrite(io->ctx, segment->handle, r->buf.ptr, len, from);
-        }
-        if (err)
-            return err;
-        from += len;
-    }
-    return CHR_OK;
-}
-
-static chr_err zero(struct recovery *r, const struct raft__segment *segment, uint64_t from,
-                    uint64_t to)
-{
-    const struct raft_io *io = r->log->io;
-    chr_buf_reset(&r->buf);
-    chr_err err = chr_buf_reserve(&r->buf, BLOCK_BYTES);
-    if (!err)
-        memset(r->buf.ptr, 0, BLOCK_BYTES);
-    while (!err && from < to) {
-        size_t len = (size_t)CHR_MIN(to - from, (uint64_t)BLOCK_BYTES);
-        err = io->pwrite(io->ctx, segment->handle, r->buf.ptr, len, from);
-        from += len;
-    }
-    return err;
-}
-
-/* Files after the last segment: one that is empty and of the right size is the next segment, the
- * others go. */
-static chr_err settle_files_after(struct recovery *r)
-{
-    raft_log *log = r->log;
-    const struct raft_io *io = log->io;
-    const struct raft__segment *last = log->segments.items[log->segments.count - 1];
-    chr_err err = CHR_OK;
-    for (size_t i = r->files.count; !err && i-- > r->at + 1;) {
-        struct found *file = &r->files.items[i];
-        if (file->id == last->id + 1 && r->evidence_bytes_after == 0 &&
-            file->bytes == raft__next_capacity(log, last->capacity)) {
-            struct raft__segment *next = calloc(1, sizeof *next);
-            if (!next)
-                return CHR_ENOMEM;
-            *next = (struct raft__segment){.id = file->id,
-                                           .capacity = file->bytes,
-                                           .end = RAFT__HEADER_BYTES,
-                                           .handle = file->handle,
-                                           .seed = raft__seed(log->incarnation, file->id)};
-            file->handle = -1;
-            log->next = next;
-            log->next_state = RAFT__NEXT_READY;
-            continue;
-        }
-        char name[RAFT_IO_NAME_MAX];
-        raft__segment_name(file->id, name);
-        err = io->unlink(io->ctx, name);
-        if (!err) /* the last one first, durably: never a gap */
-            err = io->sync_dir(io->ctx);
-    }
-    if (!err && r->prepare_left) {
-        err = io->unlink(io->ctx, RAFT__PREPARE_NAME);
-        if (err == CHR_ENOTFOUND)
-            err = CHR_OK;
-    }
-    return err;
-}
-
-/* Spares of another size (the option changed) or too many go. */
-static chr_err settle_spares(struct recovery *r)
-{
-    raft_log *log = r->log;
-    const struct raft_io *io = log->io;
-    size_t kept = 0;
-    chr_err err = CHR_OK;
-    for (size_t i = 0; !err && i < log->spares.count; i++) {
-        char name[RAFT_IO_NAME_MAX];
-        snprintf(name, sizeof name, "spare-%020" PRIu64 ".seg", log->spares.items[i]);
-        int handle;
-        uint64_t bytes = 0;
-        err = io->open(io->ctx, name, false, &handle);
-        if (!err) {
-            err = io->size(io->ctx, handle, &bytes);
-            io->close(io->ctx, handle);
-        }
-        if (!err && bytes == log->options.segment_bytes && kept < log->options.recycle_max)
-            log->spares.items[kept++] = log->spares.items[i];
-        else if (!err)
-            err = io->unlink(io->ctx, name);
-    }
-    log->spares.count = kept;
-    return err;
-}
-
-static chr_err repair(struct recovery *r)
-{
-    raft_log *log = r->log;
-    const struct raft_io *io = log->io;
-    chr_err err = settle_files_after(r);
-    if (!err)
-        err = settle_spares(r);
-    /* A directory entry that a crashed process made may not be durable yet either. */
-    if (!err)
-        err = io->sync_dir(io->ctx);
-    size_t i = log->segments.count;
-    while (!err && i-- > 0 && log->segments.items[i]->id >= raft__pos_segment(r->last_group)) {
-        struct raft__segment *segment = log->segments.items[i];
-        uint64_t from =
-            segment->id == raft__pos_segment(r->last_group) ? raft__pos_offset(r->last_group) : 0;
-        if (from == RAFT__HEADER_BYTES)
-            from = 0; /* the first group of a log: its header has not been proven either */
-        err = rewrite(r, segment, from, segment->end);
-        if (!err && i + 1 == log->segments.count && r->evidence_end > segment->end)
-            err = zero(r, segment, segment->end, CHR_MIN(r->evidence_end, segment->capacity));
-        if (!err)
-            err = io->sync(io->ctx, segment->handle);
-    }
-    if (err)
-        return chr_fail(r->msg, err, "log: cannot make its end durable: %s", chr_strerror(err));
-    return CHR_OK;
-}
-
 /* ---- all of it ---- */
 
-static chr_err create_log(struct recovery *r, uint64_t start_index)
+static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
 {
     raft_log *log = r->log;
     if (log->options.read_only)
@@ -561,7 +306,7 @@ static chr_err create_log(struct recovery *r, uint64_t start_index)
     if (!RAFT__RESERVE(&log->segments, 1))
         return chr_fail(r->msg, CHR_ENOMEM, "log: out of memory");
     struct raft__segment *segment;
-    chr_err err = settle_spares(r);
+    chr_err err = raft__settle_spares(r);
     if (err)
         return chr_fail(r->msg, err, "log: cannot look at spare segments: %s", chr_strerror(err));
     err = raft__segment_create(log, 1, header.segment_bytes, head, sizeof head, &segment, r->msg);
@@ -573,24 +318,25 @@ static chr_err create_log(struct recovery *r, uint64_t start_index)
     return CHR_OK;
 }
 
-static chr_err recover_log(struct recovery *r, uint64_t start_index)
+static chr_err recover_log(struct raft__recovery *r, uint64_t start_index)
 {
     raft_log *log = r->log;
     chr_err err = walk(r);
     if (!err)
-        err = look_behind(r);
+        err = raft__look_behind(r);
     if (err)
         return err;
     uint64_t first = log->segments.items[0]->first_index;
     if (first > start_index)
         return chr_fail(r->msg, CHR_ECORRUPT,
                         "the log begins at entry %" PRIu64 " in segment %020" PRIu64
-                        ".seg, but the checkpoint ends before %" PRIu64 "; " REMEDY,
+                        ".seg, but the checkpoint ends before %" PRIu64 "; " RAFT__REMEDY,
                         first, log->segments.items[0]->id, start_index);
     if (log->tail.last_index + 1 < start_index)
         return chr_fail(r->msg, CHR_ECORRUPT,
                         "the log ends at entry %" PRIu64 " (segment %020" PRIu64
-                        ".seg offset %" PRIu64 "), but the checkpoint holds %" PRIu64 "; " REMEDY,
+                        ".seg offset %" PRIu64 "), but the checkpoint holds %" PRIu64
+                        "; " RAFT__REMEDY,
                         log->tail.last_index, raft__pos_segment(log->tail.pos),
                         raft__pos_offset(log->tail.pos), start_index - 1);
     uint64_t cut = raft__pos_offset(log->tail.pos);
@@ -604,17 +350,17 @@ static chr_err recover_log(struct recovery *r, uint64_t start_index)
                         CHR_KV_U("bytes", r->out->torn_bytes),
                         CHR_KV_U("last_index", log->tail.last_index));
     }
-    return log->options.read_only ? CHR_OK : repair(r);
+    return log->options.read_only ? CHR_OK : raft__repair(r);
 }
 
 chr_err raft__recover(raft_log *log, uint64_t start_index, struct raft_log_recovery *recovery,
                       struct chr_errmsg *msg)
 {
     *recovery = (struct raft_log_recovery){0};
-    struct recovery r = {.log = log, .out = recovery, .msg = msg};
-    chr_buf_init(&r.buf, RAFT_ENTRY_BYTES_MAX + 2 * BLOCK_BYTES);
-    r.reader =
-        (struct raft__reader){.io = log->io, .buf = &r.buf, .handle = -1, .block = BLOCK_BYTES};
+    struct raft__recovery r = {.log = log, .out = recovery, .msg = msg};
+    chr_buf_init(&r.buf, RAFT_ENTRY_BYTES_MAX + 2 * RAFT__BLOCK_BYTES);
+    r.reader = (struct raft__reader){
+        .io = log->io, .buf = &r.buf, .handle = -1, .block = RAFT__BLOCK_BYTES};
     chr_err err = find_files(&r);
     if (!err)
         err = r.files.count ? recover_log(&r, start_index) : create_log(&r, start_index);

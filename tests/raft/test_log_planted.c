@@ -4,12 +4,15 @@
  * planted bugs, a skipped sync and an early acknowledgement, need no copy: test_log_sim.c.) */
 #define CHR_PLANT_ACCEPT_BAD_CRC 1
 #include "raft/log.c"
+#include "raft/log_append.c"
 #include "raft/log_format.c"
 #include "raft/log_index.c"
 #include "raft/log_read.c"
 #include "raft/log_reader.c"
 #include "raft/log_recover.c"
+#include "raft/log_repair.c"
 #include "raft/log_segments.c"
+#include "raft/log_write.c"
 
 #include <setjmp.h>
 #include <stdarg.h>
