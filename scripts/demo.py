@@ -35,7 +35,8 @@ class Node:
         self.binary = binary
         self.process = subprocess.Popen(
             [binary, "single-node", "--data-dir", data_dir, "--address", address],
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True)  # Ctrl-C is for the demo, which then stops the node in order
         self.log, ready = [], None
         for line in self.process.stderr:
             self.log.append(line)
@@ -319,7 +320,8 @@ def read_csv(args):
             fields.append(f"{json.dumps(column)}:{text}")
         lines[topic].append("{" + ",".join(fields) + "}")
         want[tuple(comparable(types[c], row[c]) for c in columns)] += 1
-    return columns, types, lines, want
+    fractional = {c for i, c in enumerate(columns) if types[c] == "FLOAT" and any("." in r[i] for r in records)}
+    return columns, types, fractional, lines, want
 
 
 def comparable(kind, text):
@@ -341,9 +343,10 @@ def compare_csv(node, table, columns, types, want):
     return wrong, got.total()
 
 
-def csv_questions(table, columns, types, topic):
+def csv_questions(table, columns, types, fractional, topic):
     levels = re.findall(r"\{([^}]*)\}", topic)
-    numbers = [c for c in columns if types[c] == "FLOAT"][:3]
+    # Measured values have fractions, rather than counters and dates in pieces.
+    numbers = sorted((c for c in columns if types[c] == "FLOAT"), key=lambda c: c not in fractional)[:3]
     shown = ", ".join(f'round(avg("{c}"), 3) AS "{c}"' for c in numbers)
     by = f'"{levels[0]}", ' if levels else ""
     return [("How many, and what on average?",
@@ -356,7 +359,8 @@ def csv_questions(table, columns, types, topic):
 
 def ask(node, questions):
     for question, text in questions:
-        print(f"\n{question}\n  chronos client -e \"{text}\"")
+        quoted = text.replace('"', '\\"')
+        print(f'\n{question}\n  chronos client -e "{quoted}"')
         print(node.sql(text, "table"), end="")
     table = re.search(r"FROM (\w+)", questions[0][1]).group(1)
     count = f"SELECT count(*) FROM {table}"
@@ -426,7 +430,8 @@ def main():
 def show(node, args):
     if args.csv:
         table = "recorded_" + re.sub(r"\W+", "_", pathlib.Path(args.csv).name.split(".")[0].lower())
-        columns, types, lines, want = read_csv(args)
+        print(f"reading {args.csv} ...")
+        columns, types, fractional, lines, want = read_csv(args)
         listed = ", ".join(f'"{c}" {types[c]}' for c in columns)
         node.sql(f"CREATE TABLE {table} ({listed}) WITH TOPIC='{args.topic}', FORMAT=json")
         expected, devices = want.total(), None
@@ -440,7 +445,7 @@ def show(node, args):
               f"{sum(map(len, lines.values())):,} messages, {counts['late']} of them late, {counts['twice']} twice")
     publishers = publish_all(node, table, lines)
     sent, acked = sum(p.sent for p in publishers), sum(p.acked for p in publishers)
-    questions = csv_questions(table, columns, types, args.topic) if args.csv else fleet_questions()
+    questions = csv_questions(table, columns, types, fractional, args.topic) if args.csv else fleet_questions()
     count = ask(node, questions)
 
     wrong, rows = (compare_csv(node, table, columns, types, want) if args.csv else compare_fleet(node, want))

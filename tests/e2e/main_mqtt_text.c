@@ -1,7 +1,8 @@
 /* tests/e2e/main_mqtt_text.c: what a client sends and what must come back, as text, against the
  * real binary.
  *
- *     chr_test_mqtt_text CHRONOS FILE...        prints `ok NAME` or `not ok NAME` per test
+ *     chr_test_mqtt_text CHRONOS [--flags FLAGS] FILE...
+ *                                               prints `ok NAME` or `not ok NAME` per test
  *
  * A file has one node, started when its first test begins. Lines:
  *
@@ -9,6 +10,7 @@
  *     node FLAGS...            (before the first test) more flags for the node
  *     A> 10 <s'MQTT' …>        connection A sends bytes (tests/proto/mqtt_text.h); it connects when
  *                              first used, and speaks the version of its CONNECT
+ *     A 3.1.1                  …when that comes in pieces
  *     A< CONNACK …             the next packet that A receives, as mqtt_text.h prints it; lines
  * that Session Expiry 5       follow it, indented, are properties that it must have; `*` and `?`
  *                              match anything. A line `  none` says that it has no properties.
@@ -37,7 +39,11 @@
 #include <unistd.h>
 
 #include "base/compiler.h"
+/* Written for the unit tests, which are compiled with fewer warnings than programs. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
 #include "tests/proto/mqtt_text.h"
+#pragma GCC diagnostic pop
 
 #define TIMEOUT_MS   15000
 #define LINES_MAX    4096
@@ -51,6 +57,7 @@ struct client {
 };
 
 static const char *binary;
+static const char *all_flags = "";
 static char flags[1024];
 static char data_dir[64];
 static pid_t node_pid;
@@ -94,8 +101,8 @@ static bool node_start(void)
         char command[2048];
         snprintf(
             command, sizeof command,
-            "exec '%s' single-node --data-dir '%s' --address 127.0.0.1:0 --log-level warning %s",
-            binary, data_dir, flags);
+            "exec '%s' single-node --data-dir '%s' --address 127.0.0.1:0 --log-level warning %s %s",
+            binary, data_dir, all_flags, flags);
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
@@ -418,6 +425,10 @@ static bool run_line(char **lines, int count, int *i)
         client_close(c);
         return true;
     }
+    if (strcmp(line + 1, " 3.1.1") == 0) {
+        c->version = MQTT_V311;
+        return true;
+    }
     char *rest = line + 2 + strspn(line + 2, " ");
     if (line[1] == '>') {
         struct chr_buf bytes;
@@ -537,8 +548,12 @@ int main(int argc, char **argv)
         clients[c].fd = -1;
         chr_buf_init(&clients[c].in, RECEIVED_MAX);
     }
-    int failed = 0;
-    for (int i = 2; i < argc; i++)
+    int failed = 0, first = 2;
+    if (argc > 4 && strcmp(argv[2], "--flags") == 0) {
+        all_flags = argv[3];
+        first = 4;
+    }
+    for (int i = first; i < argc; i++)
         failed += run_file(argv[i]);
     return failed ? 1 : 0;
 }
