@@ -887,6 +887,40 @@ static void checkpoint(struct life *l)
         REQUIRE(db_durable_index(l->d) == l->twin.index);
 }
 
+static void count_finding(void *arg, const char *finding)
+{
+    (void)finding;
+    ++*(int *)arg;
+}
+
+/* Each bit in the store matters: a flipped one is refused at open or found by the check. */
+static void damage(struct life *l)
+{
+    struct chr_errmsg msg = {.text = ""};
+    unpin_all(l);
+    *fake_kv_faults(l->store) = (struct fake_kv_faults){0};
+    REQUIRE(!db_checkpoint(l->d, DB_CHECKPOINT_REQUEST, never_waits, NULL, 0, &msg), "%s",
+            msg.text);
+    reopen(l);
+    check(l);
+    for (int i = 0; i < 2; i++) {
+        fake_kv *copy = fake_kv_copy(l->store, l->seed * 8 + (uint64_t)i);
+        struct db_kv kv = fake_kv_seam(copy);
+        db *d = NULL;
+        uint64_t findings = 0;
+        int reports = 0;
+        REQUIRE(fake_kv_flip_bit(copy));
+        chr_err err = db_open(&kv, &l->options, &d, &msg);
+        if (!err)
+            err = db_check(d, count_finding, &reports, &findings);
+        REQUIRE(err == CHR_ECORRUPT || err == CHR_EVERSION || (!err && findings > 0),
+                "a flipped bit was not found: %s", chr_errname(err));
+        REQUIRE((uint64_t)reports == findings);
+        db_close(d);
+        fake_kv_free(copy);
+    }
+}
+
 static void live(uint64_t seed, int steps)
 {
     struct life l = {.seed = seed, .random = {seed}, .hlc = UINT64_C(1700000000000) << 16};
@@ -932,6 +966,7 @@ static void live(uint64_t seed, int steps)
             compare_read(&l, l.pins[i], false);
     compare_now(&l, false);
     check(&l);
+    damage(&l);
     if (getenv("CHR_VERBOSE"))
         printf("seed %llu: %llu entries, %llu checkpoints, %llu chunks seen, %llu statistics, "
                "%llu reopened\n",
