@@ -41,7 +41,8 @@ struct query_client {
     struct query_request *running;
     uint32_t count; /* waiting and running */
     uint32_t requests_max;
-    bool closed, read_only;
+    bool closed; /* goes when its last request is done */
+    bool read_only;
     sql_session *session; /* NULL until the first request; its worker's while one runs */
     struct sql_host host;
     size_t user_len;
@@ -57,6 +58,7 @@ static void block_end(struct query_pool *pool);
 struct applied_copy {
     struct sql_applied *applied;
     db *db;
+    bool filled;
 };
 
 /* Applier thread. */
@@ -65,6 +67,7 @@ static void copy_applied(void *arg, const struct db_apply_result *result)
     struct applied_copy *copy = arg;
     sql_applied_from(result, copy->applied);
     copy->applied->index = db_apply_index(copy->db);
+    copy->filled = true;
 }
 
 static chr_err host_propose(void *ctx, chr_slice bytes, struct sql_applied *applied)
@@ -73,11 +76,12 @@ static chr_err host_propose(void *ctx, chr_slice bytes, struct sql_applied *appl
     struct query_pool *pool = client->pool;
     if (atomic_load(&client->running->cancelled))
         return CHR_ECANCELLED;
-    struct applied_copy copy = {applied, pool->node->db};
+    struct applied_copy copy = {.applied = applied, .db = pool->node->db};
     block_begin(pool);
     chr_err err = broker_propose_wait(pool->node->committer, bytes, 0, copy_applied, &copy);
     block_end(pool);
-    return err;
+    /* What became of the entry is told in *applied. */
+    return copy.filled ? CHR_OK : err;
 }
 
 /* R2: what makes a repeated write do nothing. Each statement of a text is an entry of its own and
@@ -296,7 +300,7 @@ static void serve(struct query_pool *pool, struct query_client *client)
     pool->running--;
     pool->failed += outcome.err != CHR_OK;
     pool->cancelled += outcome.err == CHR_ECANCELLED;
-    bool gone = client->closed;
+    bool gone = client->closed && chr_list_empty(&client->requests);
     if (gone) {
         chr_list_remove(&client->link);
     } else if (!chr_list_empty(&client->requests)) {
@@ -415,6 +419,21 @@ void query_client_close(struct query_client *client)
         client_free(client);
 }
 
+void query_client_finish(struct query_client *client)
+{
+    if (!client)
+        return;
+    struct query_pool *pool = client->pool;
+    pthread_mutex_lock(&pool->lock);
+    client->closed = true;
+    bool idle = client->count == 0;
+    if (idle)
+        chr_list_remove(&client->link);
+    pthread_mutex_unlock(&pool->lock);
+    if (idle)
+        client_free(client);
+}
+
 chr_err query_submit(struct query_client *client, struct query_request *request)
 {
     struct query_pool *pool = client->pool;
@@ -503,7 +522,17 @@ void query_pool_stop(struct query_pool *pool)
     refuse_all(&taken, CHR_ECLOSED);
     for (uint32_t i = 0; i < threads; i++)
         pthread_join(pool->threads[i], NULL);
+    pthread_mutex_lock(&pool->lock);
     pool->threads_count = 0;
+    /* Whose last requests were taken away above, and nobody will close. */
+    CHR_LIST_FOR_SAFE (link, next, &pool->clients) {
+        struct query_client *client = CHR_CONTAINER_OF(link, struct query_client, link);
+        if (!client->closed)
+            continue;
+        chr_list_remove(&client->link);
+        client_free(client);
+    }
+    pthread_mutex_unlock(&pool->lock);
 }
 
 void query_pool_free(struct query_pool *pool)

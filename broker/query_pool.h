@@ -48,6 +48,8 @@ CHR_MUST_USE chr_err query_client_new(struct query_pool *pool,
                                       struct query_client **out);
 /* Any thread. Cancels all of its requests; done() still comes for each. Accepts NULL. */
 void query_client_close(struct query_client *client);
+/* Any thread. Nothing more is asked; what was is executed, done() comes for each. Accepts NULL. */
+void query_client_finish(struct query_client *client);
 
 /* What became of a request. */
 struct query_outcome {

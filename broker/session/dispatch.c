@@ -200,7 +200,7 @@ void session_loop_second(struct broker_loop *loop)
     wills_continue(loop);
     if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
         retained_sweep(loop->node->retained, loop->now_mono_us);
-    if (state->sys && state->seconds % SYS_INTERVAL_S == 0)
+    if (state->sys && state->seconds % SYS_INTERVAL_S == SYS_INTERVAL_S - 1)
         sys_refresh(state->sys, loop);
     state->seconds++;
 }
@@ -221,7 +221,9 @@ static chr_err recover(struct broker_loop *loop)
         struct session *s =
             err ? NULL : session_new(loop, chr_slice_of(r->client_id, r->client_len));
         if (s) {
-            s->durable = s->present = true;
+            s->durable = true;
+            s->present = r->expiry_s != 0;
+            s->ended = !s->present;
             s->epoch = r->epoch;
             s->generation = r->generation;
             s->expiry_s = r->expiry_s;
@@ -262,6 +264,8 @@ chr_err session_loop_init(struct broker_loop *loop)
         err = sys_new(&state->sys);
     if (!err)
         err = recover(loop);
+    if (!err && state->sys) /* there from the first subscription on */
+        sys_refresh(state->sys, loop);
     return err;
 }
 

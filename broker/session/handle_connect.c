@@ -211,8 +211,9 @@ static void open_session(struct conn *conn)
         finish(conn, s->present && !connect->clean_start && !s->ended);
         return;
     }
-    /* The log knows the session or has to. An expiry of 0 is told when the connection ends. */
-    if (session__log_open(s, conn, connect->clean_start, CHR_MAX(expiry, 1u))) {
+    /* The log knows the session or has to. With an expiry of 0 it ends with its connection, or when
+     * the node starts again. */
+    if (session__log_open(s, conn, connect->clean_start, expiry)) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return;
     }

@@ -18,8 +18,10 @@ enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_fr
                                     "prolonged by DISCONNECT");
         s->expiry_s = CHR_MIN(wanted, conn->loop->node->config->max_session_expiry_s);
     }
-    if (disconnect.reason_code == MQTT_REASON_SUCCESS)
+    if (disconnect.reason_code == MQTT_REASON_SUCCESS) {
         will_drop(s); /* [MQTT-3.14.4-3] */
+        s->left = true;
+    }
     chr_log_info("mqtt", "client disconnected", CHR_KV_S("client", s->client_id),
                  CHR_KV_C("address", conn->address), CHR_KV_U("code", disconnect.reason_code));
     return DISPATCH_CLOSE;

@@ -76,7 +76,7 @@ void session_free(struct session *s)
     CHR_ASSERT(!s->conn);
     CHR_ASSERT(s->log_ops == 0);
     session_clear(s);
-    sql_client_close(s);
+    sql_client_close(s, true);
     will_drop(s);
     aliases_clear(&s->aliases);
     registry_remove(s->loop->node->registry, s);
@@ -100,7 +100,8 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     s->conn = NULL;
     atomic_store_explicit(&s->connected, false, memory_order_relaxed);
     atomic_fetch_sub_explicit(&state_of(loop)->connected_now, 1, memory_order_relaxed);
-    sql_client_close(s);
+    sql_client_close(s, !s->left);
+    s->left = false;
     aliases_clear(&s->aliases);
     s->stalled_since_us = 0;
     s->plain_in_log = false;

@@ -118,6 +118,7 @@ struct session {
     uint32_t generation;
     uint32_t expiry_s;       /* after the connection; UINT32_MAX: never */
     int64_t expires_mono_us; /* parked; INT64_MAX: never */
+    bool left;               /* the client has said a normal DISCONNECT */
     bool ended;              /* expired or to be discarded; kept while log_ops > 0 */
     uint32_t log_ops;        /* SESSION_OPEN and _CLOSE on their way */
     bool opening;            /* a SESSION_OPEN is on its way */

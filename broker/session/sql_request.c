@@ -236,7 +236,7 @@ static struct sql_client *client_of(struct session *s)
     return c;
 }
 
-void sql_client_close(struct session *session)
+void sql_client_close(struct session *session, bool cancel)
 {
     struct sql_client *c = session->sql;
     if (!c)
@@ -247,7 +247,11 @@ void sql_client_close(struct session *session)
     /* Their links point at the list's head, which goes. */
     while (!chr_list_empty(&c->requests))
         chr_list_remove(c->requests.next);
-    query_client_close(c->queries); /* done() comes for each */
+    /* done() comes for each request, either way. */
+    if (cancel)
+        query_client_close(c->queries);
+    else
+        query_client_finish(c->queries);
     query_credit_unref(c->credit);
     free(c);
 }

@@ -16,7 +16,8 @@
  * long as the connection). The PUBACK or PUBREC of a request leaves after it was executed, in the
  * order of arrival. Answers have the request's QoS and are delivered as messages: to whoever has
  * subscribed to the topic and is the same user (R1). At most SQL_ANSWER_BYTES_MAX of a connection's
- * answers are unsent at a time: the query waits. A lost connection cancels its requests. */
+ * answers are unsent at a time: the query waits. A lost connection cancels its
+ * requests; after a normal DISCONNECT they are executed, since answers may have other readers. */
 #ifndef CHR_BROKER_SESSION_SQL_REQUEST_H
 #define CHR_BROKER_SESSION_SQL_REQUEST_H
 
@@ -39,7 +40,7 @@ enum dispatch sql_request_publish(struct conn *conn, chr_slice topic,
                                   const struct mqtt_publish *publish);
 /* A PUBLISH to $chronos/cancel…; acknowledged at once. */
 void sql_request_cancel(struct conn *conn, chr_slice topic, const struct mqtt_publish *publish);
-/* The connection is gone: ends its requests and its SQL session. */
-void sql_client_close(struct session *session);
+/* The connection is gone, and with it its SQL session. cancel: its requests as well. */
+void sql_client_close(struct session *session, bool cancel);
 
 #endif

@@ -13,14 +13,12 @@
  *     A 3.1.1                  …when that comes in pieces
  *     A< CONNACK …             the next packet that A receives, as mqtt_text.h prints it; lines
  * that Session Expiry 5       follow it, indented, are properties that it must have; `*` and `?`
- *                              match anything. A line `  none` says that it has no properties.
- *     A< nothing               nothing came: a PINGREQ is answered before anything else
- *     A< close                 the server closes
- *     A close                  we close, without DISCONNECT
- *     sql TEXT                 a statement over another connection…
- *     rows [[1]]               …and the rows of its answer; `eventually [[1]]` asks until they are
- *     restart kill | term      the node dies and starts again on its data
- *     # …                      a comment: the rule by its number
+ *                              match anything, `'` in them stands for `"`. A line `  none` says
+ * that it has no properties. A< nothing               nothing came: a PINGREQ is answered before
+ * anything else A< close                 the server closes A close                  we close,
+ * without DISCONNECT sql TEXT                 a statement over another connection… rows [[1]] …and
+ * the rows of its answer; `eventually [[1]]` asks until they are restart kill | term      the node
+ * dies and starts again on its data # …                      a comment: the rule by its number
  *
  * Nothing waits for a fixed time: an expected packet has TIMEOUT_MS to come. */
 #include <errno.h>
@@ -229,6 +227,11 @@ static char *packet_text(struct client *c, const struct mqtt_frame *frame)
     chr_buf_add_u8(&out, 0);
     char *text = strdup((const char *)out.ptr);
     chr_buf_free(&out);
+    /* JSON is easier to write and to read with single quotes. */
+    for (char *quote; (quote = strstr(text, "\\x22"));) {
+        *quote = '\'';
+        memmove(quote + 1, quote + 4, strlen(quote + 4) + 1);
+    }
     chr_buf_consume(&c->in, frame->packet_bytes);
     return text;
 }
