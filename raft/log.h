@@ -62,7 +62,9 @@ enum raft_fsync {
 
 struct chr_clock;
 struct raft_log_options {
-    uint64_t segment_bytes; /* 0: 64 MiB; tests use less. A multiple of 4096, at most 1 GiB */
+    /* 0: 64 MiB. A multiple of 4096, at most 1 GiB. An entry that does not fit gets a larger
+     * segment. */
+    uint64_t segment_bytes;
     /* The very first segment; each new one is 8 times the one before until segment_bytes, so that
      * an idle node neither writes nor keeps 64 MiB of zeros. 0: 1 MiB (at most segment_bytes). */
     uint64_t first_segment_bytes;
@@ -108,8 +110,8 @@ void raft_log_close(raft_log *log);
  *   entries  borrowed until return (the bytes are copied into the group's write buffer)
  *            index, term and hlc keep L2 (asserted)
  * CHR_EFULL: the group is at its limit (16 MiB; a call with more never fits): sync first.
- * CHR_ETOOBIG: an entry above RAFT_ENTRY_BYTES_MAX, or above what a (test's) segment holds.
- * CHR_ENOMEM. After each the log is exactly as it was. */
+ * CHR_ETOOBIG: an entry above RAFT_ENTRY_BYTES_MAX. CHR_ENOMEM. After each the log is exactly as it
+ * was. */
 CHR_MUST_USE chr_err raft_log_append(raft_log *log, const struct raft_entry *entries,
                                      size_t entries_count);
 /* Writes the group and makes it durable as the fsync mode says. On success raft_log_synced() is the

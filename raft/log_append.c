@@ -14,22 +14,19 @@ struct plan {
     size_t bytes, parts, records_bytes;
 };
 
-static chr_err plan_record(const raft_log *log, size_t body_bytes, uint64_t *offset,
-                           uint64_t *capacity, struct plan *plan)
+static void plan_record(const raft_log *log, size_t body_bytes, uint64_t *offset,
+                        uint64_t *capacity, struct plan *plan)
 {
     uint64_t space = raft__record_space(body_bytes);
     if (*offset + space > *capacity) {
-        *capacity = raft__next_capacity(log, *capacity);
+        *capacity = raft__next_capacity(log, *capacity, space);
         *offset = RAFT__HEADER_BYTES;
-        if (*offset + space > *capacity)
-            return CHR_ETOOBIG;
         plan->bytes += RAFT__PAGE_BYTES + RAFT__HEADER_BYTES;
     }
     *offset += space;
     plan->bytes += space;
     plan->parts++; /* at most */
     plan->records_bytes += space;
-    return CHR_OK;
 }
 
 /* Room for everything planned, so that putting it cannot fail half-way. */
@@ -62,8 +59,8 @@ static void new_part(raft_log *log, bool opens)
                             .opens = opens};
 }
 
-/* Ends the segment the tail is in; the next record opens the one after. */
-static void open_segment(raft_log *log)
+/* Ends the segment the tail is in; a record of `space` bytes opens the one after. */
+static void open_segment(raft_log *log, uint64_t space)
 {
     struct raft__part *part = last_part(log);
     if (part) {
@@ -76,7 +73,7 @@ static void open_segment(raft_log *log)
     struct raft__header header = {
         .segment = id,
         .incarnation = log->incarnation,
-        .segment_bytes = raft__next_capacity(log, log->tail_capacity),
+        .segment_bytes = raft__next_capacity(log, log->tail_capacity, space),
         .next_index = log->tail.last_index + 1,
         .prev_end = log->tail.pos,
         .group = log->group,
@@ -102,7 +99,8 @@ static raft__pos put_record(raft_log *log, struct raft__record *record)
 {
     uint64_t space = raft__record_space(record->body.len);
     if (raft__pos_offset(log->tail.pos) + space > log->tail_capacity)
-        open_segment(log); /* the group number is the position before: log->group, if it is new */
+        open_segment(log,
+                     space); /* the group number is the position before: log->group, if it is new */
     struct raft__part *part = last_part(log);
     if (!part || part->group != log->group)
         new_part(log, false);
@@ -128,9 +126,8 @@ chr_err raft__put_special(raft_log *log, struct raft__record *record, raft__pos 
 {
     struct plan plan = {0};
     uint64_t offset = raft__pos_offset(log->tail.pos), capacity = log->tail_capacity;
-    chr_err err = plan_record(log, record->body.len, &offset, &capacity, &plan);
-    if (!err)
-        err = plan_reserve(log, &plan);
+    plan_record(log, record->body.len, &offset, &capacity, &plan);
+    chr_err err = plan_reserve(log, &plan);
     if (err)
         return err;
     if (log->options.fsync == RAFT_FSYNC_EVERY)
@@ -150,9 +147,7 @@ chr_err raft_log_append(raft_log *log, const struct raft_entry *entries, size_t 
     for (size_t i = 0; i < entries_count; i++) {
         if (entries[i].bytes.len > RAFT_ENTRY_BYTES_MAX)
             return CHR_ETOOBIG;
-        chr_err err = plan_record(log, entries[i].bytes.len, &offset, &capacity, &plan);
-        if (err)
-            return err;
+        plan_record(log, entries[i].bytes.len, &offset, &capacity, &plan);
     }
     if (log->group_bytes + plan.records_bytes > RAFT__GROUP_BYTES_MAX)
         return CHR_EFULL;

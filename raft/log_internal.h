@@ -151,7 +151,8 @@ chr_err raft__in_doubt(raft_log *log, struct chr_errmsg *msg, const char *what, 
                        chr_err why);
 
 /* ---- log_segments.c: files that come and go ---- */
-uint64_t raft__next_capacity(const raft_log *log, uint64_t capacity);
+/* Bytes of the segment after one of `capacity`, when record_bytes go there first. */
+uint64_t raft__next_capacity(const raft_log *log, uint64_t capacity, uint64_t record_bytes);
 /* The empty file that follows the last segment; waits for the helper or makes it here. */
 chr_err raft__segment_next(raft_log *log, uint64_t capacity, struct raft__segment **segment,
                            struct chr_errmsg *msg);

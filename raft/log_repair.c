@@ -153,7 +153,7 @@ static chr_err settle_files_after(struct raft__recovery *r)
     for (size_t i = r->files.count; !err && i-- > r->at + 1;) {
         struct raft__found *file = &r->files.items[i];
         if (file->id == last->id + 1 && r->evidence_bytes_after == 0 &&
-            file->bytes == raft__next_capacity(log, last->capacity)) {
+            file->bytes == raft__next_capacity(log, last->capacity, 0)) {
             struct raft__segment *next = calloc(1, sizeof *next);
             if (!next)
                 return CHR_ENOMEM;

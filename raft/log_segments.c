@@ -36,9 +36,11 @@
 
 static uint8_t zeros[ZERO_BYTES]; /* never written: stays the kernel's one zero page */
 
-uint64_t raft__next_capacity(const raft_log *log, uint64_t capacity)
+uint64_t raft__next_capacity(const raft_log *log, uint64_t capacity, uint64_t record_bytes)
 {
-    return CHR_MIN(capacity * RAFT__GROWTH, log->options.segment_bytes);
+    uint64_t usual = CHR_MIN(capacity * RAFT__GROWTH, log->options.segment_bytes);
+    uint64_t need = chr_round_up(RAFT__HEADER_BYTES + record_bytes, RAFT__PAGE_BYTES);
+    return CHR_MAX(usual, need);
 }
 
 static void spare_name(uint64_t number, char name[RAFT_IO_NAME_MAX])
@@ -180,12 +182,12 @@ chr_err raft__segment_next(raft_log *log, uint64_t capacity, struct raft__segmen
     log->next = NULL;
     log->next_state = RAFT__NEXT_NONE;
     pthread_mutex_unlock(&log->lock);
-    if (next) {
-        CHR_ASSERT(next->id == id);
-        CHR_ASSERT(next->capacity == capacity);
+    CHR_ASSERT(!next || next->id == id);
+    if (next && next->capacity == capacity) {
         *segment = next;
         return CHR_OK;
     }
+    raft__segment_free(log, next); /* a huge entry wants more; the new file takes over the name */
     return raft__segment_create(log, id, capacity, NULL, 0, segment, msg);
 }
 
@@ -203,7 +205,7 @@ void raft__want_next(raft_log *log)
 static void make_next(raft_log *log)
 {
     const struct raft__segment *last = log->segments.items[log->segments.count - 1];
-    uint64_t id = last->id + 1, capacity = raft__next_capacity(log, last->capacity);
+    uint64_t id = last->id + 1, capacity = raft__next_capacity(log, last->capacity, 0);
     log->next_state = RAFT__NEXT_WORKING;
     pthread_mutex_unlock(&log->lock);
     struct raft__segment *made = NULL;

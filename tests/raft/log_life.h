@@ -45,7 +45,7 @@ struct life_op {
 
 #define LIFE_INDEX_MAX 4096
 #define LIFE_OPS_MAX   8192
-#define LIFE_BYTES_MAX 7800
+#define LIFE_BYTES_MAX 20000 /* some do not fit the usual segment */
 
 struct life_state {
     uint64_t last;
