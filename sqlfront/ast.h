@@ -214,8 +214,7 @@ CHR_MUST_USE chr_err sql__parse(struct chr_arena *arena, chr_slice text,
 /* 1-based character position of a byte offset. */
 uint32_t sql__char_position(chr_slice text, uint32_t offset);
 
-/* -- For grammar.y (ast.c). All set p->error and return something harmless when they fail.
- * -------*/
+/* -- For grammar.y (ast.c). All set p->error and return something harmless when they fail. -----*/
 void sql__parse_fail(struct sql_parse *p, const char *sqlstate, uint32_t pos, const char *format,
                      ...) CHR_PRINTF(4, 5);
 void sql__parse_feature(struct sql_parse *p, const struct sql_token *token, const char *what);

@@ -7,8 +7,7 @@
 #include "sqlfront/exec/kernels.h"
 #include "sqlfront/functions.h"
 
-/* -- Columns
- * -------------------------------------------------------------------------------------*/
+/* -- Columns -----------------------------------------------------------------------------------*/
 
 static const char *const system_names[] = {"_received_at", "_hlc"};
 
@@ -87,8 +86,7 @@ struct sql_expr *sql__bind_column(struct sql_binder *b, uint32_t column, uint32_
     return e;
 }
 
-/* -- Nodes
- * ---------------------------------------------------------------------------------------*/
+/* -- Nodes -------------------------------------------------------------------------------------*/
 
 struct sql_expr *sql__const(struct sql_query *q, enum db_type type, const sql_val *v, uint32_t pos)
 {
@@ -161,8 +159,7 @@ struct sql_expr *sql__node(struct sql_query *q, enum sql_expr_kind kind, int op,
     return e;
 }
 
-/* -- Conversions
- * ---------------------------------------------------------------------------------*/
+/* -- Conversions -------------------------------------------------------------------------------*/
 
 static bool v_int_to_float(struct sql_eval *ev, struct sql_expr *e, struct sql_rows rows)
 {
@@ -243,8 +240,7 @@ struct sql_expr *sql__assign(struct sql_query *q, struct sql_expr *e, enum db_ty
     return NULL;
 }
 
-/* -- Text for plans
- * ------------------------------------------------------------------------------*/
+/* -- Text for plans ----------------------------------------------------------------------------*/
 
 static void datum_text(const struct sql_datum *d, struct chr_buf *out)
 {

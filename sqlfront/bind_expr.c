@@ -68,8 +68,7 @@ static int32_t merge_reads(int32_t a, int32_t b)
     return a == b || b == SQL_READS_NONE ? a : a == SQL_READS_NONE ? b : SQL_READS_MANY;
 }
 
-/* -- Literals and names
- * --------------------------------------------------------------------------*/
+/* -- Literals and names ------------------------------------------------------------------------*/
 
 static struct sql_expr *bind_int(struct sql_query *q, const struct sql_ast *ast)
 {
@@ -135,8 +134,7 @@ static struct sql_expr *bind_name(struct sql_binder *b, const struct sql_ast *as
     return NULL;
 }
 
-/* -- Types that have to agree
- * --------------------------------------------------------------------*/
+/* -- Types that have to agree ------------------------------------------------------------------*/
 
 static const char *op_text(int op)
 {
@@ -212,8 +210,7 @@ static struct sql_expr *bind_compare(struct sql_query *q, int op, uint32_t pos, 
     return node2(q, SQL_EXPR_COMPARE, op, DB_BOOLEAN, pos, args[0], args[1]);
 }
 
-/* -- Functions and operators from the table
- * ------------------------------------------------------*/
+/* -- Functions and operators from the table ----------------------------------------------------*/
 
 struct resolve {
     struct sql_expr **args;
@@ -346,8 +343,7 @@ static struct sql_expr *bind_negative(struct sql_binder *b, uint32_t pos, struct
     return node1(q, SQL_EXPR_ARITH, SQL_OP_NEG, a->type, pos, a);
 }
 
-/* -- Conditions
- * ----------------------------------------------------------------------------------*/
+/* -- Conditions --------------------------------------------------------------------------------*/
 
 static struct sql_expr *as_boolean(struct sql_query *q, struct sql_expr *e, const char *what)
 {
@@ -574,8 +570,7 @@ static struct sql_expr *bind_op(struct sql_binder *b, const struct sql_ast *ast)
     return bind_arith(b, ast->op, ast->pos, l, r);
 }
 
-/* -- CASE and its kin
- * ----------------------------------------------------------------------------*/
+/* -- CASE and its kin --------------------------------------------------------------------------*/
 
 static struct sql_expr *bind_case(struct sql_binder *b, const struct sql_ast *ast)
 {
@@ -729,8 +724,7 @@ static struct sql_expr *bind_special(struct sql_binder *b, const struct sql_ast 
     return sql__fold(q, e);
 }
 
-/* -- Aggregates
- * ----------------------------------------------------------------------------------*/
+/* -- Aggregates --------------------------------------------------------------------------------*/
 
 static const struct {
     const char *name;

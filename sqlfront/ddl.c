@@ -104,8 +104,7 @@ static bool add_key(struct create *c, const struct sql_stmt *stmt)
     return true;
 }
 
-/* -- Options
- * -------------------------------------------------------------------------------------*/
+/* -- Options -----------------------------------------------------------------------------------*/
 
 static bool one_value(struct create *c, const struct sql_option *o, chr_slice *value)
 {

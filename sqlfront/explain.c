@@ -17,8 +17,7 @@ bool sql__run_select(struct sql_query *q, const struct sql_stmt *stmt, const str
     return ok;
 }
 
-/* -- EXPLAIN
- * -------------------------------------------------------------------------------------*/
+/* -- EXPLAIN -----------------------------------------------------------------------------------*/
 
 static chr_err ignore_begin(void *ctx, const struct sql_column *columns, uint32_t count)
 {

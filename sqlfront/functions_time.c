@@ -290,8 +290,7 @@ static bool f_date_trunc(sql_call *c, const sql_val *a, sql_val *out)
     return chr_civil_to_us(&r, &out->i) == CHR_OK || out_of_range(c);
 }
 
-/* -- time_bucket
- * ---------------------------------------------------------------------------------*/
+/* -- time_bucket -------------------------------------------------------------------------------*/
 
 static bool bucket_width(sql_call *c, struct sql_interval width)
 {
@@ -407,8 +406,7 @@ static bool v_time_bucket(struct sql_eval *ev, struct sql_expr *e, struct sql_ro
     return true;
 }
 
-/* -- Arithmetic
- * ----------------------------------------------------------------------------------*/
+/* -- Arithmetic --------------------------------------------------------------------------------*/
 
 static bool f_ts_add(sql_call *c, const sql_val *a, sql_val *out)
 {
@@ -487,8 +485,7 @@ static bool f_iv_div(sql_call *c, const sql_val *a, sql_val *out)
     return scale(c, a[0].iv, 1 / a[1].f, out);
 }
 
-/* -- The rest
- * ------------------------------------------------------------------------------------*/
+/* -- The rest ----------------------------------------------------------------------------------*/
 
 static bool f_now(sql_call *c, const sql_val *a, sql_val *out)
 {

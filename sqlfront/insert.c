@@ -191,8 +191,7 @@ static bool insert_values(struct insert *in, const struct sql_stmt *stmt)
     return true;
 }
 
-/* -- INSERT … SELECT: a sink that builds rows
- * ----------------------------------------------------*/
+/* -- INSERT … SELECT: a sink that builds rows --------------------------------------------------*/
 
 struct copy {
     struct insert *in;

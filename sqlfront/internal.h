@@ -123,8 +123,7 @@ void sql__ungrow(struct sql_query *q, void *ptr); /* frees early; accepts NULL *
 void sql__query_free(struct sql_query *q);
 void sql__lifts_free(struct sql_query *q); /* exec/eval.c */
 
-/* -- Values and text (cast.c, interval.c)
- * --------------------------------------------------------*/
+/* -- Values and text (cast.c, interval.c) ------------------------------------------------------*/
 /* Parses '1 day 02:00:00', '5 minutes', '-3 mons', 'P1DT2H' is not taken. false: malformed. */
 bool sql__interval_parse(chr_slice text, struct sql_interval *out);
 /* As PostgreSQL prints it: "1 day 02:00:00". Returns the length. */
@@ -164,8 +163,7 @@ unsigned sql__edit_distance(chr_slice a, chr_slice b, unsigned limit);
 const struct db_table_def *sql__find_table(struct sql_query *q, const db_catalog *catalog,
                                            chr_slice name, uint32_t pos);
 
-/* -- Statements (one file each)
- * ------------------------------------------------------------------*/
+/* -- Statements (one file each) ----------------------------------------------------------------*/
 bool sql__run_select(struct sql_query *q, const struct sql_stmt *stmt, const struct sql_sink *sink,
                      uint64_t *rows);
 bool sql__run_explain(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
@@ -185,8 +183,7 @@ bool sql__run_describe(struct sql_query *q, const struct sql_stmt *stmt, uint64_
 bool sql__run_set(struct sql_query *q, const struct sql_stmt *stmt);
 bool sql__run_retry_rejects(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 
-/* -- Writes (write.c)
- * ----------------------------------------------------------------------------*/
+/* -- Writes (write.c) --------------------------------------------------------------------------*/
 /* Begins an atomic entry with the host's own operations in front. */
 bool sql__write_begin(struct sql_query *q, struct db_entry *entry);
 /* Ends, proposes and waits. Errors of the entry as a whole are told; *applied has the rest. */
@@ -196,8 +193,7 @@ bool sql__write_check(struct sql_query *q, const struct sql_applied *applied,
                       const struct db_table_def *table);
 bool sql__may_write(struct sql_query *q, const struct db_table_def *table, uint32_t pos);
 
-/* -- Sinks
- * ---------------------------------------------------------------------------------------*/
+/* -- Sinks -------------------------------------------------------------------------------------*/
 /* Hands a batch on, counting rows and bytes against the limits. */
 bool sql__send_begin(struct sql_query *q, const struct sql_sink *sink,
                      const struct sql_column *columns, uint32_t count);

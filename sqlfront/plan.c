@@ -6,8 +6,7 @@
 #include "sqlfront/exec/group.h"
 #include "sqlfront/functions.h"
 
-/* -- Bounds for pruning
- * --------------------------------------------------------------------------*/
+/* -- Bounds for pruning ------------------------------------------------------------------------*/
 
 static struct db_value to_db_value(enum db_type type, const sql_val *v)
 {
@@ -205,8 +204,7 @@ bool sql__plan_where(struct sql_plan *p, const struct sql_ast *where)
     return true;
 }
 
-/* -- Aggregation
- * ---------------------------------------------------------------------------------*/
+/* -- Aggregation -------------------------------------------------------------------------------*/
 
 static bool is_monotonic(const struct sql_expr *e)
 {
@@ -278,8 +276,7 @@ static struct sql_expr *over_groups(struct sql_plan *p, struct sql_expr *e)
     return copy;
 }
 
-/* -- The select list
- * -----------------------------------------------------------------------------*/
+/* -- The select list ---------------------------------------------------------------------------*/
 
 static bool add_output(struct sql_plan *p, struct sql_expr *e, chr_slice name)
 {

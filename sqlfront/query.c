@@ -6,8 +6,7 @@
 
 #include "sqlfront/expr.h"
 
-/* -- Errors
- * --------------------------------------------------------------------------------------*/
+/* -- Errors ------------------------------------------------------------------------------------*/
 
 bool sql__fail(struct sql_query *q, const char *sqlstate, uint32_t pos, const char *format, ...)
 {
@@ -71,8 +70,7 @@ bool sql__check(struct sql_query *q)
     return true;
 }
 
-/* -- Memory
- * --------------------------------------------------------------------------------------*/
+/* -- Memory ------------------------------------------------------------------------------------*/
 
 void *sql__alloc(struct sql_query *q, size_t bytes)
 {
@@ -160,8 +158,7 @@ void sql__query_free(struct sql_query *q)
     chr_arena_free(&q->scratch);
 }
 
-/* -- Sinks
- * ---------------------------------------------------------------------------------------*/
+/* -- Sinks -------------------------------------------------------------------------------------*/
 
 static bool sink_result(struct sql_query *q, chr_err err)
 {

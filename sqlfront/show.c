@@ -117,8 +117,7 @@ out:
     return ok;
 }
 
-/* -- Settings
- * ------------------------------------------------------------------------------------*/
+/* -- Settings ----------------------------------------------------------------------------------*/
 
 static const char *const setting_names[] = {"consistency", "statement_timeout", "format",
                                             "server_version", "version"};

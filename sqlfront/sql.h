@@ -22,7 +22,7 @@
 #include "db/op.h"
 #include "db/types.h"
 
-/* -- What the broker lends ----------------------------------------------------------------------*/
+/* -- What the broker lends ---------------------------------------------------------------------*/
 
 /* What became of a proposed entry, summed up so that nothing of it borrows from the applier. */
 struct sql_applied {
@@ -69,7 +69,7 @@ struct sql_limits {
 };
 void sql_limits_default(struct sql_limits *limits);
 
-/* -- What an answer is made of ------------------------------------------------------------------*/
+/* -- What an answer is made of -----------------------------------------------------------------*/
 
 enum sql_format {
     SQL_FORMAT_DEFAULT, /* nobody said: the surface chooses (JSON over MQTT, table in the CLI) */
@@ -127,7 +127,7 @@ struct sql_sink {
     void (*error)(void *ctx, const struct sql_error *error);
 };
 
-/* -- Sessions -----------------------------------------------------------------------------------*/
+/* -- Sessions ----------------------------------------------------------------------------------*/
 
 typedef struct sql_session sql_session; /* opaque; from sql_session_new, to sql_session_free */
 
@@ -151,8 +151,7 @@ chr_err sql_execute(sql_session *session, chr_slice text, const struct sql_sink 
  * to and including the first `;` outside of them, 0 when there is none. */
 size_t sql_statement_end(chr_slice text);
 
-/* -- sqlfront/sqlstate.c: the door between chr_err and SQLSTATE
- * -----------------------------------*/
+/* -- sqlfront/sqlstate.c: the door between chr_err and SQLSTATE --------------------------------*/
 
 /* "57014" for CHR_ECANCELLED and so on; "XX000" for what has no closer one. Static. */
 const char *sql_sqlstate_of(chr_err err);

@@ -96,6 +96,9 @@ static enum shell_result take_answer(struct cli_shell *shell, struct cli_answer 
 enum shell_result shell_execute(struct cli_shell *shell, chr_slice statement)
 {
     struct sql_error error;
+    /* Places in the statement are counted from its first word. */
+    while (statement.len && strchr(" \t\r\n", statement.ptr[0]) && statement.ptr[0])
+        statement = chr_slice_of(statement.ptr + 1, statement.len - 1);
     bool was_connected = shell->connection && cli_connected(shell->connection);
     if (!was_connected && (!shell->interactive || !reconnect(shell))) {
         if (!shell->interactive)

@@ -30,6 +30,7 @@ struct sql_agg_state {
     struct text *tval;
     int64_t *time;
     struct db_row_id *ids;
+    bool tie;                /* FIRST, LAST: two rows of one time, and row ids were not known */
     struct sql_groups *seen; /* DISTINCT: (group, value) */
     uint32_t *seen_gids;
     uint16_t *sel, *sel2;
@@ -132,8 +133,7 @@ static bool keep_text(struct sql_agg_state *a, struct text *t, chr_slice s)
     return true;
 }
 
-/* -- Rows of one group
- * ---------------------------------------------------------------------------*/
+/* -- Rows of one group -------------------------------------------------------------------------*/
 
 static bool update_one(struct sql_agg_state *a, const struct db_vector *v, struct sql_rows rows,
                        uint32_t g, bool *handled)
@@ -184,8 +184,7 @@ static bool update_one(struct sql_agg_state *a, const struct db_vector *v, struc
     return true;
 }
 
-/* -- Rows of many groups
- * -------------------------------------------------------------------------*/
+/* -- Rows of many groups -----------------------------------------------------------------------*/
 
 #define EACH_ROW                                                                                   \
     for (uint32_t j = 0; j < rows.count; j++) {                                                    \
@@ -194,6 +193,13 @@ static bool update_one(struct sql_agg_state *a, const struct db_vector *v, struc
 static void update_sum(struct sql_agg_state *a, const struct db_vector *v, struct sql_rows rows,
                        const uint32_t *gids, uint32_t one)
 {
+    if (gids && v->form == DB_VECTOR_FLAT) {
+        if (a->arg_type == DB_FLOAT)
+            sql__k_group_sum_f64(v->f64, gids, rows.sel, rows.count, a->fsum, a->count);
+        else
+            sql__k_group_sum_i64(v->i64, gids, rows.sel, rows.count, a->isum, a->count);
+        return;
+    }
     if (a->arg_type == DB_FLOAT)
         EACH_ROW
     a->fsum[g] += v->f64[at];
@@ -233,6 +239,13 @@ static bool update_min_max(struct sql_agg_state *a, const struct db_vector *v, s
                            const uint32_t *gids, uint32_t one)
 {
     int want = a->def.fn == SQL_AGG_MIN ? -1 : 1;
+    if (gids && v->form == DB_VECTOR_FLAT && (a->ival || a->fval)) {
+        if (a->ival)
+            sql__k_group_extreme_i64(v->i64, gids, rows.sel, rows.count, want, a->ival, a->count);
+        else
+            sql__k_group_extreme_f64(v->f64, gids, rows.sel, rows.count, want, a->fval, a->count);
+        return true;
+    }
     EACH_ROW
     int c = want;
     if (a->count[g]) {
@@ -280,8 +293,12 @@ static bool update_timed(struct sql_agg_state *a, struct sql_eval *ev, const str
         continue;
     int64_t t = times->i64[db_vector_at(times, row)];
     bool take = !a->count[g] || (first ? t < a->time[g] : t > a->time[g]);
-    if (!take && t == a->time[g] && ids)
-        take = first ? id_less(ids[row], a->ids[g]) : id_less(a->ids[g], ids[row]);
+    if (!take && t == a->time[g]) {
+        if (ids)
+            take = first ? id_less(ids[row], a->ids[g]) : id_less(a->ids[g], ids[row]);
+        else
+            a->tie = true;
+    }
     if (!take)
         continue;
     a->count[g] = 1;
@@ -364,8 +381,7 @@ bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_ro
     switch (a->def.fn) {
     case SQL_AGG_COUNT_STAR:
     case SQL_AGG_COUNT:
-        for (uint32_t j = 0; j < rows.count; j++)
-            a->count[gids ? gids[sql__row(rows, j)] : one]++;
+        sql__k_group_count(gids, rows.sel, rows.count, a->count); /* one group: above */
         return true;
     case SQL_AGG_SUM:
     case SQL_AGG_AVG:
@@ -387,8 +403,12 @@ bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_ro
     }
 }
 
-/* -- Statistics
- * ----------------------------------------------------------------------------------*/
+bool sql__agg_tie(const struct sql_agg_state *a)
+{
+    return a->tie;
+}
+
+/* -- Statistics --------------------------------------------------------------------------------*/
 
 bool sql__agg_can_use_stats(const struct sql_agg_state *a, int32_t time_slot)
 {
@@ -435,12 +455,14 @@ void sql__agg_use_stats(struct sql_agg_state *a, uint32_t g, uint32_t rows,
         break;
     }
     case SQL_AGG_FIRST:
+        a->tie |= a->count[g] && s->first_time_us == a->time[g];
         if (!a->count[g] || s->first_time_us < a->time[g]) {
             value = &s->first;
             a->time[g] = s->first_time_us;
         }
         break;
     case SQL_AGG_LAST:
+        a->tie |= a->count[g] && s->last_time_us == a->time[g];
         if (!a->count[g] || s->last_time_us > a->time[g]) {
             value = &s->last;
             a->time[g] = s->last_time_us;
@@ -462,8 +484,7 @@ void sql__agg_use_stats(struct sql_agg_state *a, uint32_t g, uint32_t rows,
         (void)keep_text(a, &a->tval[g], value->bytes);
 }
 
-/* -- Results
- * -------------------------------------------------------------------------------------*/
+/* -- Results -----------------------------------------------------------------------------------*/
 
 static double variance(const struct sql_agg_state *a, uint32_t g, bool *null)
 {

@@ -13,6 +13,8 @@ bool sql__agg_reserve(struct sql_agg_state *a, uint32_t groups);
  * for FIRST and LAST; may be NULL. */
 bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_rows rows,
                      const uint32_t *gids, uint32_t one_gid, const struct db_row_id *ids);
+/* FIRST and LAST met two rows of one time without their row ids: the answer is not sure. */
+bool sql__agg_tie(const struct sql_agg_state *a);
 /* Can statistics of a column (NULL: COUNT(*)) answer it? time_column: the table's. */
 bool sql__agg_can_use_stats(const struct sql_agg_state *a, int32_t time_slot);
 void sql__agg_use_stats(struct sql_agg_state *a, uint32_t gid, uint32_t rows,

@@ -169,8 +169,7 @@ const struct db_vector *sql__slot(struct sql_eval *ev, uint32_t slot)
     return ev->slots[slot];
 }
 
-/* -- Functions of single values over vectors
- * -----------------------------------------------------*/
+/* -- Functions of single values over vectors ---------------------------------------------------*/
 
 static bool eval_rows(struct sql_eval *ev, struct sql_expr *e, struct sql_rows rows)
 {
@@ -252,8 +251,7 @@ static bool eval_node(struct sql_eval *ev, struct sql_expr *e, struct sql_rows r
     return false;
 }
 
-/* -- Once per dictionary entry (V3)
- * --------------------------------------------------------------*/
+/* -- Once per dictionary entry (V3) ------------------------------------------------------------*/
 
 /* Copies results of a node into the lift, entries from `at`. */
 static bool lift_store(struct sql_eval *ev, struct sql_expr *e, uint32_t at, uint32_t count)

@@ -1,4 +1,7 @@
 /* sqlfront/exec/group.c: the hash table of groups. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3") /* the loops over keys are short and want unrolling */
+#endif
 #include "sqlfront/exec/group.h"
 
 #include "base/hash.h"
@@ -33,6 +36,13 @@ struct sql_groups {
     uint32_t *code_gids;
     uint32_t code_gids_capacity;
     uint64_t code_gids_dict;
+    /* Several keys, one of them strings: groups by string number while the other keys stand still,
+     * as devices take turns within one bucket of time. */
+    int32_t turn_key; /* -1: no string among the keys */
+    uint64_t turn;
+    uint64_t *turns; /* [id]: the turn in which turn_gids[id] was found */
+    uint32_t *turn_gids;
+    uint32_t turns_capacity;
 };
 
 static bool interned(enum db_type t)
@@ -57,6 +67,10 @@ struct sql_groups *sql__groups_new(struct sql_query *q, const enum db_type *type
     if (count)
         memcpy(g->types, types, count * sizeof *types);
     g->seed = chr_hash_seed();
+    g->turn_key = -1;
+    for (uint32_t k = 0; count > 1 && k < count && g->turn_key < 0; k++)
+        if (interned(types[k]))
+            g->turn_key = (int32_t)k;
     g->interns = SQL_ARRAY(q, struct intern, count + 1);
     g->batch = SQL_ARRAY(q, uint64_t, g->width * DB_VECTOR_ROWS);
     g->mask = 63;
@@ -72,8 +86,7 @@ uint32_t sql__groups_count(const struct sql_groups *g)
     return g->count;
 }
 
-/* -- Strings
- * -------------------------------------------------------------------------------------*/
+/* -- Strings -----------------------------------------------------------------------------------*/
 
 static bool intern_grow(struct sql_groups *g, struct intern *in)
 {
@@ -140,8 +153,7 @@ static chr_slice interval_key(const struct sql_interval *iv, __int128 *space)
     return chr_slice_of(space, sizeof *space);
 }
 
-/* -- Words of a batch
- * ----------------------------------------------------------------------------*/
+/* -- Words of a batch --------------------------------------------------------------------------*/
 
 static uint64_t float_word(double v)
 {
@@ -236,8 +248,7 @@ static bool key_words(struct sql_groups *g, uint32_t key, const struct db_vector
     return true;
 }
 
-/* -- The table
- * -----------------------------------------------------------------------------------*/
+/* -- The table ---------------------------------------------------------------------------------*/
 
 static bool table_grow(struct sql_groups *g)
 {
@@ -348,6 +359,54 @@ static bool find_by_code(struct sql_groups *g, const struct db_vector *v, struct
     return true;
 }
 
+static bool reserve_turns(struct sql_groups *g, uint32_t ids)
+{
+    if (ids <= g->turns_capacity)
+        return true;
+    uint32_t capacity = g->turns_capacity ? g->turns_capacity : 256;
+    while (capacity < ids)
+        capacity *= 2;
+    void *turns = sql__grow(g->q, g->turns, capacity * sizeof *g->turns);
+    if (turns)
+        g->turns = turns;
+    void *gids = sql__grow(g->q, g->turn_gids, capacity * sizeof *g->turn_gids);
+    if (gids)
+        g->turn_gids = gids;
+    if (!turns || !gids)
+        return false;
+    memset(g->turns + g->turns_capacity, 0, (capacity - g->turns_capacity) * sizeof *g->turns);
+    g->turns_capacity = capacity;
+    return true;
+}
+
+static bool find_by_turns(struct sql_groups *g, struct sql_rows rows, uint32_t *gids)
+{
+    uint32_t t = (uint32_t)g->turn_key;
+    const uint64_t *ids = g->batch + t * DB_VECTOR_ROWS;
+    if (!reserve_turns(g, g->interns[t].count + 1))
+        return false;
+    g->turn++; /* the row before the first is not known any more */
+    uint32_t previous = sql__row(rows, 0);
+    for (uint32_t j = 0; j < rows.count; j++) {
+        uint32_t row = sql__row(rows, j);
+        bool same = true;
+        for (uint32_t k = 0; k < g->width; k++) {
+            const uint64_t *words = g->batch + k * DB_VECTOR_ROWS;
+            same &= k == t || words[row] == words[previous];
+        }
+        g->turn += !same;
+        uint64_t id = ids[row];
+        if (g->turns[id] != g->turn) {
+            if (!lookup(g, row, &g->turn_gids[id]))
+                return false;
+            g->turns[id] = g->turn;
+        }
+        gids[row] = g->turn_gids[id];
+        previous = row;
+    }
+    return true;
+}
+
 bool sql__groups_find(struct sql_groups *g, const struct db_vector *const *keys,
                       struct sql_rows rows, uint32_t *gids)
 {
@@ -362,6 +421,8 @@ bool sql__groups_find(struct sql_groups *g, const struct db_vector *const *keys,
     for (uint32_t k = 0; k < g->keys_count; k++)
         if (!key_words(g, k, keys[k], rows))
             return false;
+    if (g->turn_key >= 0)
+        return find_by_turns(g, rows, gids);
     uint32_t previous = 0, gid = 0;
     for (uint32_t j = 0; j < rows.count; j++) {
         uint32_t row = sql__row(rows, j);

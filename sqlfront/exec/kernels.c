@@ -84,8 +84,7 @@ uint32_t sql__k_select_codes(const uint8_t *pass, const uint16_t *codes, const u
     SELECT_LOOP(pass[codes[i]]);
 }
 
-/* -- Reductions
- * ----------------------------------------------------------------------------------*/
+/* -- Reductions --------------------------------------------------------------------------------*/
 
 SQL_KERNEL static void sum_dense_i64(const int64_t *v, uint32_t count, int64_t *high, uint64_t *low)
 {
@@ -225,8 +224,81 @@ bool sql__k_min_max_f64(const double *v, const uint16_t *sel, uint32_t count, do
     return !nan;
 }
 
-/* -- Arithmetic and comparisons
- * ------------------------------------------------------------------*/
+/* -- Groups ------------------------------------------------------------------------------------*/
+#define GROUP_LOOP(STATEMENT)                                                                      \
+    do {                                                                                           \
+        if (sel)                                                                                   \
+            for (uint32_t j = 0; j < count; j++) {                                                 \
+                uint32_t i = sel[j], g = gids[i];                                                  \
+                STATEMENT;                                                                         \
+            }                                                                                      \
+        else                                                                                       \
+            for (uint32_t i = 0; i < count; i++) {                                                 \
+                uint32_t g = gids[i];                                                              \
+                STATEMENT;                                                                         \
+            }                                                                                      \
+    } while (0)
+
+void sql__k_group_count(const uint32_t *gids, const uint16_t *sel, uint32_t count,
+                        int64_t *restrict counts)
+{
+    if (sel)
+        for (uint32_t j = 0; j < count; j++)
+            counts[gids[sel[j]]]++;
+    else
+        for (uint32_t i = 0; i < count; i++)
+            counts[gids[i]]++;
+}
+
+void sql__k_group_sum_f64(const double *v, const uint32_t *gids, const uint16_t *sel,
+                          uint32_t count, double *restrict sums, int64_t *restrict counts)
+{
+    GROUP_LOOP(sums[g] += v[i]; counts[g]++);
+}
+
+void sql__k_group_sum_i64(const int64_t *v, const uint32_t *gids, const uint16_t *sel,
+                          uint32_t count, __int128 *restrict sums, int64_t *restrict counts)
+{
+    GROUP_LOOP(sums[g] += v[i]; counts[g]++);
+}
+
+void sql__k_group_extreme_i64(const int64_t *v, const uint32_t *gids, const uint16_t *sel,
+                              uint32_t count, int want, int64_t *restrict values,
+                              int64_t *restrict counts)
+{
+    if (want < 0)
+        GROUP_LOOP(if (!counts[g] || v[i] < values[g]) values[g] = v[i]; counts[g]++);
+    else
+        GROUP_LOOP(if (!counts[g] || v[i] > values[g]) values[g] = v[i]; counts[g]++);
+}
+
+/* NaN is above all: it is the least only of NaNs. */
+void sql__k_group_extreme_f64(const double *v, const uint32_t *gids, const uint16_t *sel,
+                              uint32_t count, int want, double *restrict values,
+                              int64_t *restrict counts)
+{
+    if (want < 0)
+        GROUP_LOOP(double x = v[i]; double have = values[g];
+                   if (!counts[g] || x < have || (have != have && x == x)) values[g] = x;
+                   counts[g]++);
+    else
+        GROUP_LOOP(double x = v[i]; double have = values[g];
+                   if (!counts[g] || x > have || (x != x && have == have)) values[g] = x;
+                   counts[g]++);
+}
+
+bool sql__k_one_group(const uint32_t *gids, const uint16_t *sel, uint32_t count)
+{
+    uint32_t first = gids[sel ? sel[0] : 0];
+    if (gids[sel ? sel[count - 1] : count - 1] != first)
+        return false; /* most often the ends tell */
+    for (uint32_t j = 1; j < count; j++)
+        if (gids[sel ? sel[j] : j] != first)
+            return false;
+    return true;
+}
+
+/* -- Arithmetic and comparisons ----------------------------------------------------------------*/
 #define BINARY_LOOP(T, STATEMENT)                                                                  \
     do {                                                                                           \
         if (step_a && step_b)                                                                      \

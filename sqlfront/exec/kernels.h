@@ -49,6 +49,23 @@ void sql__k_min_max_i64(const int64_t *v, const uint16_t *sel, uint32_t count, i
 bool sql__k_min_max_f64(const double *v, const uint16_t *sel, uint32_t count, double *min,
                         double *max);
 
+/* Into the group of each row: sums and counts. gids by row. */
+void sql__k_group_count(const uint32_t *gids, const uint16_t *sel, uint32_t count,
+                        int64_t *restrict counts);
+void sql__k_group_sum_f64(const double *v, const uint32_t *gids, const uint16_t *sel,
+                          uint32_t count, double *restrict sums, int64_t *restrict counts);
+void sql__k_group_sum_i64(const int64_t *v, const uint32_t *gids, const uint16_t *sel,
+                          uint32_t count, __int128 *restrict sums, int64_t *restrict counts);
+/* want: below 0 the least, above 0 the greatest. */
+void sql__k_group_extreme_i64(const int64_t *v, const uint32_t *gids, const uint16_t *sel,
+                              uint32_t count, int want, int64_t *restrict values,
+                              int64_t *restrict counts);
+void sql__k_group_extreme_f64(const double *v, const uint32_t *gids, const uint16_t *sel,
+                              uint32_t count, int want, double *restrict values,
+                              int64_t *restrict counts);
+/* Do all selected rows belong to the group of the first? */
+bool sql__k_one_group(const uint32_t *gids, const uint16_t *sel, uint32_t count);
+
 /* out[i] = a[i] op b[i], i < n. A step of 0 makes a side constant. true: some row overflowed. */
 bool sql__k_add_i64(const int64_t *a, const int64_t *b, int step_a, int step_b, uint32_t n,
                     int64_t *restrict out);

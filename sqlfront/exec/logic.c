@@ -192,8 +192,7 @@ bool sql__eval_coalesce(struct sql_eval *ev, struct sql_expr *e, struct sql_rows
     return true;
 }
 
-/* -- IN
- * ------------------------------------------------------------------------------------------*/
+/* -- IN ----------------------------------------------------------------------------------------*/
 
 /* Sorted values: a search costs log2(n), and most lists are short. */
 struct sql_set {

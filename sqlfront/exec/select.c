@@ -7,6 +7,7 @@
  * keeps live longer than a batch. */
 #include "sqlfront/exec/agg.h"
 #include "sqlfront/exec/group.h"
+#include "sqlfront/exec/kernels.h"
 #include "sqlfront/exec/sort.h"
 #include "sqlfront/plan.h"
 
@@ -31,8 +32,7 @@ struct run {
     uint64_t skipped, sent;
 };
 
-/* -- Outputs
- * -------------------------------------------------------------------------------------*/
+/* -- Outputs -----------------------------------------------------------------------------------*/
 
 static bool send(struct run *r, struct sql_rows rows)
 {
@@ -87,8 +87,7 @@ static bool emit_sorted(void *ctx, const struct db_vector *const *vectors, uint3
     return sql__send_rows(r->q, r->sink, vectors, r->plan->visible_count, NULL, count);
 }
 
-/* -- Groups
- * --------------------------------------------------------------------------------------*/
+/* -- Groups ------------------------------------------------------------------------------------*/
 
 static bool reserve_aggs(struct run *r)
 {
@@ -105,6 +104,11 @@ static bool aggregate(void *ctx, struct sql_eval *ev, struct sql_rows rows,
     struct sql_plan *p = r->plan;
     const uint32_t *gids = NULL;
     uint32_t one = 0;
+    for (uint32_t a = 0; !ids && a < p->binder.aggs_count; a++)
+        if (sql__agg_tie(r->aggs[a]))
+            r->visit.stop = true; /* it will be done again with row ids */
+    if (r->visit.stop)
+        return true;
     if (p->keys_count) {
         for (uint32_t k = 0; k < p->keys_count; k++)
             if (!(r->keys[k] = sql__eval(ev, p->keys[k], rows)))
@@ -113,9 +117,7 @@ static bool aggregate(void *ctx, struct sql_eval *ev, struct sql_rows rows,
             return false;
         gids = r->gids;
         one = gids[sql__row(rows, 0)];
-        bool same = true; /* a run of one series: as without GROUP BY */
-        for (uint32_t j = 1; same && j < rows.count; j++)
-            same = gids[sql__row(rows, j)] == one;
+        bool same = sql__k_one_group(gids, rows.sel, rows.count); /* as without GROUP BY */
         if (same)
             gids = NULL;
     }
@@ -287,13 +289,40 @@ static bool emit_groups(struct run *r)
     return true;
 }
 
-/* -- The whole
- * -----------------------------------------------------------------------------------*/
+/* -- The whole ---------------------------------------------------------------------------------*/
 
 static bool plain(void *ctx, struct sql_eval *ev, struct sql_rows rows, const struct db_row_id *ids)
 {
     (void)ids;
     return emit(ctx, ev, rows);
+}
+
+/* Groups and aggregates, empty. */
+static bool prepare_groups(struct run *r)
+{
+    struct sql_plan *p = r->plan;
+    struct sql_query *q = r->q;
+    enum db_type *types = SQL_ARRAY(q, enum db_type, p->keys_count + 1);
+    if (!types)
+        return false;
+    for (uint32_t k = 0; k < p->keys_count; k++)
+        types[k] = p->keys[k]->type;
+    r->groups = sql__groups_new(q, types, p->keys_count, SQL_NO_POS);
+    r->keys = SQL_ARRAY(q, const struct db_vector *, p->keys_count + 1);
+    r->gids = SQL_ARRAY(q, uint32_t, DB_VECTOR_ROWS);
+    r->aggs = SQL_ARRAY(q, struct sql_agg_state *, p->binder.aggs_count + 1);
+    if (!r->groups || !r->keys || !r->gids || !r->aggs)
+        return false;
+    r->stats_can_answer = true;
+    for (uint32_t k = 0; k < p->keys_count; k++)
+        r->stats_can_answer &= p->key_kinds[k] != SQL_KEY_ANY;
+    for (uint32_t a = 0; a < p->binder.aggs_count; a++) {
+        r->aggs[a] = sql__agg_new(q, &p->binder.aggs[a]);
+        if (!r->aggs[a] || !sql__agg_reserve(r->aggs[a], 1))
+            return false;
+        r->stats_can_answer &= sql__agg_can_use_stats(r->aggs[a], p->time_slot);
+    }
+    return true;
 }
 
 static bool prepare(struct run *r)
@@ -302,7 +331,7 @@ static bool prepare(struct run *r)
     struct sql_query *q = r->q;
     r->outputs = SQL_ARRAY(q, const struct db_vector *, p->outputs_count + 1);
     r->sel = SQL_ARRAY(q, uint16_t, DB_VECTOR_ROWS);
-    enum db_type *types = SQL_ARRAY(q, enum db_type, CHR_MAX(p->outputs_count, p->keys_count) + 1);
+    enum db_type *types = SQL_ARRAY(q, enum db_type, p->outputs_count + 1);
     if (!r->outputs || !r->sel || !types)
         return false;
     for (uint32_t i = 0; i < p->outputs_count; i++)
@@ -320,27 +349,7 @@ static bool prepare(struct run *r)
         if (!r->sorter)
             return false;
     }
-    if (!p->aggregated)
-        return true;
-    for (uint32_t k = 0; k < p->keys_count; k++)
-        types[k] = p->keys[k]->type;
-    r->groups = sql__groups_new(q, types, p->keys_count, SQL_NO_POS);
-    r->keys = SQL_ARRAY(q, const struct db_vector *, p->keys_count + 1);
-    r->gids = SQL_ARRAY(q, uint32_t, DB_VECTOR_ROWS);
-    r->aggs = SQL_ARRAY(q, struct sql_agg_state *, p->binder.aggs_count + 1);
-    if (!r->groups || !r->keys || !r->gids || !r->aggs)
-        return false;
-    r->stats_can_answer = true;
-    for (uint32_t k = 0; k < p->keys_count; k++)
-        r->stats_can_answer &= p->key_kinds[k] != SQL_KEY_ANY;
-    for (uint32_t a = 0; a < p->binder.aggs_count; a++) {
-        r->aggs[a] = sql__agg_new(q, &p->binder.aggs[a]);
-        if (!r->aggs[a] || !sql__agg_reserve(r->aggs[a], 1))
-            return false;
-        r->stats_can_answer &= sql__agg_can_use_stats(r->aggs[a], p->time_slot);
-        r->visit.want_ids |= p->binder.aggs[a].time != NULL;
-    }
-    return true;
+    return !p->aggregated || prepare_groups(r);
 }
 
 bool sql__execute_plan(struct sql_plan *p, db_read *read, const struct sql_sink *sink,
@@ -363,6 +372,21 @@ bool sql__execute_plan(struct sql_plan *p, db_read *read, const struct sql_sink 
     if (!nothing && p->table) {
         if (!sql__scan(p, read, &run.visit, counts))
             goto out;
+        /* Which of two rows of one time is the last, only row ids tell, and reading those costs as
+         * much as a column: only when it turns out to matter. */
+        bool tie = false;
+        for (uint32_t a = 0; p->aggregated && a < p->binder.aggs_count; a++)
+            tie |= sql__agg_tie(run.aggs[a]);
+        if (tie) {
+            if (!prepare_groups(&run))
+                goto out;
+            run.visit.want_ids = true;
+            run.visit.stop = false;
+            run.stats_can_answer = false;
+            *counts = (struct sql_run_counts){0};
+            if (!sql__scan(p, read, &run.visit, counts))
+                goto out;
+        }
     } else if (!nothing) { /* no FROM: one row */
         struct sql_eval ev = {.q = q};
         uint16_t row;
