@@ -202,6 +202,18 @@ void db__session_load(struct db__sessions *ss, struct db__session *s)
     set_expiry(ss, s, expires_us);
 }
 
+void db_sessions_each(const struct db *d,
+                      void (*each)(void *arg, chr_slice client_id, uint64_t epoch,
+                                   uint32_t generation, uint32_t expiry_s, bool connected),
+                      void *arg)
+{
+    for (size_t i = 0; i < d->sessions.capacity; i++) {
+        const struct db__session *s = d->sessions.by_id[i];
+        if (s)
+            each(arg, s->client_id, s->epoch, s->generation, s->expiry_s, s->connected);
+    }
+}
+
 /* -- Packet ids ---------------------------------------------------------------------------------*/
 
 static uint32_t guard_place(const struct db__session *s, uint16_t packet_id)
