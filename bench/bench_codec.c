@@ -111,10 +111,10 @@ static void make_fleet(uint32_t rows, uint64_t seed)
         if (from == to)
             continue;
         starts[runs_count++] = from;
-        int64_t t = 1733000000000000 + (int64_t)chr_random_below(&random, 10000000);
+        int64_t t = 1733000000000000 + (int64_t)chr_random_below(&random, 10000) * 1000;
         double walk = 15 + chr_random_f64(&random) * 10, volts = 4.1;
         for (uint32_t i = from; i < to; i++) {
-            /* Every 10 s, some milliseconds of jitter, the odd one lost. */
+            /* Every 10 s by a clock of milliseconds, some of them jitter, the odd one lost. */
             t += chr_random_below(&random, 200) ? 10000000 : 20000000;
             times[i] = t + (int64_t)chr_random_below(&random, 4) * 1000;
             walk += (chr_random_f64(&random) - 0.5) / 2;

@@ -37,13 +37,12 @@ struct db_chunk_column {
     /* What a vector points to; 64-byte aligned, one allocation each. */
     struct {
         union {
-            int64_t i64[DB_VECTOR_ROWS];
+            int64_t i64[DB_VECTOR_ROWS + 8]; /* spreading writes ahead */
             double f64[DB_VECTOR_ROWS];
             uint8_t b8[DB_VECTOR_ROWS];
             chr_slice str[DB_VECTOR_ROWS];
         } data CHR_ALIGNED(64);
-        /* Dense values before NULL rows are put between them; one more than a block, because
-         * spreading reads ahead. */
+        /* Values before NULL rows are put between them; spreading reads ahead. */
         int64_t dense[DB_VECTOR_ROWS + 8] CHR_ALIGNED(64);
         uint16_t codes[DB_VECTOR_ROWS] CHR_ALIGNED(64);
         uint16_t dense_codes[DB_VECTOR_ROWS + 8] CHR_ALIGNED(64);
@@ -219,18 +218,58 @@ static chr_err need_dictionary(db_chunk_column *c, struct db_cursor *block)
 
 /* -- Spreading ----------------------------------------------------------------------------------*/
 
-/* Dense values to their rows. Without branches: NULLs are often as random as can be; a NULL row
- * gets the value that comes next, which is one of the type. (The one behind the last is junk only
- * when the last rows are NULL: the caller has set it.) */
-#define SPREAD(type, dense, out, valid, rows)                                                      \
-    do {                                                                                           \
-        const type *spread_from = (dense);                                                         \
-        type *spread_to = (out);                                                                   \
-        for (uint32_t i = 0, n = 0; i < (rows); i++) {                                             \
-            spread_to[i] = spread_from[n];                                                         \
-            n += db_bit_get((valid), i);                                                           \
-        }                                                                                          \
-    } while (0)
+/* Dense values to their rows. Words of the bitmap with few NULLs are copied in pieces, eight values
+ * at a time and on past the end of the piece, which the next one then overwrites; the others go
+ * value by value and without branches, because NULLs are often as random as can be. A NULL row
+ * holds whatever comes of it. Both arrays have room for eight values more than a block. */
+#define PIECES_ONES_MIN 44
+
+static void spread_pieces(const int64_t *from, int64_t *to, uint64_t ones)
+{
+    while (ones) {
+        unsigned begin = (unsigned)__builtin_ctzll(ones);
+        uint64_t gone = ~(ones >> begin);
+        unsigned n = gone ? (unsigned)__builtin_ctzll(gone) : 64;
+        for (unsigned i = 0; i < n; i += 8)
+            memcpy(to + begin + i, from + i, 64);
+        from += n;
+        ones = begin + n < 64 ? ones >> (begin + n) << (begin + n) : 0;
+    }
+}
+
+static void spread_numbers(const int64_t *from, int64_t *out, const uint64_t *valid, uint32_t rows)
+{
+    for (uint32_t row = 0; row < rows; row += 64) {
+        uint64_t ones = valid[row >> 6];
+        unsigned n = (unsigned)__builtin_popcountll(ones);
+        if (n >= PIECES_ONES_MIN) {
+            spread_pieces(from, out + row, ones);
+        } else if (n) {
+            const int64_t *next = from;
+            for (unsigned i = 0; i < 64; i++) {
+                out[row + i] = *next;
+                next += (ones >> i) & 1;
+            }
+        }
+        from += n;
+    }
+}
+
+static void spread_bytes(const uint8_t *from, uint8_t *out, const uint64_t *valid, uint32_t rows)
+{
+    for (uint32_t i = 0; i < rows; i++) {
+        out[i] = *from;
+        from += db_bit_get(valid, i);
+    }
+}
+
+/* Of strings, where a slice that stood there might point to what is gone. */
+static void spread_strings(const chr_slice *dense, chr_slice *out, const uint64_t *valid,
+                           uint32_t rows)
+{
+    for (uint32_t i = 0; i < rows; i++)
+        out[i] = db_bit_get(valid, i) ? *dense++ : (chr_slice){0};
+}
 
 static void spread_codes(const uint16_t *dense, uint16_t *out, const uint64_t *valid, uint32_t rows)
 {
@@ -315,7 +354,7 @@ static chr_err decode_booleans(db_chunk_column *c, struct decoding *d)
     }
     if (d->nulls) {
         to[d->ones] = 0;
-        SPREAD(uint8_t, to, c->out.data.b8, c->out.validity, d->rows);
+        spread_bytes(to, c->out.data.b8, c->out.validity, d->rows);
     }
     return CHR_OK;
 }
@@ -324,10 +363,8 @@ static chr_err decode_heap(db_chunk_column *c, struct decoding *d)
 {
     chr_slice *to = d->nulls ? c->out.dense_strings : c->out.data.str;
     chr_err err = db__heap_get(&d->in, d->ones, c->out.dense, &c->heap, to);
-    if (!err && d->nulls) {
-        to[d->ones] = (chr_slice){0};
-        SPREAD(chr_slice, to, c->out.data.str, c->out.validity, d->rows);
-    }
+    if (!err && d->nulls)
+        spread_strings(to, c->out.data.str, c->out.validity, d->rows);
     return err;
 }
 
@@ -359,8 +396,7 @@ static chr_err decode_numbers(db_chunk_column *c, struct decoding *d)
     if (d->constant) {
         c->out.data.i64[0] = to[0];
     } else if (d->nulls) {
-        to[d->ones] = to[d->ones - 1];
-        SPREAD(int64_t, to, c->out.data.i64, c->out.validity, d->rows);
+        spread_numbers(to, c->out.data.i64, c->out.validity, d->rows);
     }
     return c->hlc ? look_up_hlc(c, d, c->out.data.i64) : CHR_OK;
 }
@@ -443,14 +479,18 @@ chr_err db_chunk_column_decode(db_chunk_column *c, uint32_t block, struct db_vec
 
 const char *db_chunk_column_codec(const db_chunk_column *c, uint32_t block)
 {
-    static const char *const names[DB_MAPS_END][DB_CODECS_END] = {
-        [DB_MAP_PLAIN] = {"raw", "constant", "for", "delta", "delta2", "rle"},
-        [DB_MAP_DECIMAL] = {"decimal/raw", "decimal/constant", "decimal/for", "decimal/delta",
-                            "decimal/delta2", "decimal/rle"},
-        [DB_MAP_FLOAT32] = {"float32/raw", "float32/constant", "float32/for", "float32/delta",
-                            "float32/delta2", "float32/rle"},
-        [DB_MAP_DICT] = {NULL, "dict/constant", "dict/for", NULL, NULL, "dict/rle"},
+#define NAMES(prefix)                                                                              \
+    {                                                                                              \
+        prefix "raw", prefix "constant", prefix "for", prefix "delta", prefix "delta2",            \
+            prefix "rle"                                                                           \
+    }
+    static const char *const names[DB_MAPS_END][2][DB_CODECS_END] = {
+        [DB_MAP_PLAIN] = {NAMES(""), NAMES("scaled/")},
+        [DB_MAP_DECIMAL] = {NAMES("decimal/"), NAMES("decimal/scaled/")},
+        [DB_MAP_FLOAT32] = {NAMES("float32/"), NAMES("float32/scaled/")},
+        [DB_MAP_DICT] = {{NULL, "dict/constant", "dict/for", NULL, NULL, "dict/rle"}},
     };
+#undef NAMES
     struct decoding d = {0};
     uint64_t bits[DB_BIT_WORDS(DB_VECTOR_ROWS)];
     find_block(c, block, &d);
@@ -468,9 +508,15 @@ const char *db_chunk_column_codec(const db_chunk_column *c, uint32_t block)
         db__cursor_take(&d.in, (size_t)db__cursor_u16(&d.in) * 10);
     }
     unsigned codec = db__cursor_u8(&d.in);
-    if (d.in.why || mapping >= DB_MAPS_END || codec >= DB_CODECS_END || !names[mapping][codec])
+    bool scaled = codec == DB_CODEC_SCALED;
+    if (scaled) {
+        db__cursor_take(&d.in, 16);
+        codec = db__cursor_u8(&d.in);
+    }
+    if (d.in.why || mapping >= DB_MAPS_END || codec >= DB_CODECS_END ||
+        !names[mapping][scaled][codec])
         return "damaged";
-    return names[mapping][codec];
+    return names[mapping][scaled][codec];
 }
 
 chr_err db_chunk_row_ids(db_chunk_column *entry, db_chunk_column *ordinal, uint32_t block,

@@ -239,14 +239,6 @@ static chr_err choose_dictionary(struct db_encoder *e, const struct db_chunk_row
                             distinct * 8 + 64);
 }
 
-static size_t dictionary_estimate(const struct db_encoder *e, enum db_type type)
-{
-    if (!e->dict.used)
-        return 0;
-    return 64 + (db_type_is_bytes(type) ? e->dict.bytes + (size_t)e->dict.count * 2
-                                        : (size_t)e->dict.count * 8);
-}
-
 /* What to try after `rows` rows of the chunk came to `bytes`. */
 static uint32_t fewer_rows(uint32_t count, uint32_t rows, size_t bytes)
 {
@@ -347,9 +339,13 @@ chr_err db__column_encode(struct db_encoder *e, struct db_stats_builder *stats,
     chr_err err = choose_dictionary(e, rows, column);
     if (err)
         return err;
-    size_t dictionary = dictionary_estimate(e, column->type);
-    if (e->dict.used && db_type_is_bytes(column->type))
-        db__dict_rank(&e->dict);
+    chr_buf_reset(&e->trial);
+    if (e->dict.used) {
+        db__dict_put(&e->dict, column->type, &e->ints, &e->heap, &e->trial);
+        if (db_type_is_bytes(column->type))
+            db__dict_rank(&e->dict);
+    }
+    size_t dictionary = e->trial.len;
     db__stats_begin(stats, rows, column->type);
     put_fixed(rows, column, blocks, buf);
     for (uint32_t i = 0; i < blocks; i++) {
@@ -371,7 +367,8 @@ chr_err db__column_encode(struct db_encoder *e, struct db_stats_builder *stats,
     fold_uniform(blocks, buf);
     if (e->dict.used) {
         chr_put_u32le(buf->ptr + 16, (uint32_t)buf->len);
-        db__dict_put(&e->dict, column->type, &e->ints, &e->heap, buf);
+        chr_buf_add_slice(buf, chr_buf_slice(&e->trial));
+        buf->failed |= e->trial.failed;
     }
     if (too_large(buf, 0) && rows->count > 1) {
         *fit = fewer_rows(rows->count, rows->count,

@@ -14,6 +14,8 @@
  *              delta      differences to the row before, bit-packed, then summed
  *              delta2     differences of those differences (regular times, counters)
  *              rle        runs: values and where they end
+ *              (scaled)   one of these, of values divided by what they have in common: times in
+ *                         whole milliseconds, readings in steps of the converter
  *
  * NULL rows are left out before anything else (their bitmap comes first), so codecs see a dense
  * array of 1 to DB_VECTOR_ROWS integers. BOOLEANs are a bitmap; strings without a dictionary are
@@ -50,9 +52,11 @@ enum db_codec {
     DB_CODEC_DELTA = 3,
     DB_CODEC_DELTA2 = 4,
     DB_CODEC_RLE = 5,
-    /* 6: Chimp128 */
+    /* Chimp128 will be 7. */
 };
 #define DB_CODECS_END 6
+/* In the place of a codec's number: all values are base + scale * what follows. */
+#define DB_CODEC_SCALED 6
 
 /* Stored: never renumber. */
 enum db_mapping {
@@ -124,6 +128,8 @@ struct db_ints {
     const uint16_t *breaks;
     uint32_t breaks_count;
 
+    /* Set by planning: values is then `scaled`, (value - base) / scale. 0: not scaled. */
+    uint64_t scale, base;
     int64_t min, max;
     uint32_t runs; /* 1 + places where a value differs from the one before */
     struct db_packed_plan plan[DB_CODECS_END];
@@ -133,6 +139,7 @@ struct db_ints {
     uint64_t deltas2[DB_VECTOR_ROWS] CHR_ALIGNED(64); /* [0], [1]: likewise */
     uint64_t scratch[DB_VECTOR_ROWS] CHR_ALIGNED(64);
     uint64_t jumps[DB_VECTOR_ROWS]; /* what is lost at breaks */
+    int64_t scaled[DB_VECTOR_ROWS] CHR_ALIGNED(64);
 };
 
 struct db_codec_ops {
@@ -160,7 +167,8 @@ void db__ints_put(struct db_ints *ints, enum db_codec codec, struct chr_buf *out
 /* Both at once. */
 void db__ints_encode(struct db_ints *ints, const int64_t *values, uint32_t count,
                      struct chr_buf *out);
-/* Reads what db__ints_put wrote. *constant: only out[0] was written, it stands for all. */
+/* Reads what db__ints_put wrote. *constant: only out[0] was written, it stands for all. *codec: the
+ * one under the scale, if there is one. */
 chr_err db__ints_decode(struct db_cursor *in, uint32_t count, int64_t *out, bool *constant,
                         enum db_codec *codec);
 

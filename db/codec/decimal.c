@@ -22,7 +22,7 @@
 #define EXCEPTION_BYTES 10
 #define SAMPLE          32
 /* Streams narrower than this many bits a value are good enough not to look further. */
-#define CONTENT_BITS 40
+#define CONTENT_BITS 24
 
 static const double powers[EXPONENT_MAX + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,
                                                 1e7,  1e8,  1e9,  1e10, 1e11, 1e12, 1e13,

@@ -1,6 +1,7 @@
 /* db/codec/ints.c: which codec a block of integers gets.
  *
  *     codec number 1 | what the codec writes
+ *     6 1 | base 8 | scale 8 | codec number 1 | what the codec writes of (value - base) / scale
  *
  * Planning learns minimum, maximum, number of runs and the two arrays of differences; the size of
  * each codec follows from these without carrying it out. */
@@ -47,11 +48,10 @@ static void plan_deltas(struct db_ints *ints)
     }
 }
 
-enum db_codec db__ints_plan(struct db_ints *ints, size_t *bytes)
+static enum db_codec plan_unscaled(struct db_ints *ints, size_t *bytes)
 {
     const struct db_kernels *k = db__kernels();
     const uint64_t *values = (const uint64_t *)ints->values;
-    CHR_ASSERT(ints->count >= 1 && ints->count <= DB_VECTOR_ROWS);
     ints->runs = 1 + k->deltas(values, ints->count, ints->deltas);
     if (ints->runs == 1) {
         *bytes = 1 + db__codec_constant.size(ints);
@@ -78,8 +78,77 @@ enum db_codec db__ints_plan(struct db_ints *ints, size_t *bytes)
     return best;
 }
 
+/* -- Scale --------------------------------------------------------------------------------------*/
+
+#define SCALE_BYTES 17 /* number, base, scale */
+/* Halves are not worth a multiplication for each value. */
+#define SCALE_MIN    3
+#define SCALE_SAMPLE 32
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* What a sample of the differences to the minimum has in common. */
+static uint64_t sample_divisor(const struct db_ints *ints)
+{
+    uint64_t divisor = 0;
+    uint32_t n = CHR_MIN(ints->count, (uint32_t)SCALE_SAMPLE);
+    for (uint32_t i = 0; i < n && divisor != 1; i++) {
+        int64_t v = ints->values[(size_t)i * ints->count / n];
+        divisor = common_divisor((uint64_t)v - (uint64_t)ints->min, divisor);
+    }
+    return divisor;
+}
+
+/* Divides all values, when they really have that in common. */
+static bool scale_down(struct db_ints *ints, uint64_t divisor)
+{
+    unsigned shift = (unsigned)__builtin_ctzll(divisor);
+    uint64_t odd = divisor >> shift, inverse = odd;
+    for (unsigned i = 0; i < 5; i++) /* each step doubles the bits that are right, from three */
+        inverse *= 2 - odd * inverse;
+    ints->base = (uint64_t)ints->min;
+    return db__kernels()->divide((const uint64_t *)ints->values, ints->count, ints->base, divisor,
+                                 inverse, shift, (uint64_t *)ints->scaled) == 0;
+}
+
+enum db_codec db__ints_plan(struct db_ints *ints, size_t *bytes)
+{
+    CHR_ASSERT(ints->count >= 1 && ints->count <= DB_VECTOR_ROWS);
+    ints->scale = 0;
+    enum db_codec codec = plan_unscaled(ints, bytes);
+    if (codec == DB_CODEC_CONSTANT || *bytes < 4 * SCALE_BYTES || *bytes * 8 < ints->count)
+        return codec; /* there is nothing to be gained */
+    uint64_t divisor = sample_divisor(ints);
+    if (divisor < SCALE_MIN || !scale_down(ints, divisor))
+        return codec;
+    const int64_t *values = ints->values;
+    size_t scaled_bytes, unscaled_bytes = *bytes;
+    ints->values = ints->scaled;
+    codec = plan_unscaled(ints, &scaled_bytes);
+    if ((scaled_bytes + SCALE_BYTES) * 100 < unscaled_bytes * 97) {
+        *bytes = scaled_bytes + SCALE_BYTES;
+        ints->scale = divisor;
+        return codec;
+    }
+    ints->values = values;
+    return plan_unscaled(ints, bytes);
+}
+
 void db__ints_put(struct db_ints *ints, enum db_codec codec, struct chr_buf *out)
 {
+    if (ints->scale) {
+        chr_buf_add_u8(out, DB_CODEC_SCALED);
+        chr_buf_add_u64le(out, ints->base);
+        chr_buf_add_u64le(out, ints->scale);
+    }
     chr_buf_add_u8(out, (uint8_t)codec);
     db__codecs[codec]->encode(ints, out);
 }
@@ -95,10 +164,9 @@ void db__ints_encode(struct db_ints *ints, const int64_t *values, uint32_t count
     db__ints_put(ints, codec, out);
 }
 
-chr_err db__ints_decode(struct db_cursor *in, uint32_t count, int64_t *out, bool *constant,
-                        enum db_codec *codec)
+static chr_err decode_unscaled(struct db_cursor *in, unsigned number, uint32_t count, int64_t *out,
+                               bool *constant, enum db_codec *codec)
 {
-    unsigned number = db__cursor_u8(in);
     if (number >= DB_CODECS_END)
         return db__cursor_bad(in, "unknown codec");
     if (in->why)
@@ -106,6 +174,19 @@ chr_err db__ints_decode(struct db_cursor *in, uint32_t count, int64_t *out, bool
     *codec = (enum db_codec)number;
     *constant = number == DB_CODEC_CONSTANT;
     return db__codecs[number]->decode(in, count, out);
+}
+
+chr_err db__ints_decode(struct db_cursor *in, uint32_t count, int64_t *out, bool *constant,
+                        enum db_codec *codec)
+{
+    unsigned number = db__cursor_u8(in);
+    if (number != DB_CODEC_SCALED)
+        return decode_unscaled(in, number, count, out, constant, codec);
+    uint64_t base = db__cursor_u64(in), scale = db__cursor_u64(in);
+    chr_err err = decode_unscaled(in, db__cursor_u8(in), count, out, constant, codec);
+    if (!err)
+        db__kernels()->scale_up((uint64_t *)out, *constant ? 1 : count, base, scale);
+    return err;
 }
 
 void db__int_array_put(struct db_ints *ints, const int64_t *values, size_t count,

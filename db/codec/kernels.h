@@ -49,6 +49,12 @@ struct db_kernels {
     /* out[i] = in[i] - base; returns how many are >= 2^width (width < 64). */
     uint32_t (*residuals)(const uint64_t *in, uint32_t count, uint64_t base, unsigned width,
                           uint64_t *out);
+    /* out[i] = (in[i] - base) / divisor, where divisor = odd << shift and inverse * odd == 1 (mod
+     * 2^64); returns how many are not whole (their out[i] is junk). */
+    uint32_t (*divide)(const uint64_t *in, uint32_t count, uint64_t base, uint64_t divisor,
+                       uint64_t inverse, unsigned shift, uint64_t *out);
+    /* inout[i] = base + inout[i] * scale. */
+    void (*scale_up)(uint64_t *inout, uint32_t count, uint64_t base, uint64_t scale);
     /* histogram[b]: how many of in[i] - base take b bits; [65], added to. */
     void (*bit_histogram)(const uint64_t *in, uint32_t count, uint64_t base, uint32_t *histogram);
 

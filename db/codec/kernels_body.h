@@ -156,6 +156,30 @@ KERNEL_TARGET static uint32_t KERNEL(residuals)(const uint64_t *in, uint32_t cou
     return (uint32_t)over;
 }
 
+/* A multiple of odd << shift, times the inverse of odd, turned right by shift, is the quotient;
+ * anything else comes out above the largest quotient there can be (Hacker's Delight, 10-17). */
+KERNEL_TARGET static uint32_t KERNEL(divide)(const uint64_t *restrict in, uint32_t count,
+                                             uint64_t base, uint64_t divisor, uint64_t inverse,
+                                             unsigned shift, uint64_t *restrict out)
+{
+    const uint64_t most = UINT64_MAX / divisor;
+    uint64_t bad = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t q = (in[i] - base) * inverse;
+        q = q >> shift | q << ((64 - shift) & 63);
+        bad += q > most;
+        out[i] = q;
+    }
+    return (uint32_t)bad;
+}
+
+KERNEL_TARGET static void KERNEL(scale_up)(uint64_t *inout, uint32_t count, uint64_t base,
+                                           uint64_t scale)
+{
+    for (uint32_t i = 0; i < count; i++)
+        inout[i] = base + inout[i] * scale;
+}
+
 KERNEL_TARGET static void KERNEL(bit_histogram)(const uint64_t *restrict in, uint32_t count,
                                                 uint64_t base, uint32_t *restrict histogram)
 {
@@ -375,6 +399,8 @@ static const struct db_kernels KERNEL(kernels) = {
     .min_from = KERNEL(min_from),
     .deltas = KERNEL(deltas),
     .residuals = KERNEL(residuals),
+    .divide = KERNEL(divide),
+    .scale_up = KERNEL(scale_up),
     .bit_histogram = KERNEL(bit_histogram),
     .max16 = KERNEL(max16),
     .changes16 = KERNEL(changes16),

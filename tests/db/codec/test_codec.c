@@ -44,6 +44,7 @@ enum {
     P_RUNS,
     P_SERIES,
     P_ERRORS,
+    P_SCALED,
     P_ALTERNATE,
     P_END
 };
@@ -96,6 +97,9 @@ static uint32_t make_ints(struct chr_random *r, unsigned pattern, uint32_t count
         case P_ERRORS:
             v = chr_random_below(r, 40) ? 200 + chr_random_below(r, 30) : (uint64_t)-99999;
             break;
+        case P_SCALED:
+            v = base + (step | 3) * chr_random_below(r, 3000);
+            break;
         default:
             v = i & 1 ? (uint64_t)INT64_MIN : (uint64_t)INT64_MAX;
         }
@@ -140,7 +144,7 @@ static void ints_come_back(void **state)
 {
     struct chr_random r = test_random(1);
     struct chr_buf out;
-    unsigned used[DB_CODECS_END] = {0};
+    unsigned used[DB_CODECS_END] = {0}, scaled = 0;
     chr_buf_init(&out, 1 << 20);
     for (unsigned round = 0; round < 40; round++) {
         for (unsigned pattern = 0; pattern < P_END; pattern++) {
@@ -150,11 +154,13 @@ static void ints_come_back(void **state)
             uint32_t n;
             make_ints(&r, pattern, count, &n);
             check_ints(count, n, &out);
-            used[out.ptr[0]]++;
+            used[out.ptr[0] == DB_CODEC_SCALED ? out.ptr[17] : out.ptr[0]]++;
+            scaled += out.ptr[0] == DB_CODEC_SCALED;
         }
     }
     for (unsigned c = 0; c < DB_CODECS_END; c++)
         assert_true(used[c] > 0); /* each codec was best for something */
+    assert_true(scaled > 20);
     chr_buf_free(&out);
 }
 
@@ -182,6 +188,7 @@ static void every_codec_comes_back(void **state)
                 size_t size = db__codecs[c]->size(ints);
                 if (size == SIZE_MAX)
                     continue;
+                const int64_t *planned = ints->values; /* scaled or not */
                 chr_buf_reset(&out);
                 db__codecs[c]->encode(ints, &out);
                 assert_int_equal(out.len, size);
@@ -189,7 +196,7 @@ static void every_codec_comes_back(void **state)
                 assert_int_equal(db__codecs[c]->decode(&in, count, back), 0);
                 assert_ptr_equal(in.at, in.end);
                 for (uint32_t i = 0; i < count; i++)
-                    assert_int_equal(back[c == DB_CODEC_CONSTANT ? 0 : i], values[i]);
+                    assert_int_equal(back[c == DB_CODEC_CONSTANT ? 0 : i], planned[i]);
             }
         }
     }
@@ -217,6 +224,12 @@ static void sizes_are_what_they_should_be(void **state)
         values[i] = (int64_t)i * i * 1000; /* an accelerating counter */
     assert_int_equal(db__ints_plan(ints, &bytes), DB_CODEC_DELTA2);
     assert_true(bytes < 48);
+    for (uint32_t i = 0; i < ROWS; i++) /* whole milliseconds, in microseconds */
+        values[i] =
+            1733000000000000 + (int64_t)i * 10000000 + 1000 * (int64_t)chr_random_below(&r, 4);
+    assert_int_equal(db__ints_plan(ints, &bytes), DB_CODEC_DELTA);
+    assert_in_range(bytes, ROWS * 3 / 8, ROWS * 3 / 8 + 48);
+    ints->values = values;
     for (uint32_t i = 0; i < ROWS; i++)
         values[i] = -100 + (int64_t)chr_random_below(&r, 256);
     assert_int_equal(db__ints_plan(ints, &bytes), DB_CODEC_FOR);
@@ -561,6 +574,26 @@ static void levels_agree(void **state)
             k->bit_histogram(in, n, 5, histogram);
             base->bit_histogram(in, n, 5, histogram2);
             assert_memory_equal(histogram, histogram2, sizeof histogram);
+            uint64_t odd = chr_random_u64(&r) >> (1 + chr_random_below(&r, 60)) | 1, inverse = odd;
+            unsigned shift = (unsigned)chr_random_below(&r, 3);
+            for (unsigned i = 0; i < 5; i++)
+                inverse *= 2 - odd * inverse;
+            uint32_t whole = 0;
+            for (uint32_t i = 0; i < n; i++) {
+                uint64_t divisor = odd << shift;
+                out2[i] = i % 3 ? chr_random_u64(&r) % (UINT64_MAX / divisor) * divisor : in[i];
+                whole += out2[i] % divisor == 0;
+                out2[i] += 123;
+            }
+            assert_int_equal(k->divide(out2, n, 123, odd << shift, inverse, shift, out), n - whole);
+            for (uint32_t i = 0; i < n; i++) {
+                if ((out2[i] - 123) % (odd << shift) == 0)
+                    assert_int_equal(out[i], (out2[i] - 123) / (odd << shift));
+            }
+            memcpy(out, in, n * 8);
+            k->scale_up(out, n, 17, odd);
+            for (uint32_t i = 0; i < n; i++)
+                assert_int_equal(out[i], 17 + in[i] * odd);
             memcpy(out, in, n * 8);
             k->sum_up(out, n, 9);
             uint64_t v = 9;
