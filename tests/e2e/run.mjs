@@ -17,7 +17,15 @@ const files = readdirSync(here)
     .sort();
 let failed = 0;
 for (const file of files) {
-    await import(pathToFileURL(join(here, file)));
-    failed += await runTests(file.replace('.test.mjs', ''));
+    const group = file.replace('.test.mjs', '');
+    try {
+        await import(pathToFileURL(join(here, file)));
+    } catch (err) {
+        failed++;
+        console.log(`not ok ${group}: it can't be loaded`);
+        console.error(err?.stack ?? err);
+        continue;
+    }
+    failed += await runTests(group);
 }
 process.exit(failed ? 1 : 0);
