@@ -55,7 +55,7 @@ static bool read_morsel(struct sql_plan *p, db_reader *reader, struct sql_eval *
     struct sql_query *q = p->q;
     struct chr_errmsg msg = {0};
     struct db_batch batch;
-    int r;
+    int r = 0; /* gcc with ASan does not see that visit->stop comes first */
     while (!visit->stop && (r = db_reader_next_batch(reader, &batch, &msg)) > 0) {
         if (!sql__check(q))
             return false;
@@ -109,7 +109,7 @@ bool sql__scan(struct sql_plan *p, db_read *read, struct sql_scan_visit *visit,
     }
     source.reader = reader;
     struct db_morsel morsel;
-    int r;
+    int r = 0; /* gcc with ASan does not see that visit->stop comes first */
     while (!visit->stop && (r = db_reader_next_morsel(reader, &morsel, &msg)) > 0) {
         if (!sql__check(q))
             goto out;
