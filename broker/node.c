@@ -48,7 +48,7 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
     node->log_io_open = true;
     struct raft_log_options log_options = {
         .segment_bytes = config->log_segment_bytes,
-        .recycle_max = 8,
+        .recycle_max = 4,
         .fsync = config->fsync,
         .periodic_ms = config->fsync_periodic_ms,
         .prepare_ahead = true,
@@ -58,7 +58,7 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
     if (err)
         return err;
     if (recovery->torn_bytes)
-        chr_log_warning("log", "a torn tail was cut: never acknowledged, nothing is lost",
+        chr_log_warning("log", "a torn tail was cut, as a crash during a write leaves it",
                         CHR_KV_U("segment", recovery->torn_segment),
                         CHR_KV_U("offset", recovery->torn_offset),
                         CHR_KV_U("bytes", recovery->torn_bytes));
@@ -157,6 +157,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
 void node_stop(struct broker_node *node)
 {
     atomic_store(&node->stopping, true);
+    if (node->committer)
+        broker_committer_hurry(node->committer);
     acceptor_close(node->acceptor);
     node->acceptor = NULL;
     admin_stop(node->admin);
@@ -167,6 +169,10 @@ void node_stop(struct broker_node *node)
         loop_stop(node->loops[i]);
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_join(node->loops[i]);
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        loop_take_last_mail(node->loops[i]);
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        loop_free(node->loops[i]);
     node->loops_count = 0;
     query_pool_free(node->queries);
     node->queries = NULL;
@@ -174,6 +180,7 @@ void node_stop(struct broker_node *node)
     checkpointer_stop(cp, !node->failed);
     if (node->committer)
         broker_committer_stop(node->committer);
+    checkpointer_free(cp); /* only now: the applier may be about to kick it */
 }
 
 void node_free(struct broker_node *node)
