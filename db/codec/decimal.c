@@ -210,7 +210,7 @@ static chr_err decimal_get(struct db_cursor *in, uint32_t count, double *out, bo
         k->fill64((uint64_t *)digits, count, (uint64_t)digits[0]);
         *constant = false;
     }
-    k->decimal_decode(digits, *constant ? 1 : count, powers[exponent], out);
+    k->decimal_decode(out, *constant ? 1 : count, powers[exponent]);
     for (uint32_t i = 0; i < exceptions; i++) {
         uint32_t at = chr_get_u16le(places + (size_t)i * 2);
         if (at >= count)
@@ -230,6 +230,6 @@ chr_err db__floats_decode(struct db_cursor *in, enum db_mapping mapping, uint32_
     int64_t *bits = (int64_t *)(void *)out;
     chr_err err = db__ints_decode(in, count, bits, constant, codec);
     if (!err && mapping == DB_MAP_FLOAT32)
-        db__kernels()->float32_decode(bits, *constant ? 1 : count, out);
+        db__kernels()->float32_decode(out, *constant ? 1 : count);
     return err;
 }

@@ -65,10 +65,11 @@ struct db_kernels {
     /* out[i] = in[i] * scale rounded to an integer; returns for how many out[i] / scale is not
      * in[i], bit for bit (their out[i] is 0 or junk below 2^52). */
     uint32_t (*decimal_encode)(const double *in, uint32_t count, double scale, int64_t *out);
-    /* out[i] = in[i] / scale; in may be out. |in[i]| < 2^51, else junk. */
-    void (*decimal_decode)(const int64_t *in, uint32_t count, double scale, double *out);
+    /* In place, because that is how it is used and two pointers that may be the same do not
+     * vectorize. inout: int64_t before, double after: divided by scale; junk from 2^51 on. */
+    void (*decimal_decode)(double *inout, uint32_t count, double scale);
     uint32_t (*float32_encode)(const double *in, uint32_t count, int64_t *out);
-    void (*float32_decode)(const int64_t *in, uint32_t count, double *out);
+    void (*float32_decode)(double *inout, uint32_t count);
 
     /* Sum, minimum, maximum; count >= 1. */
     void (*stats_i64)(const int64_t *in, uint32_t count, __int128 *sum, int64_t *min, int64_t *max);

@@ -246,17 +246,15 @@ KERNEL_TARGET static uint32_t KERNEL(decimal_encode)(const double *restrict in, 
     return (uint32_t)bad;
 }
 
-KERNEL_TARGET static void KERNEL(decimal_decode)(const int64_t *in, uint32_t count, double scale,
-                                                 double *out)
+KERNEL_TARGET static void KERNEL(decimal_decode)(double *inout, uint32_t count, double scale)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint64_t bits;
         double v;
-        memcpy(&bits, &in[i], 8);
+        memcpy(&bits, &inout[i], 8);
         bits += (uint64_t)MAGIC_BITS;
         memcpy(&v, &bits, 8);
-        v = (v - MAGIC) / scale;
-        memcpy(&out[i], &v, 8);
+        inout[i] = (v - MAGIC) / scale;
     }
 }
 
@@ -278,16 +276,15 @@ KERNEL_TARGET static uint32_t KERNEL(float32_encode)(const double *restrict in, 
     return bad;
 }
 
-KERNEL_TARGET static void KERNEL(float32_decode)(const int64_t *in, uint32_t count, double *out)
+KERNEL_TARGET static void KERNEL(float32_decode)(double *inout, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint64_t wide;
-        memcpy(&wide, &in[i], 8);
+        memcpy(&wide, &inout[i], 8);
         uint32_t bits = (uint32_t)wide;
         float f;
         memcpy(&f, &bits, 4);
-        double v = f;
-        memcpy(&out[i], &v, 8);
+        inout[i] = f;
     }
 }
 

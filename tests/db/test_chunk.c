@@ -12,6 +12,7 @@ static db_chunk_writer *writer;
 static db_chunk_head *head;
 static db_chunk_column *column, *column2;
 static db_chunk_runs *runs;
+static volatile unsigned touched; /* keeps reads that are only to be survived */
 
 static int setup(void **state)
 {
@@ -138,7 +139,7 @@ static void check_vector(const struct kit_column *c, uint32_t row, const struct 
             if (c->type == DB_BOOLEAN)
                 assert_true(v->b8[at] <= 1);
             else if (db_type_is_bytes(c->type))
-                assert_true(v->str[at].len == 0 || v->str[at].ptr[0] < 256);
+                touched += v->str[at].len ? v->str[at].ptr[v->str[at].len - 1] : 0;
             continue;
         }
         if (db_type_is_bytes(c->type))
@@ -580,8 +581,6 @@ static void forms_are_what_they_should_be(void **state)
 }
 
 /* -- Damage -------------------------------------------------------------------------------------*/
-
-static volatile unsigned touched;
 
 /* Opens whatever a chunk claims to be and reads all of it. Returns whether anything was refused. */
 static bool read_all(const struct kit_chunk *k)
