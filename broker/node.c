@@ -123,9 +123,11 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     struct checkpointer *cp = NULL;
 
     chr_err err = open_storage(node, &recovery, msg);
-    /* The port is taken before the long part, so that a second node says so at once. */
+    /* The ports are taken before the long part, so that a second node says so at once. */
     if (!err)
         err = acceptor_open(node, &node->acceptor, msg);
+    if (!err)
+        err = admin_open(node, &node->admin, msg);
     if (!err)
         err = start_committer(node, &recovery, msg);
     if (!err)
@@ -139,7 +141,9 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     if (!err)
         err = start_loops(node, msg);
     if (!err)
-        err = admin_start(node, &node->admin, msg);
+        err = admin_start(node->admin, msg);
+    if (!err)
+        err = acceptor_run(node->acceptor);
     if (err) {
         if (!msg->text[0])
             (void)chr_fail(msg, err, "can't start: %s", chr_strerror(err));
@@ -148,7 +152,6 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         node_free(node);
         return err;
     }
-    acceptor_run(node->acceptor);
     log_limits(config);
     *out = node;
     return CHR_OK;

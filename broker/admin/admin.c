@@ -128,42 +128,41 @@ static chr_err listen_on(struct admin *admin, int *fd, struct chr_errmsg *msg)
     return err ? chr_fail(msg, err, "admin port: %s", why.text) : CHR_OK;
 }
 
-chr_err admin_start(struct broker_node *node, struct admin **out, struct chr_errmsg *msg)
+chr_err admin_open(struct broker_node *node, struct admin **out, struct chr_errmsg *msg)
 {
     struct admin *admin = calloc(1, sizeof *admin);
     if (!admin)
         return chr_fail(msg, CHR_ENOMEM, "out of memory");
     admin->node = node;
+    admin->listen_fd = -1;
     chr_list_init(&admin->conns);
     pthread_mutex_init(&admin->lock, NULL);
     admin->wake_fd = eventfd(0, EFD_CLOEXEC);
-    int fd = -1;
     chr_err err = admin->wake_fd < 0 ? chr_fail(msg, CHR_ENOMEM, "admin port: no descriptor left")
-                                     : listen_on(admin, &fd, msg);
-    if (!err) {
-        admin->daemon = MHD_start_daemon(
-            MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, admin__on_request, admin,
-            MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, admin__on_completed, admin,
-            MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin, MHD_OPTION_CONNECTION_LIMIT,
-            (unsigned)ADMIN_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-            (size_t)ADMIN_MEMORY_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)ADMIN_IDLE_S,
-            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-        if (!admin->daemon) {
-            close(fd);
-            err = chr_fail(msg, CHR_ENOMEM, "admin port: the HTTP server can't be started");
-        }
-    }
-    if (!err) {
-        admin->running = pthread_create(&admin->thread, NULL, admin_main, admin) == 0;
-        if (!admin->running)
-            err = chr_fail(msg, CHR_ENOMEM, "admin port: can't start a thread");
-    }
+                                     : listen_on(admin, &admin->listen_fd, msg);
     if (err) {
         admin_stop(admin);
         return err;
     }
     *out = admin;
     return CHR_OK;
+}
+
+chr_err admin_start(struct admin *admin, struct chr_errmsg *msg)
+{
+    admin->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, admin__on_request, admin,
+        MHD_OPTION_LISTEN_SOCKET, admin->listen_fd, MHD_OPTION_NOTIFY_COMPLETED,
+        admin__on_completed, admin, MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)ADMIN_CONNECTIONS_MAX,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)ADMIN_MEMORY_BYTES,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)ADMIN_IDLE_S, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+        MHD_OPTION_END);
+    if (!admin->daemon)
+        return chr_fail(msg, CHR_ENOMEM, "admin port: the HTTP server can't be started");
+    admin->listen_fd = -1; /* the daemon's */
+    admin->running = pthread_create(&admin->thread, NULL, admin_main, admin) == 0;
+    return admin->running ? CHR_OK : chr_fail(msg, CHR_ENOMEM, "admin port: can't start a thread");
 }
 
 void admin_stop(struct admin *admin)
@@ -192,6 +191,8 @@ void admin_stop(struct admin *admin)
     admin__resume_woken(admin);
     ingest_decoder_free(admin->decoder);
     ingest_mappings_release(admin->mappings);
+    if (admin->listen_fd >= 0)
+        close(admin->listen_fd);
     if (admin->wake_fd >= 0)
         close(admin->wake_fd);
     pthread_mutex_destroy(&admin->lock);

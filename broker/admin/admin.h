@@ -18,10 +18,12 @@ struct broker_node;
 struct admin; /* opaque; from admin_start, to admin_stop */
 
 /* Binds node->config->admin_address (default: loopback, MQTT port + 1000, any free one when the
- * MQTT port was asked for as 0), fills node->admin_address, serves. The node must be whole but for
- * *out, and outlive it. */
-CHR_MUST_USE chr_err admin_start(struct broker_node *node, struct admin **out,
-                                 struct chr_errmsg *msg);
+ * MQTT port was asked for as 0) and fills node->admin_address; early, so that a taken port is told
+ * before the long part of a start. The node outlives it. */
+CHR_MUST_USE chr_err admin_open(struct broker_node *node, struct admin **out,
+                                struct chr_errmsg *msg);
+/* Serves. The node must be whole. */
+CHR_MUST_USE chr_err admin_start(struct admin *admin, struct chr_errmsg *msg);
 /* Cancels what runs, ends the thread, closes all connections. Accepts NULL. */
 void admin_stop(struct admin *admin);
 

@@ -83,7 +83,8 @@ struct admin {
     pthread_t thread;
     bool running;
     atomic_bool stopping;
-    int wake_fd; /* eventfd */
+    int wake_fd;   /* eventfd */
+    int listen_fd; /* until the daemon has it, -1 then */
     struct chr_list conns;
     uint32_t conns_count;
     int64_t next_sweep_us;
