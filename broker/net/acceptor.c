@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,6 +27,9 @@
 #define ACCEPT_BURST 64
 /* Pause when the process is out of descriptors: accepting could only fail again at once. */
 #define EXHAUSTED_PAUSE_MS 100
+/* Kept for the log, the database, the admin port's connections, query workers. */
+#define DESCRIPTORS_OURS  192u
+#define REFUSED_REMIND_US INT64_C(1000000)
 
 struct acceptor {
     struct broker_node *node;
@@ -33,8 +37,23 @@ struct acceptor {
     int stop_fd; /* eventfd */
     pthread_t thread;
     bool running;
-    int64_t warned_us;
+    uint32_t connections_max;
+    int64_t warned_us, refused_us;
+    uint64_t refused; /* since the last line about it */
 };
+
+/* What the operator allows, and in any case less than all descriptors: a log that can't open its
+ * next segment because clients hold them all would take the node down. */
+static uint32_t connections_max(const struct broker_config *config)
+{
+    struct rlimit limit = {.rlim_cur = 1024};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    uint64_t all = limit.rlim_cur > UINT32_MAX ? UINT32_MAX : limit.rlim_cur;
+    uint64_t most = all >= 2 * DESCRIPTORS_OURS ? all - DESCRIPTORS_OURS : all / 2;
+    if (config->max_connections && config->max_connections < most)
+        most = config->max_connections;
+    return (uint32_t)most;
+}
 
 chr_err net_parse_address(const char *address, char *host, size_t host_size, uint16_t *port,
                           struct chr_errmsg *msg)
@@ -137,6 +156,20 @@ static struct broker_loop *least_loaded(struct broker_node *node)
     return best;
 }
 
+/* Whoever knocks in a loop must not fill the operator's disk with lines. */
+static void refuse(struct acceptor *a, const char *address)
+{
+    a->refused++;
+    int64_t now_us = chr_clock_mono_us(a->node->clock);
+    if (a->refused_us && now_us - a->refused_us < REFUSED_REMIND_US)
+        return;
+    chr_log_warning("net", "connections refused: max_connections is reached",
+                    CHR_KV_C("address", address), CHR_KV_U("max_connections", a->connections_max),
+                    CHR_KV_U("refused", a->refused));
+    a->refused_us = now_us;
+    a->refused = 0;
+}
+
 static void hand_over(struct acceptor *a, int fd, const struct sockaddr_storage *peer,
                       socklen_t peer_len)
 {
@@ -145,13 +178,13 @@ static void hand_over(struct acceptor *a, int fd, const struct sockaddr_storage 
     int one = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    uint32_t limit = a->node->config->max_connections;
     uint64_t now = 0;
-    for (uint32_t i = 0; limit && i < a->node->loops_count; i++)
+    for (uint32_t i = 0; i < a->node->loops_count; i++)
         now += atomic_load(&a->node->loops[i]->conns_count);
-    if ((limit && now >= limit) || loop_adopt(least_loaded(a->node), fd, address) != CHR_OK) {
-        chr_log_warning("net", "connection refused: max_connections is reached",
-                        CHR_KV_C("address", address), CHR_KV_U("max_connections", limit));
+    if (now >= a->connections_max) {
+        refuse(a, address);
+        close(fd);
+    } else if (loop_adopt(least_loaded(a->node), fd, address) != CHR_OK) {
         close(fd);
     }
 }
@@ -220,11 +253,11 @@ chr_err acceptor_open(struct broker_node *node, struct acceptor **out, struct ch
     return CHR_OK;
 }
 
-void acceptor_run(struct acceptor *a)
+chr_err acceptor_run(struct acceptor *a)
 {
+    a->connections_max = connections_max(a->node->config);
     a->running = pthread_create(&a->thread, NULL, acceptor_main, a) == 0;
-    if (!a->running)
-        chr_log_error("net", "can't start the acceptor thread");
+    return a->running ? CHR_OK : CHR_ENOMEM;
 }
 
 void acceptor_close(struct acceptor *a)

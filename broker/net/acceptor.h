@@ -23,7 +23,7 @@ CHR_MUST_USE chr_err net_listen(const char *address, int *fd, char *bound, size_
 /* Starts accepting on node->config->address; fills node->mqtt_address. */
 CHR_MUST_USE chr_err acceptor_open(struct broker_node *node, struct acceptor **out,
                                    struct chr_errmsg *msg);
-void acceptor_run(struct acceptor *acceptor);   /* starts the thread */
-void acceptor_close(struct acceptor *acceptor); /* stops accepting; accepts NULL */
+CHR_MUST_USE chr_err acceptor_run(struct acceptor *acceptor); /* starts the thread */
+void acceptor_close(struct acceptor *acceptor);               /* stops accepting; accepts NULL */
 
 #endif

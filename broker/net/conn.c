@@ -39,9 +39,9 @@ struct conn *conn_new(struct broker_loop *loop, int fd, struct conn_ref ref, con
     conn->fd = fd;
     conn->ref = ref;
     conn->version = MQTT_V311;
-    conn->last_receive_us = conn->opened_us = loop->now_mono_us;
+    conn->last_receive_us = conn->last_send_us = conn->opened_us = loop->now_mono_us;
     chr_buf_init(&conn->in, (size_t)loop->node->config->max_packet_size + 2 * RECEIVE_BYTES);
-    chr_buf_init(&conn->out, (size_t)loop->node->config->max_output_bytes * 2);
+    chr_buf_init(&conn->out, (size_t)loop->node->config->max_output_bytes + CONN_OUT_COMPACT_BYTES);
     chr_list_init(&conn->flush_link);
     chr_list_init(&conn->wait_link);
     (void)snprintf(conn->address, sizeof conn->address, "%s", address);

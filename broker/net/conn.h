@@ -72,6 +72,7 @@ struct conn {
     void *connect;           /* CONNECT being processed; session layer's */
     uint16_t keep_alive_s;   /* 0: none */
     int64_t last_receive_us; /* mono; of the last bytes */
+    int64_t last_send_us;    /* mono; when the socket last took some */
     int64_t opened_us;
     uint32_t batch_inflight; /* messages of it in batches not yet answered */
 
@@ -81,11 +82,12 @@ struct conn {
     struct conn_shared *shared_first, *shared_last; /* large payloads queued by reference */
     uint64_t shared_bytes;                          /* unsent, of those */
 
-    struct conn_ack *acks;           /* ring; NULL while never used */
-    uint32_t acks_mask;              /* capacity - 1 */
-    uint32_t acks_head;              /* oldest owed */
-    uint32_t acks_tail;              /* next place */
-    struct conn_ack_text *ack_texts; /* Reason Strings of places still owed */
+    struct conn_ack *acks; /* ring; NULL while never used */
+    uint32_t acks_mask;    /* capacity - 1 */
+    uint32_t acks_head;    /* oldest owed */
+    uint32_t acks_tail;    /* next place */
+    /* Reason Strings of places still owed, in the order of the places */
+    struct conn_ack_text *ack_texts, *ack_texts_last;
 
     struct chr_list flush_link; /* loop->flush */
     struct chr_list wait_link;  /* loop->waiting, while CONN_PAUSE_BATCH */
@@ -105,6 +107,8 @@ void conn_send(struct conn *conn, chr_slice bytes);
 void conn_send_shared(struct conn *conn, chr_slice head, struct message *message,
                       chr_slice payload);
 
+/* Sent bytes that may lie before the unsent ones in `out` before they are moved. */
+#define CONN_OUT_COMPACT_BYTES (256u << 10)
 /* Unsent bytes towards the client. */
 uint64_t conn_out_bytes(const struct conn *conn);
 

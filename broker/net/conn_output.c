@@ -23,6 +23,8 @@
 /* Places of an ack ring at most: every packet identifier, and as many QoS 2 releases. */
 #define ACKS_MAX   131072u
 #define ACKS_FIRST 16u
+/* Written out before room for more is asked for. */
+#define ACKS_AT_A_TIME 1024u
 
 struct conn_shared {
     struct conn_shared *next;
@@ -172,7 +174,7 @@ static void compact(struct conn *conn)
             chr_buf_free(&conn->out); /* an idle connection holds no large buffer */
         else
             chr_buf_reset(&conn->out);
-    } else if (conn->out_sent > (256u << 10)) {
+    } else if (conn->out_sent >= CONN_OUT_COMPACT_BYTES) {
         chr_buf_consume(&conn->out, conn->out_sent);
         for (struct conn_shared *s = conn->shared_first; s; s = s->next)
             s->out_at -= conn->out_sent;
@@ -204,6 +206,7 @@ void conn_flush(struct conn *conn)
             break;
         }
         conn->bytes_sent += (uint64_t)n;
+        conn->last_send_us = conn->loop->now_mono_us;
         LOOP_COUNT(conn->loop, bytes_sent, n);
         consume_sent(conn, (size_t)n);
     }
@@ -269,12 +272,44 @@ uint32_t conn_ack_begin(struct conn *conn, uint8_t kind, uint16_t packet_id)
     return sequence;
 }
 
+/* The text of the place at the head of the ring; NULL: it has none. */
+static struct conn_ack_text *take_text(struct conn *conn)
+{
+    struct conn_ack_text *text = conn->ack_texts;
+    if (!text || text->sequence != conn->acks_head)
+        return NULL;
+    conn->ack_texts = text->next;
+    if (!conn->ack_texts)
+        conn->ack_texts_last = NULL;
+    return text;
+}
+
+static void drop_text(struct conn *conn, uint32_t sequence)
+{
+    struct conn_ack_text *before = NULL;
+    for (struct conn_ack_text *text = conn->ack_texts; text; before = text, text = text->next) {
+        if (text->sequence != sequence)
+            continue;
+        if (before)
+            before->next = text->next;
+        else
+            conn->ack_texts = text->next;
+        if (!text->next)
+            conn->ack_texts_last = before;
+        free(text);
+        return;
+    }
+}
+
 void conn_ack_set_reason(struct conn *conn, uint32_t sequence, uint8_t reason,
                          chr_slice reason_string)
 {
     struct conn_ack *ack = &conn->acks[sequence & conn->acks_mask];
+    bool again = ack->fixed; /* a stale batch was decoded again (R9): it may have a text */
     ack->reason = reason;
     ack->fixed = 1;
+    if (again)
+        drop_text(conn, sequence);
     if (reason_string.len == 0 || conn->version != MQTT_V5)
         return;
     struct conn_ack_text *text = malloc(sizeof *text + reason_string.len);
@@ -283,20 +318,17 @@ void conn_ack_set_reason(struct conn *conn, uint32_t sequence, uint8_t reason,
     text->sequence = sequence;
     text->len = (uint32_t)reason_string.len;
     memcpy(text->bytes, reason_string.ptr, reason_string.len);
-    text->next = conn->ack_texts;
-    conn->ack_texts = text;
-}
-
-static struct conn_ack_text *take_text(struct conn *conn, uint32_t sequence)
-{
-    for (struct conn_ack_text **at = &conn->ack_texts; *at; at = &(*at)->next) {
-        if ((*at)->sequence != sequence)
-            continue;
-        struct conn_ack_text *text = *at;
-        *at = text->next;
-        return text;
-    }
-    return NULL;
+    /* Places are decided in order but for those decoded again, so this is the end of the list. */
+    struct conn_ack_text **at = &conn->ack_texts;
+    if (conn->ack_texts_last &&
+        conn->ack_texts_last->sequence - conn->acks_head < sequence - conn->acks_head)
+        at = &conn->ack_texts_last->next;
+    while (*at && (*at)->sequence - conn->acks_head < sequence - conn->acks_head)
+        at = &(*at)->next;
+    text->next = *at;
+    *at = text;
+    if (!text->next)
+        conn->ack_texts_last = text;
 }
 
 static void send_with_text(struct conn *conn, const struct conn_ack *ack,
@@ -319,30 +351,33 @@ static void send_with_text(struct conn *conn, const struct conn_ack *ack,
 /* Sends what is decided at the head of the ring. */
 static void send_decided(struct conn *conn)
 {
-    uint32_t count = conn->acks_tail - conn->acks_head;
-    uint8_t *start = conn_out_reserve(conn, (size_t)count * MQTT_ACK_BYTES_MAX);
-    if (!start)
-        return;
-    uint8_t *at = start;
+    uint8_t *start = NULL, *at = NULL, *end = NULL;
     uint32_t sent = 0;
     while (conn->acks_head != conn->acks_tail) {
         const struct conn_ack *ack = &conn->acks[conn->acks_head & conn->acks_mask];
         if (ack->state != CONN_ACK_DONE)
             break;
-        if (CHR_UNLIKELY(ack->reason != 0 && conn->ack_texts)) {
-            struct conn_ack_text *text = take_text(conn, conn->acks_head);
-            if (text) {
+        struct conn_ack_text *text = CHR_UNLIKELY(conn->ack_texts != NULL) ? take_text(conn) : NULL;
+        if (CHR_UNLIKELY(text != NULL)) {
+            if (at != start)
                 conn_out_commit(conn, (size_t)(at - start));
-                send_with_text(conn, ack, text);
-                free(text);
-                conn->acks_head++;
-                count = conn->acks_tail - conn->acks_head;
-                start = conn_out_reserve(conn, (size_t)count * MQTT_ACK_BYTES_MAX);
-                if (!start)
-                    return;
-                at = start;
-                continue;
-            }
+            start = at = end = NULL;
+            send_with_text(conn, ack, text);
+            free(text);
+            sent++;
+            conn->acks_head++;
+            continue;
+        }
+        if (CHR_UNLIKELY((size_t)(end - at) < MQTT_ACK_BYTES_MAX)) {
+            /* Room for what may follow, but not for a whole ring: most of it is not decided. */
+            if (at != start)
+                conn_out_commit(conn, (size_t)(at - start));
+            size_t bytes = (size_t)CHR_MIN(conn->acks_tail - conn->acks_head, ACKS_AT_A_TIME) *
+                           MQTT_ACK_BYTES_MAX;
+            start = at = conn_out_reserve(conn, bytes);
+            if (!start)
+                return;
+            end = start + bytes;
         }
         if (ack->kind) {
             at += mqtt_encode_ack_short(at, conn->version, (enum mqtt_packet_type)ack->kind,

@@ -256,10 +256,19 @@ static void handle_event(struct broker_loop *loop, const struct epoll_event *eve
     }
 }
 
+/* Each once: what a flush lets out of a queue goes with the next turn, or a client that reads as
+ * fast as we write would keep the others waiting until its queue is empty. */
 static void flush_outputs(struct broker_loop *loop)
 {
+    struct chr_list round;
+    chr_list_init(&round);
     while (!chr_list_empty(&loop->flush)) {
-        struct conn *conn = CHR_CONTAINER_OF(loop->flush.next, struct conn, flush_link);
+        struct chr_list *link = loop->flush.next;
+        chr_list_remove(link);
+        chr_list_push_back(&round, link);
+    }
+    while (!chr_list_empty(&round)) {
+        struct conn *conn = CHR_CONTAINER_OF(round.next, struct conn, flush_link);
         chr_list_remove(&conn->flush_link);
         conn->flush_queued = false;
         conn_flush(conn);
@@ -273,6 +282,7 @@ static void remove_closing(struct broker_loop *loop)
         struct conn *conn = CHR_CONTAINER_OF(loop->closing.next, struct conn, wait_link);
         chr_list_remove(&conn->wait_link);
         remove_conn(loop, conn);
+        loop->go_on = true; /* its will, the end of its session */
     }
 }
 
@@ -285,7 +295,10 @@ static void propose_open_batch(struct broker_loop *loop)
 
 static int wait_ms(struct broker_loop *loop)
 {
-    if (!chr_list_empty(&loop->held) || !chr_list_empty(&loop->closing))
+    bool go_on = loop->go_on;
+    loop->go_on = false;
+    if (go_on || !chr_list_empty(&loop->held) || !chr_list_empty(&loop->closing) ||
+        !chr_list_empty(&loop->flush))
         return 0;
     int64_t left_us = loop->next_second_us - chr_clock_mono_us(loop->node->clock);
     return left_us <= 0 ? 0 : (int)(left_us / 1000 + 1);
@@ -298,7 +311,7 @@ static void turn(struct broker_loop *loop)
     if (timeout_ms) {
         atomic_store(&loop->sleeping, true);
         if (!chr_ring_empty(&loop->returned) || atomic_load(&loop->mail_waiting) ||
-            atomic_load(&loop->stopping))
+            (atomic_load(&loop->stopping) && !loop->winding_down))
             timeout_ms = 0;
     }
     int count = epoll_wait(loop->epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
@@ -332,6 +345,7 @@ static bool batches_out(const struct broker_loop *loop)
 /* Stops reading, waits for the batches on their way, then for the sockets to take the answers. */
 static void wind_down(struct broker_loop *loop)
 {
+    loop->winding_down = true;
     for (uint32_t i = 0; i < loop->slots_used; i++) {
         struct conn *conn = loop->conns[i];
         if (conn)
@@ -359,8 +373,6 @@ static void wind_down(struct broker_loop *loop)
             conn_close(loop->conns[i]);
     }
     remove_closing(loop);
-    take_mail(loop); /* letters own things: let them free those */
-    remove_closing(loop);
 }
 
 static void *loop_main(void *arg)
@@ -385,7 +397,7 @@ static uint32_t descriptors_max(const struct broker_config *config)
     return (uint32_t)most;
 }
 
-static void loop_free(struct broker_loop *loop)
+void loop_free(struct broker_loop *loop)
 {
     if (loop->session_state)
         session_loop_free(loop);
@@ -420,7 +432,9 @@ chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop
     chr_list_init(&loop->waiting);
     chr_list_init(&loop->held);
     chr_list_init(&loop->closing);
-    slab_pool_init(&loop->slabs, node->config->receive_bytes_per_loop);
+    /* The largest packet must fit beside others, or it could never be received. */
+    slab_pool_init(&loop->slabs, CHR_MAX(node->config->receive_bytes_per_loop,
+                                         2 * (uint64_t)node->config->max_packet_size));
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     loop->conns_max = descriptors_max(node->config);
@@ -462,5 +476,9 @@ void loop_stop(struct broker_loop *loop)
 void loop_join(struct broker_loop *loop)
 {
     pthread_join(loop->thread, NULL);
-    loop_free(loop);
+}
+
+void loop_take_last_mail(struct broker_loop *loop)
+{
+    take_mail(loop); /* letters own things: let them free those */
 }

@@ -48,6 +48,8 @@ struct broker_loop {
     int wake_fd; /* eventfd */
     _Atomic bool sleeping;
     _Atomic bool stopping;
+    bool winding_down;   /* has seen `stopping` */
+    bool go_on;          /* the end of a turn made work for the next: don't sleep before it */
     int64_t now_mono_us; /* of this turn */
     int64_t now_wall_us;
 
@@ -88,9 +90,13 @@ struct broker_loop {
 CHR_MUST_USE chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop **out,
                                 struct chr_errmsg *msg);
 /* Asks it to stop: stops reading, waits for its batches, flushes, closes its connections (0x8B to
- * 5.0 clients). Then loop_join. */
+ * 5.0 clients). */
 void loop_stop(struct broker_loop *loop);
+/* Waits for its thread. Loops post to each other until their threads have ended: so join all of
+ * them, then let each take the letters that came too late, then free them. */
 void loop_join(struct broker_loop *loop);
+void loop_take_last_mail(struct broker_loop *loop);
+void loop_free(struct broker_loop *loop);
 
 /* Any thread. */
 void loop_post(struct broker_loop *loop, struct loop_mail *mail);

@@ -35,6 +35,12 @@ struct slab *slab_get(struct slab_pool *pool, uint32_t capacity)
         slab->used = 0;
         return slab;
     }
+    /* Standard slabs that nobody uses make room for a large packet. */
+    while (pool->bytes_held + capacity > pool->bytes_max && pool->free) {
+        struct slab *unused = pool->free;
+        pool->free = unused->next_free;
+        slab_destroy(unused);
+    }
     if (pool->bytes_held + capacity > pool->bytes_max)
         return NULL;
     struct slab *slab = malloc(sizeof *slab);

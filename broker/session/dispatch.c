@@ -14,6 +14,8 @@
 
 /* A publisher whose packets wait for the log this long is told and let go (design 3.1). */
 #define STALL_US_MAX INT64_C(120000000)
+/* A client without a keep-alive that takes none of what it is sent for this long is let go. */
+#define OUTPUT_STALL_US_MAX INT64_C(120000000)
 /* Expired retained messages are given back this often. */
 #define SWEEP_INTERVAL_S 60
 #define NUMBERS_FIRST    64u
@@ -167,8 +169,24 @@ static void check_conn(struct broker_loop *loop, struct conn *conn)
         }
         return;
     }
+    if (conn->state == CONN_CONNECTING && now_us - conn->opened_us > STALL_US_MAX) {
+        /* Its client has given up long ago, and we, not reading, could not see it go. */
+        (void)session_refuse_connect(conn, MQTT_REASON_SERVER_BUSY, "the log does not keep up");
+        return;
+    }
     if (conn->state != CONN_OPEN || !s)
         return;
+    /* A client whose output is full is not read, so its keep-alive does not run; but if nobody is
+     * there any more, nothing is taken either. */
+    int64_t patience_us =
+        conn->keep_alive_s ? (int64_t)conn->keep_alive_s * 1500000 : OUTPUT_STALL_US_MAX;
+    if ((conn->paused & CONN_PAUSE_OUTPUT) &&
+        now_us - CHR_MAX(conn->last_send_us, conn->last_receive_us) > patience_us) {
+        chr_log_info("mqtt", "takes nothing of what it is sent, closing",
+                     CHR_KV_S("client", s->client_id), CHR_KV_C("address", conn->address));
+        session_end_connection(conn, MQTT_REASON_KEEP_ALIVE_TIMEOUT, NULL);
+        return;
+    }
     if (!(conn->paused & CONN_PAUSE_BATCH))
         s->stalled_since_us = 0;
     else if (s->stalled_since_us == 0)
