@@ -267,7 +267,9 @@ bool batch_full(const struct batch *batch)
     const struct ingest_decoder *decoder = batch->loop->decoder;
     return ingest_pending_rows(decoder) >= config->batch_rows_max ||
            batch->messages >= config->batch_rows_max ||
-           batch->entry.bytes.len + ingest_pending_bytes(decoder) >= config->batch_bytes_max ||
+           batch->entry.bytes.len + ingest_pending_bytes(decoder) + batch->rejects_bytes +
+                   batch->guards_count * sizeof(struct db_guard) >=
+               config->batch_bytes_max ||
            batch->rejects_bytes >= REJECTS_BYTES_FULL ||
            batch->arena.used_bytes > BATCH_ARENA_MAX / 2;
 }
@@ -386,8 +388,14 @@ void batch_answer(struct batch *batch)
         LOOP_COUNT(loop, publishes_stale, batch->messages);
         session_batch_stale(loop, batch);
     } else if (batch->err) {
-        /* Not applied (shutting down): no acknowledgement, so clients resend elsewhere or later. */
+        /* Not applied: no acknowledgement. Nothing more can be acknowledged behind these in order,
+         * so their connections end, and clients resend elsewhere or later. */
         answer_waits(batch);
+        for (uint32_t i = 0; i < batch->runs_count; i++) {
+            struct conn *conn = loop_conn(loop, batch->runs[i].conn);
+            if (conn)
+                conn_close(conn);
+        }
     } else {
         answer_waits(batch);
         answer_runs(batch);

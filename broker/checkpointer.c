@@ -144,6 +144,12 @@ void checkpointer_stop(struct checkpointer *cp, bool final)
     atomic_store(&cp->stopping, true);
     chr_wake_signal(&cp->wake);
     pthread_join(cp->thread, NULL);
+}
+
+void checkpointer_free(struct checkpointer *cp)
+{
+    if (!cp)
+        return;
     pthread_mutex_destroy(&cp->lock);
     pthread_cond_destroy(&cp->done);
     free(cp);

@@ -14,6 +14,8 @@ CHR_MUST_USE chr_err checkpointer_start(struct broker_node *node, struct checkpo
 void checkpointer_kick(struct checkpointer *checkpointer);
 /* Makes a last checkpoint (final true) while the committer still runs, then ends the thread. */
 void checkpointer_stop(struct checkpointer *checkpointer, bool final);
+/* When nobody can kick it any more. Accepts NULL. */
+void checkpointer_free(struct checkpointer *checkpointer);
 /* Any thread: makes a checkpoint now and waits for it (SIGUSR1, tests). */
 chr_err checkpointer_request(struct checkpointer *checkpointer);
 

@@ -14,6 +14,8 @@
 
 /* The committer looks around at least this often, for ticks that fall due (R13). */
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
+/* A full disk at a stop: whoever frees some room does it soon, or not at all. */
+#define HURRY_US INT64_C(10000000)
 
 /* ---- Committed groups to the applier ----------------------------------------------------------
  */
@@ -83,10 +85,13 @@ static void gather_loops(struct broker_committer *c, struct committer_group *g, 
     }
 }
 
-static void gather_submitted(struct broker_committer *c, struct committer_group *g, size_t *bytes)
+/* entries_max, bytes_max: of the group afterwards, beyond the group's own limits. */
+static void gather_submitted(struct broker_committer *c, struct committer_group *g, size_t *bytes,
+                             uint32_t entries_max, size_t bytes_max)
 {
     pthread_mutex_lock(&c->submit_lock);
-    while (!chr_list_empty(&c->submitted) && has_room(c, g, *bytes)) {
+    while (!chr_list_empty(&c->submitted) && has_room(c, g, *bytes) && g->count < entries_max &&
+           *bytes < bytes_max) {
         struct chr_list *first = c->submitted.next;
         chr_list_remove(first);
         c->submitted_count--;
@@ -113,12 +118,19 @@ static void refuse(struct broker_committer *c, struct committer_group *g, chr_er
     c->gathering = g;
 }
 
+/* What is on its way when the node stops is little and bounded: no reason to wait for a checkpoint
+ * that may have no room. */
+static bool held_by_hot_limit(struct broker_committer *c)
+{
+    return db_hot_full(c->options.db) && !atomic_load(&c->stopping) &&
+           atomic_load(&c->give_up_us) == 0;
+}
+
 static bool gather(struct broker_committer *c)
 {
     if (atomic_load_explicit(&c->to_write, memory_order_acquire) != NULL)
         return false; /* the next group gathers in the rings meanwhile */
-    bool full =
-        db_hot_full(c->options.db) && !atomic_load_explicit(&c->stopping, memory_order_relaxed);
+    bool full = held_by_hot_limit(c);
     atomic_store_explicit(&c->hot_full, full, memory_order_relaxed);
     if (full)
         return false;
@@ -129,8 +141,11 @@ static bool gather(struct broker_committer *c)
         return false; /* the applier is behind by all groups */
     g->count = 0;
     size_t bytes = 0;
+    /* Half of the group for each of the two, the rest for whoever comes: a backlog of the loops
+     * must not starve SQL, nor the other way round. */
+    gather_submitted(c, g, &bytes, COMMITTER_GROUP_ENTRIES / 2, c->options.group_bytes_max / 2);
     gather_loops(c, g, &bytes);
-    gather_submitted(c, g, &bytes);
+    gather_submitted(c, g, &bytes, UINT32_MAX, SIZE_MAX);
     if (g->count == 0 && tick_due(c))
         group_add(g, NULL, &bytes);
     if (g->count == 0)
@@ -200,7 +215,7 @@ static bool work_waits(struct broker_committer *c)
         return true;
     if (atomic_load(&c->to_write) != NULL)
         return false;
-    if (db_hot_full(c->options.db) && !atomic_load(&c->stopping))
+    if (held_by_hot_limit(c))
         return false;
     if (!c->gathering && chr_ring_empty(&c->free_groups))
         return false;
@@ -338,8 +353,18 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
     return CHR_OK;
 }
 
+void broker_committer_hurry(broker_committer *c)
+{
+    int64_t never = 0;
+    (void)atomic_compare_exchange_strong(&c->give_up_us, &never,
+                                         chr_clock_mono_us(c->options.clock) + HURRY_US);
+    chr_wake_signal(&c->wake);
+    chr_wake_signal(&c->writer_wake);
+}
+
 void broker_committer_stop(broker_committer *c)
 {
+    broker_committer_hurry(c);
     pthread_mutex_lock(&c->submit_lock);
     c->closed = true;
     pthread_mutex_unlock(&c->submit_lock);

@@ -60,6 +60,10 @@ struct broker_committer_options {
 /* Replays log entries above db_apply_index() into db, then starts the three threads. */
 CHR_MUST_USE chr_err broker_committer_start(const struct broker_committer_options *options,
                                             broker_committer **out, struct chr_errmsg *msg);
+/* The node is about to stop: what was accepted is to come through whatever the hot limit says. When
+ * the disk has no room for it, that is waited for a few seconds more; then the process ends with
+ * an error, having acknowledged nothing of it. Any thread. */
+void broker_committer_hurry(broker_committer *committer);
 /* Finishes what was proposed (done() is called for all), stops the threads. */
 void broker_committer_stop(broker_committer *committer);
 void broker_committer_free(broker_committer *committer);

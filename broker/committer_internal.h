@@ -42,7 +42,9 @@ struct broker_committer {
     uint32_t submitted_count;
     struct chr_wake wake; /* the committer sleeps on it */
     _Atomic bool stopping;
-    bool closed; /* submit_lock; no more proposals */
+    _Atomic int64_t
+        give_up_us; /* mono; a full disk is waited out until then. 0: as long as it takes */
+    bool closed;    /* submit_lock; no more proposals */
 
     /* Committer's own */
     struct raft raft;

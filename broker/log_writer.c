@@ -13,6 +13,8 @@
 
 #define DISK_FULL_RETRY_US  INT64_C(200000)
 #define DISK_FULL_REMIND_US INT64_C(10000000)
+/* periodic: how often it looks whether the sync is due while one is owed */
+#define PERIODIC_LOOK_US INT64_C(10000)
 
 CHR_NORETURN static void log_in_doubt(chr_err err, const struct chr_errmsg *msg)
 {
@@ -31,7 +33,23 @@ static void publish_synced(struct broker_committer *c, uint64_t index)
     pthread_mutex_unlock(&c->synced_lock);
 }
 
-/* Syncs what is appended, waiting for room as long as it takes. */
+/* The node is to stop and there is no room for what it accepted. */
+CHR_NORETURN static void give_up(const struct chr_errmsg *msg)
+{
+    chr_log_error("log",
+                  "the disk is full and the node is to stop: what is not in the log yet is given "
+                  "up; none of it was acknowledged",
+                  CHR_KV_C("detail", msg->text));
+    _exit(EXIT_FAILURE);
+}
+
+static bool must_give_up(struct broker_committer *c)
+{
+    int64_t until_us = atomic_load(&c->give_up_us);
+    return until_us && chr_clock_mono_us(c->options.clock) > until_us;
+}
+
+/* Syncs what is appended, waiting for room as long as it takes while the node runs. */
 static void sync_waiting_for_room(struct broker_committer *c)
 {
     struct chr_errmsg msg = {{0}};
@@ -48,6 +66,8 @@ static void sync_waiting_for_room(struct broker_committer *c)
                           CHR_KV_C("detail", msg.text));
             reminded_us = now_us;
         }
+        if (must_give_up(c))
+            give_up(&msg);
         uint32_t ticket = chr_wake_prepare(&c->writer_wake);
         chr_wake_wait(&c->writer_wake, ticket, DISK_FULL_RETRY_US);
     }
@@ -91,19 +111,22 @@ static void cut_log(struct broker_committer *c)
     atomic_store(&c->cut_done, cut);
 }
 
-/* The fdatasync that periodic mode owes. */
-static void sync_periodic(struct broker_committer *c)
+/* The fdatasync that periodic mode owes. False: no room for it. */
+static bool sync_periodic(struct broker_committer *c)
 {
     bool force = atomic_exchange(&c->force_sync, false);
     chr_err err =
         raft_log_sync_periodic(c->options.log, chr_clock_mono_us(c->options.clock), force);
     if (err && err != CHR_ENOSPC)
         log_in_doubt(err, &(struct chr_errmsg){{0}});
-    if (err)
-        atomic_store(&c->force_sync, force); /* owed until there is room */
+    if (err && force)
+        atomic_store(&c->force_sync, true); /* owed until there is room */
+    if (err && must_give_up(c))
+        give_up(&(struct chr_errmsg){{0}});
     uint64_t durable = raft_log_durable(c->options.log);
     if (durable > atomic_load(&c->synced_index))
         publish_synced(c, durable);
+    return !err;
 }
 
 void *committer__writer_main(void *arg)
@@ -125,25 +148,33 @@ void *committer__writer_main(void *arg)
             chr_wake_signal(&c->wake);
         }
         cut_log(c);
-        if (periodic)
-            sync_periodic(c);
+        bool room = !periodic || sync_periodic(c);
         if (g)
             continue;
         uint32_t ticket = chr_wake_prepare(&c->writer_wake);
         if (atomic_load(&c->to_write) != NULL ||
             atomic_load(&c->cut_index) > atomic_load(&c->cut_done) ||
-            (periodic && atomic_load(&c->force_sync))) {
+            (periodic && room && atomic_load(&c->force_sync))) {
             chr_wake_cancel(&c->writer_wake);
         } else if (atomic_load(&c->writer_stop)) {
             chr_wake_cancel(&c->writer_wake);
             break;
         } else {
-            chr_wake_wait(&c->writer_wake, ticket, periodic ? 10000 : -1);
+            /* Nothing owed, nothing to wake up for. */
+            bool owed =
+                periodic && raft_log_durable(c->options.log) < raft_log_last(c->options.log);
+            chr_wake_wait(&c->writer_wake, ticket,
+                          !room  ? DISK_FULL_RETRY_US
+                          : owed ? PERIODIC_LOOK_US
+                                 : -1);
         }
     }
-    if (periodic) {
+    while (periodic) {
         atomic_store(&c->force_sync, true);
-        sync_periodic(c);
+        if (sync_periodic(c))
+            break;
+        uint32_t ticket = chr_wake_prepare(&c->writer_wake);
+        chr_wake_wait(&c->writer_wake, ticket, DISK_FULL_RETRY_US);
     }
     return NULL;
 }
