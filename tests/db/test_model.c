@@ -22,7 +22,7 @@
 #include "base/random.h"
 #include "db/scan.h"
 #include "tests/db/twin.h"
-#include "tests/sim/fake_kv.c"
+#include "tests/sim/fake_kv.h"
 
 #define PINS_MAX 4
 

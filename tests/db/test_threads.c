@@ -18,7 +18,7 @@
 #include "db/db.h"
 #include "db/op.h"
 #include "db/scan.h"
-#include "tests/sim/fake_kv.c"
+#include "tests/sim/fake_kv.h"
 
 #define ENTRIES 3000
 #define WINDOW  40
