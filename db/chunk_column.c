@@ -4,6 +4,7 @@
  * is checked once, at open or at the first use; each block is read through a cursor that ends where
  * the table says. Buffers belong to the column and stay from chunk to chunk. */
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,7 +59,7 @@ chr_err db_chunk_column_new(db_chunk_column **column)
     db_chunk_column *c = aligned_alloc(64, sizeof *c);
     if (!c)
         return CHR_ENOMEM;
-    memset(c, 0, sizeof *c);
+    memset(c, 0, offsetof(db_chunk_column, out)); /* memory of a column nobody reads stays unbacked */
     chr_buf_init(&c->dict_heap, DB_CHUNK_UNPACKED_BYTES_MAX);
     chr_buf_init(&c->heap, DB_CHUNK_UNPACKED_BYTES_MAX);
     *column = c;

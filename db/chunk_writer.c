@@ -34,8 +34,8 @@ chr_err db_chunk_writer_new(db_chunk_writer **writer)
     size_t bytes = (sizeof *w->encoder + 63) / 64 * 64;
     w->encoder = aligned_alloc(64, bytes);
     w->hlc = malloc(DB_CHUNK_ROWS_MAX * sizeof *w->hlc);
-    if (w->encoder)
-        memset(w->encoder, 0, bytes);
+    if (w->encoder) /* the arrays stay untouched, and so unbacked, until there is work */
+        memset(&w->encoder->dict, 0, sizeof w->encoder->dict);
     if (!w->encoder || !w->hlc ||
         !(w->encoder->array = malloc(DB_CHUNK_ROWS_MAX * sizeof *w->encoder->array))) {
         db_chunk_writer_free(w);
