@@ -59,7 +59,8 @@ chr_err db_chunk_column_new(db_chunk_column **column)
     db_chunk_column *c = aligned_alloc(64, sizeof *c);
     if (!c)
         return CHR_ENOMEM;
-    memset(c, 0, offsetof(db_chunk_column, out)); /* memory of a column nobody reads stays unbacked */
+    memset(c, 0,
+           offsetof(db_chunk_column, out)); /* memory of a column nobody reads stays unbacked */
     chr_buf_init(&c->dict_heap, DB_CHUNK_UNPACKED_BYTES_MAX);
     chr_buf_init(&c->heap, DB_CHUNK_UNPACKED_BYTES_MAX);
     *column = c;

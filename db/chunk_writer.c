@@ -31,19 +31,19 @@ chr_err db_chunk_writer_new(db_chunk_writer **writer)
     db_chunk_writer *w = calloc(1, sizeof *w);
     if (!w)
         return CHR_ENOMEM;
-    size_t bytes = (sizeof *w->encoder + 63) / 64 * 64;
-    w->encoder = aligned_alloc(64, bytes);
+    chr_buf_init(&w->head, DB_CHUNK_BUFFER_BYTES_MAX);
     w->hlc = malloc(DB_CHUNK_ROWS_MAX * sizeof *w->hlc);
-    if (w->encoder) /* the arrays stay untouched, and so unbacked, until there is work */
-        memset(&w->encoder->dict, 0, sizeof w->encoder->dict);
-    if (!w->encoder || !w->hlc ||
-        !(w->encoder->array = malloc(DB_CHUNK_ROWS_MAX * sizeof *w->encoder->array))) {
+    struct db_encoder *e = w->encoder = aligned_alloc(64, (sizeof *e + 63) / 64 * 64);
+    if (e) { /* its large arrays stay untouched, and so unbacked, until there is work */
+        memset(&e->dict, 0, sizeof e->dict);
+        chr_buf_init(&e->heap, DB_CHUNK_BUFFER_BYTES_MAX);
+        chr_buf_init(&e->trial, DB_CHUNK_BUFFER_BYTES_MAX);
+        e->array = malloc(DB_CHUNK_ROWS_MAX * sizeof *e->array);
+    }
+    if (!w->hlc || !e || !e->array) {
         db_chunk_writer_free(w);
         return CHR_ENOMEM;
     }
-    chr_buf_init(&w->encoder->heap, DB_CHUNK_BUFFER_BYTES_MAX);
-    chr_buf_init(&w->encoder->trial, DB_CHUNK_BUFFER_BYTES_MAX);
-    chr_buf_init(&w->head, DB_CHUNK_BUFFER_BYTES_MAX);
     *writer = w;
     return CHR_OK;
 }
