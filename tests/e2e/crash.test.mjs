@@ -55,6 +55,7 @@ test(`QoS 1, ${ROUNDS} kills`, async () => {
     // Small limits, so that kills fall into checkpoints and segment changes, too.
     const node = new Chronos(join(tempDir(), 'data'), ['--hot-limit', '4MiB', '--checkpoint-log-bytes', '8MiB']);
     await node.start();
+    let total = 0;
     for (let round = 0; round < ROUNDS; round++) {
         const load = publisher(node.port, ['--qos', '1', '--prefix', `r${round}`, '--window', '256']);
         await pause(20 + next() * 400);
@@ -72,8 +73,11 @@ test(`QoS 1, ${ROUNDS} kills`, async () => {
             assert.equal(count, distinct, `doubled: ${what}`);
             assert.ok(count <= sent, what);
             if (count) assert.ok(min === 0 && max === count - 1, `a gap: ${what}`);
+            total += acked;
         }
     }
+    console.error(`${total} readings acknowledged`);
+    assert.ok(total > ROUNDS * 100, `only ${total} readings acknowledged: nothing was shown`);
 }, { timeoutMs: ROUNDS * 20000 });
 
 test(`QoS 2 on sessions that outlive the connection, ${ROUNDS} kills`, async () => {

@@ -390,7 +390,7 @@ int main(int argc, char **argv)
         snprintf(clients[i].device, sizeof clients[i].device, "%s-%u", prefix, i);
         clients[i].fd = -1;
         if (qos == 1 && !start_connecting(&clients[i]))
-            return 3;
+            return finish(0); /* killed before it began */
     }
     return run();
 }
