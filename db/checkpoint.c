@@ -44,17 +44,16 @@ enum db_checkpoint_reason db_checkpoint_due(const db *d, uint64_t log_bytes, int
 {
     struct db__checkpoint *cp = d->checkpoint;
     uint64_t hot = atomic_load_explicit(&((struct db *)d)->hot_bytes, memory_order_relaxed);
-    if (!cp->timed) {
-        cp->last_mono_us = mono_us;
-        cp->timed = true;
-    }
+    int64_t last_us = 0;
+    if (atomic_compare_exchange_strong(&cp->last_mono_us, &last_us, mono_us))
+        last_us = mono_us;
     if (db_apply_index(d) == db_durable_index(d))
         return DB_CHECKPOINT_NONE;
     if (hot >= d->options.hot_limit_bytes / 2)
         return DB_CHECKPOINT_HOT;
     if (log_bytes >= d->options.checkpoint_log_bytes)
         return DB_CHECKPOINT_LOG;
-    if (mono_us - cp->last_mono_us >= d->options.checkpoint_age_us)
+    if (mono_us - last_us >= d->options.checkpoint_age_us)
         return DB_CHECKPOINT_AGE;
     return DB_CHECKPOINT_NONE;
 }

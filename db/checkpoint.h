@@ -47,8 +47,7 @@ struct db__pending {
 struct db__checkpoint {
     struct db__sealer *sealer;
     uint64_t next_chunk_id;
-    int64_t last_mono_us;
-    bool timed; /* last_mono_us is set */
+    _Atomic int64_t last_mono_us; /* 0: not yet; the applier looks at it too */
     /* What the store has: */
     bool saved; /* a Meta at all */
     uint64_t catalog_version_saved;
