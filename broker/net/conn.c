@@ -54,10 +54,21 @@ struct conn *conn_new(struct broker_loop *loop, int fd, struct conn_ref ref, con
     return conn;
 }
 
+/* Bytes nobody will read any more would make the kernel answer close() with a reset, and the client
+ * might lose the DISCONNECT that tells it why. */
+static void discard_received(const struct conn *conn)
+{
+    for (int i = 0; i < 16 && !conn->eof; i++)
+        if (recv(conn->fd, NULL, RECEIVE_BYTES, MSG_DONTWAIT | MSG_TRUNC) <= 0)
+            return;
+}
+
 void conn_free(struct conn *conn)
 {
     if (!conn)
         return;
+    if (conn->state == CONN_CLOSING) /* else it moved to another loop, bytes and all */
+        discard_received(conn);
     close(conn->fd); /* leaves epoll by itself: no other descriptor refers to the socket */
     chr_list_remove(&conn->flush_link);
     chr_list_remove(&conn->wait_link);
