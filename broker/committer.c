@@ -15,7 +15,7 @@
 /* The committer looks around at least this often, for ticks that fall due (R13). */
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
 /* A full disk at a stop: whoever frees some room does it soon, or not at all. */
-#define HURRY_US INT64_C(10000000)
+#define HURRY_US INT64_C(5000000)
 
 /* ---- Committed groups to the applier ----------------------------------------------------------
  */

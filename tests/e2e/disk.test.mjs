@@ -96,3 +96,22 @@ test('kill -9 on a full disk loses nothing that was acknowledged', async () => {
     assert.equal(count, 100);
     assert.equal((await run(process.env.CHRONOS, ['--version'])).code, 0);
 });
+
+test('told to stop on a full disk: it gives up soon, with an error; the restart has what was', async () => {
+    const { node, tell } = await nodeOnSickDisk();
+    const client = await node.client();
+    for (let i = 0; i < 50; i++) await client.publishAsync('sensors/a/t', String(i), { qos: 1 });
+    tell('full');
+    let acked = 0;
+    for (let i = 0; i < 50; i++)
+        client.publishAsync('sensors/a/t', '100', { qos: 1 }).then(() => acked++, () => {});
+    await until('the disk to be seen full', async () => /disk is full/.test(node.stderr));
+    const { code } = await node.stop();
+    assert.ok(code > 0, `exit code ${code}`);
+    assert.match(node.stderr, /none of it was acknowledged/);
+    assert.equal(acked, 0);
+    tell('');
+    await node.restart();
+    const [[count]] = await node.rows('SELECT count(*) FROM readings WHERE value < 100');
+    assert.equal(count, 50);
+});
