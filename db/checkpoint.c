@@ -16,6 +16,7 @@ chr_err db__checkpoint_init(struct db *d)
         return CHR_ENOMEM;
     chr_buf_init(&cp->buf, DB_KV_VALUE_MAX);
     cp->next_chunk_id = 1;
+    cp->last_mono_us = INT64_MIN;
     return db__sealer_new(&cp->sealer);
 }
 
@@ -44,7 +45,7 @@ enum db_checkpoint_reason db_checkpoint_due(const db *d, uint64_t log_bytes, int
 {
     struct db__checkpoint *cp = d->checkpoint;
     uint64_t hot = atomic_load_explicit(&((struct db *)d)->hot_bytes, memory_order_relaxed);
-    int64_t last_us = 0;
+    int64_t last_us = INT64_MIN; /* never looked at yet */
     if (atomic_compare_exchange_strong(&cp->last_mono_us, &last_us, mono_us))
         last_us = mono_us;
     if (db_apply_index(d) == db_durable_index(d))
@@ -99,20 +100,65 @@ static chr_err emit_chunk(void *arg, const struct db_chunk_output *out, struct d
     return cp->txn_bytes >= DB__BATCH_BYTES ? batch_commit(d) : CHR_OK;
 }
 
+/* Chunks that should have been rewritten cannot be read: they stay where they are, for reads to say
+ * so, and the job goes on with hot rows alone. A damaged chunk must not keep the node from ever
+ * making a checkpoint again. */
+static void leave_sources(struct db__job *job, const struct chr_errmsg *msg)
+{
+    struct db__seal_job *s = &job->seal;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < job->removed_count; i++) {
+        struct db__chunk *chunk = job->removed[i];
+        bool source = false;
+        for (uint32_t k = 0; k < s->sources_count; k++)
+            source = source || s->sources[k] == chunk;
+        if (source)
+            db__chunk_release(chunk);
+        else
+            job->removed[kept++] = chunk;
+    }
+    job->removed_count = kept;
+    for (uint32_t i = 0; i < s->sources_count; i++) {
+        chr_log_error("db", "chunk cannot be rewritten, it is left as it is",
+                      CHR_KV_U("chunk", s->sources[i]->id), CHR_KV_C("detail", msg->text));
+        s->sources[i]->left_alone = true;
+        db__chunk_release(s->sources[i]);
+    }
+    s->sources_count = 0;
+    for (uint32_t b = 0; b < s->blocks_count; b++)
+        free(s->blocks[b].dest);
+    s->blocks_count = 0;
+}
+
+static chr_err seal_job(struct db *d, struct db__job *job, struct chr_errmsg *msg)
+{
+    struct db__seal_job *s = &job->seal;
+    uint32_t rows_max = d->options.chunk_rows_max, tail_rows = rows_max / DB__TAIL_PART;
+    struct chr_errmsg why = {{0}};
+    if (s->sources_count) {
+        /* Sources are read in a transaction of their own, after what was written is committed. */
+        chr_err err = batch_commit(d);
+        if (!err)
+            err = db__seal(d, d->checkpoint->sealer, s, rows_max, tail_rows, emit_chunk, d, &why);
+        if (err != CHR_ECORRUPT || s->made_count) {
+            if (err && msg)
+                *msg = why;
+            return err;
+        }
+        leave_sources(job, &why);
+    }
+    if (!s->sets_count)
+        return CHR_OK;
+    return db__seal(d, d->checkpoint->sealer, s, rows_max, tail_rows, emit_chunk, d, msg);
+}
+
 static chr_err seal_jobs(struct db *d, struct chr_errmsg *msg)
 {
     struct db__checkpoint *cp = d->checkpoint;
-    uint32_t rows_max = d->options.chunk_rows_max;
     chr_err err = CHR_OK;
     for (size_t j = 0; j < cp->jobs_count && !err; j++) {
-        struct db__seal_job *s = &cp->jobs[j].seal;
-        /* Sources are read in a transaction of their own, after what was written is committed. */
-        if (s->sources_count)
-            err = batch_commit(d);
-        if (!err && (s->sets_count || s->sources_count))
-            err =
-                db__seal(d, cp->sealer, s, rows_max, rows_max / DB__TAIL_PART, emit_chunk, d, msg);
-        DB__COUNT(d, seal_rows_total, s->rows);
+        err = seal_job(d, &cp->jobs[j], msg);
+        DB__COUNT(d, seal_rows_total, cp->jobs[j].seal.rows);
     }
     if (!err)
         err = batch_commit(d);

@@ -47,7 +47,7 @@ struct db__pending {
 struct db__checkpoint {
     struct db__sealer *sealer;
     uint64_t next_chunk_id;
-    _Atomic int64_t last_mono_us; /* 0: not yet; the applier looks at it too */
+    _Atomic int64_t last_mono_us; /* INT64_MIN: not yet; the applier looks, too */
     /* What the store has: */
     bool saved; /* a Meta at all */
     uint64_t catalog_version_saved;

@@ -41,7 +41,15 @@ static void job_source(struct db__job *job, struct db__chunk *chunk)
 static bool chunk_gone(const struct db__chunk *chunk, uint32_t marks, int64_t limit_us)
 {
     bool timed = !chunk->null_times && chunk->min_time_us <= chunk->max_time_us;
-    return marks == chunk->rows || (timed && chunk->max_time_us <= limit_us);
+    bool expired = timed && limit_us != INT64_MIN && chunk->max_time_us <= limit_us;
+    return marks == chunk->rows || expired;
+}
+
+/* Few rows and not because they are so wide that no more of them fit: rewriting those would be for
+ * nothing, each time. */
+static bool chunk_small(const struct db__chunk *chunk, uint32_t rows_max)
+{
+    return chunk->rows < rows_max / 2 && chunk->bytes < DB_CHUNK_VALUE_BYTES_MAX / 2;
 }
 
 /* The table's hot rows get a new active set; the old ones are what the job seals. */
@@ -83,7 +91,7 @@ static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_
         freeze(table, main);
     }
     for (uint32_t i = 0; i < count; i++)
-        small += !chunks->chunks[i]->tail && chunks->chunks[i]->rows < rows_max / 2;
+        small += !chunks->chunks[i]->tail && chunk_small(chunks->chunks[i], rows_max);
     uint64_t rows = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct db__chunk *chunk = chunks->chunks[i];
@@ -91,7 +99,9 @@ static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_
         uint32_t marks = db__marks_count_at(&chunk->marks, cp->read->index);
         bool gone = chunk_gone(chunk, marks, limit_us);
         bool rewrite = (uint64_t)marks * DB__MARKS_PART > chunk->rows ||
-                       (small >= DB__SMALL_CHUNKS_MAX && chunk->rows < rows_max / 2);
+                       (small >= DB__SMALL_CHUNKS_MAX && chunk_small(chunk, rows_max));
+        if (chunk->left_alone && !gone)
+            continue;
         if (chunk->tail && main_at != SIZE_MAX && !gone) {
             job_source(&cp->jobs[main_at], chunk);
             continue;

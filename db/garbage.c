@@ -4,8 +4,8 @@
 #include "base/log.h"
 #include "db/checkpoint.h"
 
-/* Parts deleted per commit. */
-#define PARTS_MAX 4096
+/* Chunks deleted per commit. */
+#define CHUNKS_MAX 256u
 
 void db__garbage_add(struct db__checkpoint *cp, struct db__chunk *chunk)
 {
@@ -53,26 +53,27 @@ static chr_err delete_chunk(const struct db_kv *kv, db_kv_txn *txn, uint64_t chu
     return err ? err : kv->del(kv->ctx, txn, db__key_slice(&record));
 }
 
-chr_err db__garbage_collect(struct db *d)
+/* One commit's worth. Chunks that somebody still reads go to *held. */
+static chr_err collect_some(struct db *d, struct db__chunk **held)
 {
     struct db__checkpoint *cp = d->checkpoint;
     const struct db_kv *kv = &d->kv;
     db_kv_txn *txn = NULL;
-    struct db__chunk *done = NULL, *left = NULL;
-    uint32_t parts = 0;
+    struct db__chunk *done = NULL;
+    uint32_t deleted = 0;
     chr_err err = CHR_OK;
-    while (cp->garbage && parts < PARTS_MAX) {
+    while (cp->garbage && deleted < CHUNKS_MAX && !err) {
         struct db__chunk *chunk = cp->garbage;
         cp->garbage = chunk->next_garbage;
         bool free_now = atomic_load_explicit(&chunk->refs, memory_order_acquire) == 1; /* P2 */
-        if (free_now && !err) {
+        if (free_now) {
             if (!txn)
                 err = kv->begin(kv->ctx, true, &txn);
             if (!err)
                 err = delete_chunk(kv, txn, chunk->id);
-            parts += 16;
+            deleted++;
         }
-        struct db__chunk **list = free_now && !err ? &done : &left;
+        struct db__chunk **list = free_now ? &done : held;
         chunk->next_garbage = *list;
         *list = chunk;
     }
@@ -87,9 +88,20 @@ chr_err db__garbage_collect(struct db *d)
         else
             db__chunk_release(done);
     }
-    for (struct db__chunk *next; left; left = next) {
-        next = left->next_garbage;
-        db__garbage_add(cp, left);
+    return err;
+}
+
+/* All of it, however much a checkpoint left: a thousand tables leave a thousand tails each time. */
+chr_err db__garbage_collect(struct db *d)
+{
+    struct db__checkpoint *cp = d->checkpoint;
+    struct db__chunk *held = NULL;
+    chr_err err = CHR_OK;
+    while (cp->garbage && !err)
+        err = collect_some(d, &held);
+    for (struct db__chunk *next; held; held = next) {
+        next = held->next_garbage;
+        db__garbage_add(cp, held);
     }
     return err;
 }
@@ -113,27 +125,40 @@ static chr_err first_id(const struct db_kv *kv, db_kv_txn *txn, enum db__record 
     return err;
 }
 
-/* Deletes chunk by chunk, one commit each: leftovers are few. */
+/* Deletes leftovers, many per commit: each is a sync, and a start waits for it. */
 static chr_err sweep(const struct db_kv *kv, enum db__record kind, uint64_t from)
 {
-    for (;;) {
+    uint64_t swept = 0;
+    for (bool more = true; more;) {
         db_kv_txn *txn;
         uint64_t id = 0;
+        uint32_t count = 0;
         chr_err err = kv->begin(kv->ctx, true, &txn);
         if (err)
             return err;
-        err = first_id(kv, txn, kind, from, &id);
-        if (!err)
-            err = delete_chunk(kv, txn, id);
-        if (err) {
+        while (!err && count < CHUNKS_MAX) {
+            err = first_id(kv, txn, kind, from, &id);
+            if (!err)
+                err = delete_chunk(kv, txn, id);
+            count += !err;
+        }
+        more = !err;
+        if (err == CHR_ENOTFOUND)
+            err = CHR_OK;
+        if (err || count == 0) {
             kv->abort(kv->ctx, txn);
-            return err == CHR_ENOTFOUND ? CHR_OK : err;
+            if (err)
+                return err;
+            break;
         }
         err = kv->commit(kv->ctx, txn);
         if (err)
             return err;
-        chr_log_info("db", "leftover chunk deleted", CHR_KV_U("chunk", id));
+        swept += count;
     }
+    if (swept)
+        chr_log_info("db", "leftover chunks deleted", CHR_KV_U("chunks", swept));
+    return CHR_OK;
 }
 
 chr_err db__garbage_sweep(struct db *d, uint64_t next_chunk_id)

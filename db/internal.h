@@ -55,6 +55,7 @@ struct db__chunk {
     _Atomic uint64_t verified; /* whose checksums were right once; db/reader_chunk.c */
     /* Checkpointer: marks the store has, and will have if the present checkpoint is saved. */
     uint32_t marks_saved, marks_saved_next;
+    bool left_alone; /* could not be read when it was to be rewritten; not tried again */
     struct db__chunk *next_garbage;
 };
 

@@ -187,7 +187,8 @@ static bool below_low(const struct db_bound *b, const struct db_value *high)
 static bool prune_by_record(const db_scan *scan, const struct db__chunk *chunk)
 {
     bool has_times = chunk->min_time_us <= chunk->max_time_us;
-    if (!chunk->null_times && has_times && chunk->max_time_us <= scan->expiry_limit_us)
+    if (!chunk->null_times && has_times && scan->expiry_limit_us != INT64_MIN &&
+        chunk->max_time_us <= scan->expiry_limit_us)
         return true;
     for (uint32_t i = 0; i < scan->bounds_count; i++) {
         if (scan->bound_ids[i] != scan->time_id)

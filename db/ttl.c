@@ -21,7 +21,8 @@ int64_t db__expiry_limit(const struct db_table_def *def, int64_t now_us)
 
 bool db__expired(const struct db_table_def *def, int64_t time_us, int64_t now_us)
 {
-    return time_us != INT64_MAX && time_us != INT64_MIN && time_us <= db__expiry_limit(def, now_us);
+    int64_t limit_us = db__expiry_limit(def, now_us);
+    return limit_us != INT64_MIN && time_us != INT64_MAX && time_us <= limit_us;
 }
 
 static int64_t table_due(const struct db__table *t, int64_t now_us)
