@@ -42,6 +42,7 @@ struct db__pending {
     struct db__store_key key;
     uint8_t *value; /* owned; NULL: delete */
     size_t len;
+    size_t order; /* of capture */
 };
 
 struct db__checkpoint {

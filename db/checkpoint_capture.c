@@ -1,6 +1,7 @@
 /* db/checkpoint_capture.c: small state as of the cut: sessions and request keys that changed since
  * the cut before, as records ready to be written. They wait here until a checkpoint is saved; later
  * captures of the same record come after and win. */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +12,8 @@
 static void pending_add(struct db__checkpoint *cp, struct db__store_key key, chr_slice value)
 {
     DB__RESERVE(cp->pending, cp->pending_count, cp->pending_capacity);
-    struct db__pending *p = &cp->pending[cp->pending_count++];
-    *p = (struct db__pending){.key = key};
+    struct db__pending *p = &cp->pending[cp->pending_count];
+    *p = (struct db__pending){.key = key, .order = cp->pending_count++};
     if (!value.ptr)
         return;
     p->value = db__must_malloc(value.len);
@@ -25,6 +26,33 @@ void db__pending_free(struct db__checkpoint *cp)
     for (size_t i = 0; i < cp->pending_count; i++)
         free(cp->pending[i].value);
     cp->pending_count = 0;
+}
+
+static int pending_cmp(const void *a, const void *b)
+{
+    const struct db__pending *x = a, *y = b;
+    int c = chr_slice_cmp(db__key_slice(&x->key), db__key_slice(&y->key));
+    return c ? c : (x->order > y->order) - (x->order < y->order);
+}
+
+/* Of several captures of a record the last one stays: while checkpoints fail, a disk full for
+ * hours, what waits must not grow with each attempt. */
+static void pending_compact(struct db__checkpoint *cp)
+{
+    size_t kept = 0;
+    qsort(cp->pending, cp->pending_count, sizeof *cp->pending, pending_cmp);
+    for (size_t i = 0; i < cp->pending_count; i++) {
+        const struct db__pending *p = &cp->pending[i];
+        if (i + 1 < cp->pending_count &&
+            chr_slice_eq(db__key_slice(&p->key), db__key_slice(&p[1].key))) {
+            free(p->value);
+            continue;
+        }
+        cp->pending[kept] = *p;
+        cp->pending[kept].order = kept;
+        kept++;
+    }
+    cp->pending_count = kept;
 }
 
 static void must_pack(struct db__checkpoint *cp, enum db__record kind,
@@ -69,6 +97,7 @@ void db__checkpoint_capture(struct db *d)
 {
     struct db__checkpoint *cp = d->checkpoint;
     struct db__sessions *ss = &d->sessions;
+    bool again = cp->pending_count > 0;
     for (size_t i = 0; i < ss->ended_count; i++)
         pending_add(cp, db__store_key(DB__RECORD_SESSION, ss->ended[i]), (chr_slice){0});
     ss->ended_count = 0;
@@ -79,6 +108,8 @@ void db__checkpoint_capture(struct db *d)
     const struct db__request_keys *ks = &d->requests;
     for (uint64_t s = CHR_MAX(ks->first, cp->request_next); s < ks->next; s++)
         capture_request(cp, db__request_key_at(ks, s), s);
+    if (again)
+        pending_compact(cp);
     cp->request_first = ks->first;
     cp->request_next = ks->next;
     cp->next_table_id = d->next_table_id;

@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "db/checkpoint.h"
 #include "db/chunk.h"
 #include "db/internal.h"
 #include "db/op.h"
@@ -405,6 +406,43 @@ static void test_wide_rows_are_not_rewritten(void **state)
     }
 }
 
+/* While checkpoints fail, what waits to be saved grows with what there is, not with the attempts.
+ */
+static void test_waiting_records_do_not_pile_up(void **state)
+{
+    struct kit *k = *state;
+    struct chr_errmsg msg;
+    for (int round = 0; round < 100; round++) {
+        char name[16];
+        for (int i = 0; i < 5; i++) { /* four that come back, one that comes and goes */
+            snprintf(name, sizeof name, "c%d", i);
+            db_entry_add_session_open(
+                &k->entry, &(struct db_session_open){.client_id = chr_slice_cstr(name),
+                                                     .expiry_s = UINT32_MAX,
+                                                     .clean_start = i == 4 && round % 7 == 0});
+        }
+        apply(k);
+        fake_kv_faults(k->store)->enospc_at = fake_kv_commits(k->store) + 1;
+        assert_int_equal(db_checkpoint(k->d, DB_CHECKPOINT_REQUEST, no_wait, NULL, 0, &msg),
+                         CHR_ENOSPC);
+        assert_true(k->d->checkpoint->pending_count <= 4 + 100 / 7 + 2);
+    }
+    fake_kv_faults(k->store)->enospc_at = 0;
+    assert_int_equal(checkpoint(k), 0);
+    assert_int_equal(k->d->checkpoint->pending_count, 0);
+    db_close(k->d);
+    k->d = NULL;
+    assert_int_equal(kit_open(k), 0);
+    for (int i = 0; i < 5; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "c%d", i);
+        const struct db__session *s = db__session_find(&k->d->sessions, chr_slice_cstr(name));
+        assert_non_null(s);
+        assert_int_equal(s->generation, i < 4 ? 100 : 2); /* c4 began anew in round 98 */
+    }
+    assert_int_equal(k->d->sessions.count, 5);
+}
+
 /* The earliest time there is: no expiry without a TTL, and with one as any other. */
 static void test_earliest_time(void **state)
 {
@@ -434,6 +472,7 @@ int main(void)
         TEST(test_damaged_tail_is_left_alone),
         TEST(test_tails_of_many_tables_are_collected),
         TEST(test_wide_rows_are_not_rewritten),
+        TEST(test_waiting_records_do_not_pile_up),
         TEST(test_earliest_time),
     };
     chr_log_set_level(CHR_LOG_ERROR);
