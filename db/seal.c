@@ -20,7 +20,7 @@ struct window_column {
 struct db__sealer {
     db_chunk_writer *writer;
     uint64_t *entry, *hlc;
-    uint32_t *ordinal, *starts;
+    uint32_t *ordinal, *starts, *refs;
     int64_t *times;
     struct window_column *columns;
     uint32_t columns_capacity;
@@ -47,6 +47,7 @@ static void give_back(struct db__sealer *s)
     free(s->hlc);
     free(s->ordinal);
     free(s->starts);
+    free(s->refs);
     free(s->times);
     db_chunk_writer *writer = s->writer;
     memset(s, 0, sizeof *s);
@@ -72,8 +73,10 @@ static bool reserve(struct db__sealer *s, uint32_t columns, uint32_t rows)
     s->hlc = malloc(rows * sizeof *s->hlc);
     s->ordinal = malloc(rows * sizeof *s->ordinal);
     s->starts = malloc((rows + 1) * sizeof *s->starts);
+    s->refs = malloc(rows * sizeof *s->refs);
     s->times = malloc(rows * sizeof *s->times);
-    return s->columns && s->in && s->entry && s->hlc && s->ordinal && s->starts && s->times;
+    return s->columns && s->in && s->entry && s->hlc && s->ordinal && s->starts && s->refs &&
+           s->times;
 }
 
 /* -- Gathering ----------------------------------------------------------------------------------*/
@@ -83,6 +86,7 @@ struct window {
     const struct db__seal_sources *sources;
     const struct db__seal_order *order;
     uint32_t first, rows, rows_max;
+    const uint32_t *refs; /* [rows] of the window's rows, in order */
 };
 
 static void gather_ids(struct db__sealer *s, const struct window *w)
@@ -91,6 +95,7 @@ static void gather_ids(struct db__sealer *s, const struct window *w)
         uint32_t i = w->order->order[w->first + j], ref = w->order->refs[i];
         uint32_t block = ref >> DB__SEAL_REF_BITS, row = ref & REF_ROW;
         struct db_row_id id = db__seal_row_id(w->sources, block, row, &s->hlc[j]);
+        s->refs[j] = ref;
         s->entry[j] = id.entry;
         s->ordinal[j] = id.ordinal;
         s->times[j] = w->order->times[i];
@@ -124,7 +129,7 @@ static bool gather_validity(const struct window *w, const struct db__seal_column
         uint64_t word = 0;
         uint32_t n = CHR_MIN(w->rows - j, 64);
         for (uint32_t k = 0; k < n; k++) {
-            uint32_t ref = w->order->refs[w->order->order[w->first + j + k]];
+            uint32_t ref = w->refs[j + k];
             word |= (uint64_t)db__seal_valid(&blocks[ref >> DB__SEAL_REF_BITS], ref & REF_ROW) << k;
         }
         validity[j / 64] = word;
@@ -135,9 +140,8 @@ static bool gather_validity(const struct window *w, const struct db__seal_column
 
 static void gather_i64(const struct window *w, const struct db__seal_column *blocks, int64_t *out)
 {
-    const uint32_t *order = w->order->order + w->first, *refs = w->order->refs;
     for (uint32_t j = 0; j < w->rows; j++) {
-        uint32_t ref = refs[order[j]];
+        uint32_t ref = w->refs[j];
         const int64_t *data = blocks[ref >> DB__SEAL_REF_BITS].data;
         out[j] = data ? data[ref & REF_ROW] : 0;
     }
@@ -146,7 +150,7 @@ static void gather_i64(const struct window *w, const struct db__seal_column *blo
 static void gather_bool(const struct window *w, const struct db__seal_column *blocks, uint8_t *out)
 {
     for (uint32_t j = 0; j < w->rows; j++) {
-        uint32_t ref = w->order->refs[w->order->order[w->first + j]];
+        uint32_t ref = w->refs[j];
         const uint8_t *data = blocks[ref >> DB__SEAL_REF_BITS].data;
         out[j] = data ? data[ref & REF_ROW] : 0;
     }
@@ -156,7 +160,7 @@ static void gather_bytes(const struct window *w, const struct db__seal_column *b
                          chr_slice *out)
 {
     for (uint32_t j = 0; j < w->rows; j++) {
-        uint32_t ref = w->order->refs[w->order->order[w->first + j]];
+        uint32_t ref = w->refs[j];
         const struct db__seal_column *c = &blocks[ref >> DB__SEAL_REF_BITS];
         out[j] = c->absent ? (chr_slice){0} : db__seal_bytes(c, ref & REF_ROW);
     }
@@ -216,7 +220,7 @@ static bool gather_column(struct db__sealer *s, const struct window *w, uint32_t
 static bool gather(struct db__sealer *s, const struct window *w)
 {
     uint32_t columns = (uint32_t)w->job->def->columns_count + 1;
-    gather_ids(s, w);
+    gather_ids(s, w); /* and refs */
     for (uint32_t c = 0; c < columns; c++)
         if (!gather_column(s, w, c))
             return false;
@@ -311,6 +315,7 @@ write_chunks(struct db__sealer *s, struct db__seal_job *job, const struct db__se
     while (w.first < order->rows) {
         w.rows = CHR_MIN(order->rows - w.first, rows_max);
         series = series_at(order, series, w.first);
+        w.refs = s->refs;
         if (!gather(s, &w))
             return CHR_ENOMEM;
         struct db_chunk_input in = {.table_id = job->def->id,
