@@ -225,7 +225,10 @@ static struct sql_client *client_of(struct session *s)
         return NULL;
     c->session = s;
     chr_list_init(&c->requests);
-    c->credit = query_credit_new(SQL_ANSWER_BYTES_MAX);
+    /* An answer under way may not fill the socket's buffer: beyond max_output_bytes the client is
+     * taken for stalled and closed. */
+    uint64_t output = s->loop->node->config->max_output_bytes;
+    c->credit = query_credit_new(CHR_MIN(output / 2, (uint64_t)SQL_ANSWER_BYTES_MAX));
     struct query_client_options options = {0};
     if (!c->credit || query_client_new(s->loop->node->queries, &options, &c->queries)) {
         query_credit_unref(c->credit);
@@ -345,7 +348,8 @@ static bool set_options(struct sql_request *r, struct conn *conn,
     if (mqtt_user_property_find(&publish->properties, CHR_LIT("header"), &value))
         r->query.no_header =
             chr_slice_eq(value, CHR_LIT("off")) || chr_slice_eq(value, CHR_LIT("false"));
-    uint64_t part = conn->loop->node->config->query_result_part_bytes;
+    const struct broker_config *config = conn->loop->node->config;
+    uint64_t part = CHR_MIN(config->query_result_part_bytes, config->max_output_bytes / 2);
     uint64_t packet = s->max_packet_bytes;
     uint64_t overhead = ANSWER_OVERHEAD + r->topic.len + r->correlation.len;
     uint64_t room = packet > overhead + PART_BYTES_MIN ? packet - overhead : PART_BYTES_MIN;

@@ -142,8 +142,9 @@ test('the client program puts a large answer together', async () => {
     assert.equal(answer.row_count, 100000);
 });
 
-test('an answer that nobody reads does not make the node grow', async () => {
-    const node = await startChronos(['--query-part-bytes', '64KiB']);
+for (const output of ['256KiB', '32MiB'])
+test(`an answer that nobody reads does not make the node grow (max_output_bytes ${output})`, async () => {
+    const node = await startChronos(['--query-part-bytes', '64KiB', '--max-output-bytes', output]);
     await fill(node, 300000);
     const anonymous = () => Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${node.pid}/status`, 'utf8'))[1]);
     const before = anonymous();
@@ -161,6 +162,7 @@ test('an answer that nobody reads does not make the node grow', async () => {
     await until('the query to wait for its reader', async () => (await node.metrics()).chronos_queries_blocked >= 1);
     assert.ok(sanitized || anonymous() - before < 24 * 1024, `${anonymous() - before} KiB more`);
     assert.deepEqual(await node.rows('SELECT 1'), [[1]], 'others are answered');
+    assert.doesNotMatch(node.stderr, /stalled/);
     reader.kill('SIGKILL');
     await until('the query to end', async () => {
         const m = await node.metrics();
