@@ -202,7 +202,8 @@ static bool proposals_wait(struct broker_committer *c)
 static int64_t idle_wait_us(struct broker_committer *c)
 {
     int64_t due_us = db_next_due_us(c->options.db);
-    if (due_us == INT64_MAX)
+    /* What replicated time has passed already is not waiting for a tick. */
+    if (due_us == INT64_MAX || chr_hlc_unix_us(db_replicated_time(c->options.db)) >= due_us)
         return IDLE_WAIT_US_MAX;
     int64_t left_us = due_us - chr_clock_wall_us(c->options.clock);
     return left_us < 1000 ? 1000 : CHR_MIN(left_us, IDLE_WAIT_US_MAX);
