@@ -8,6 +8,8 @@
 
 #include "sqlfront/expr.h"
 
+#define SQL_AGGS_MAX 4096 /* each is compared with those before it */
+
 enum sql_agg_fn {
     SQL_AGG_COUNT_STAR,
     SQL_AGG_COUNT,

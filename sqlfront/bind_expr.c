@@ -899,6 +899,10 @@ static struct sql_expr *bind_agg(struct sql_binder *b, const struct sql_ast *ast
             break;
     }
     if (i == b->aggs_count) {
+        if (i == SQL_AGGS_MAX) {
+            sql__fail(q, "54011", ast->pos, "more than %d different aggregates", SQL_AGGS_MAX);
+            return NULL;
+        }
         if (b->aggs_count == b->aggs_capacity) {
             uint32_t capacity = b->aggs_capacity ? 2 * b->aggs_capacity : 8;
             struct sql_agg *aggs = SQL_ARRAY(q, struct sql_agg, capacity);

@@ -61,8 +61,10 @@ static bool same(uint32_t a, uint32_t b, bool fold)
 /* escape: a code point, 0 for none. */
 static bool matches(sql_call *c, chr_slice s, chr_slice p, uint32_t escape, bool fold, uint8_t *out)
 {
-    size_t si = 0, pi = 0, star_p = SIZE_MAX, star_s = 0;
+    size_t si = 0, pi = 0, star_p = SIZE_MAX, star_s = 0, steps = 0;
     for (;;) {
+        if ((++steps & 0xfffff) == 0 && !sql__check(c->q)) /* a long text and a mean pattern */
+            return false;
         uint32_t want = 0;
         size_t size = 0;
         bool literal = false;

@@ -337,10 +337,16 @@ static bool f_translate(sql_call *c, const sql_val *a, sql_val *out)
     uint8_t *bytes = sql__call_bytes(c, s.len * 4);
     if (!bytes)
         return false;
-    size_t n = 0;
+    size_t n = 0, steps = 0;
     for (size_t i = 0; i < s.len;) {
         size_t size = utf8_size(s.ptr[i]), index = 0, f = 0;
         bool hit = false;
+        steps += from.len;
+        if (steps > 0xfffff) {
+            steps = 0;
+            if (!sql__check(c->q))
+                return false;
+        }
         while (f < from.len && !hit) {
             size_t fs = utf8_size(from.ptr[f]);
             hit = fs == size && memcmp(from.ptr + f, s.ptr + i, size) == 0;

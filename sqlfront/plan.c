@@ -296,9 +296,9 @@ static bool bind_items(struct sql_plan *p, const struct sql_stmt *stmt)
     for (const struct sql_item *i = stmt->items.first; i; i = i->next)
         if (i->expr->kind == SQL_AST_STAR && p->table)
             count += p->table->columns_count;
-    if (count > q->session->limits.list_items)
-        return sql__fail(q, "54000", stmt->pos, "more than %u columns in an answer",
-                         (unsigned)q->session->limits.list_items);
+    if (count > SQL_OUTPUTS_MAX)
+        return sql__fail(q, "54011", stmt->pos, "more than %d columns in an answer",
+                         SQL_OUTPUTS_MAX);
     p->outputs = SQL_ARRAY(q, struct sql_output, count + 1);
     if (!p->outputs)
         return false;

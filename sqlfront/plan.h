@@ -4,6 +4,10 @@
 
 #include "sqlfront/bind.h"
 
+/* Columns of an answer, with the keys of ORDER BY; and aggregates: each is compared with those
+ * before it. */
+#define SQL_OUTPUTS_MAX 4096
+
 struct sql_output { /* a column of the answer, or behind those a key of ORDER BY */
     struct sql_expr *expr;
     chr_slice name;

@@ -187,8 +187,10 @@ static bool update_one(struct sql_agg_state *a, const struct db_vector *v, struc
 /* -- Rows of many groups -----------------------------------------------------------------------*/
 
 #define EACH_ROW                                                                                   \
-    for (uint32_t j = 0; j < rows.count; j++) {                                                    \
-        uint32_t row = sql__row(rows, j), g = gids ? gids[row] : one, at = db_vector_at(v, row);
+    for (uint32_t j = 0, row, g, at;                                                               \
+         j < rows.count &&                                                                         \
+         (row = sql__row(rows, j), g = gids ? gids[row] : one, at = db_vector_at(v, row), true);   \
+         j++)
 
 static void update_sum(struct sql_agg_state *a, const struct db_vector *v, struct sql_rows rows,
                        const uint32_t *gids, uint32_t one)
@@ -200,14 +202,19 @@ static void update_sum(struct sql_agg_state *a, const struct db_vector *v, struc
             sql__k_group_sum_i64(v->i64, gids, rows.sel, rows.count, a->isum, a->count);
         return;
     }
-    if (a->arg_type == DB_FLOAT)
+    if (a->arg_type == DB_FLOAT) {
         EACH_ROW
-    a->fsum[g] += v->f64[at];
-    a->count[g]++;
-}
-else EACH_ROW a->isum[g] += v->i64[at];
-a->count[g]++;
-}
+        {
+            a->fsum[g] += v->f64[at];
+            a->count[g]++;
+        }
+        return;
+    }
+    EACH_ROW
+    {
+        a->isum[g] += v->i64[at];
+        a->count[g]++;
+    }
 }
 
 /* Welford: mean and sum of squared distances, without the cancellation of sum(x²) − sum(x)². */
@@ -215,11 +222,12 @@ static void update_variance(struct sql_agg_state *a, const struct db_vector *v,
                             struct sql_rows rows, const uint32_t *gids, uint32_t one)
 {
     EACH_ROW
-    double x = v->f64[at], delta = x - a->fsum[g];
-    a->count[g]++;
-    a->fsum[g] += delta / (double)a->count[g];
-    a->m2[g] += delta * (x - a->fsum[g]);
-}
+    {
+        double x = v->f64[at], delta = x - a->fsum[g];
+        a->count[g]++;
+        a->fsum[g] += delta / (double)a->count[g];
+        a->m2[g] += delta * (x - a->fsum[g]);
+    }
 }
 
 static bool take_value(struct sql_agg_state *a, const struct db_vector *v, uint32_t at, uint32_t g)
@@ -247,20 +255,21 @@ static bool update_min_max(struct sql_agg_state *a, const struct db_vector *v, s
         return true;
     }
     EACH_ROW
-    int c = want;
-    if (a->count[g]) {
-        if (a->ival)
-            c = (v->i64[at] > a->ival[g]) - (v->i64[at] < a->ival[g]);
-        else if (a->fval)
-            c = sql__f64_cmp(v->f64[at], a->fval[g]);
-        else
-            c = chr_slice_cmp(v->str[at], chr_slice_of(a->tval[g].ptr, a->tval[g].len));
+    {
+        int c = want;
+        if (a->count[g]) {
+            if (a->ival)
+                c = (v->i64[at] > a->ival[g]) - (v->i64[at] < a->ival[g]);
+            else if (a->fval)
+                c = sql__f64_cmp(v->f64[at], a->fval[g]);
+            else
+                c = chr_slice_cmp(v->str[at], chr_slice_of(a->tval[g].ptr, a->tval[g].len));
+        }
+        a->count[g]++;
+        if (c * want > 0 && !take_value(a, v, at, g))
+            return false;
     }
-    a->count[g]++;
-    if (c * want > 0 && !take_value(a, v, at, g))
-        return false;
-}
-return true;
+    return true;
 }
 
 static void update_bool(struct sql_agg_state *a, const struct db_vector *v, struct sql_rows rows,
@@ -268,10 +277,11 @@ static void update_bool(struct sql_agg_state *a, const struct db_vector *v, stru
 {
     bool all = a->def.fn == SQL_AGG_BOOL_AND;
     EACH_ROW
-    uint8_t x = v->b8[at];
-    a->bval[g] = !a->count[g] ? x : all ? a->bval[g] & x : a->bval[g] | x;
-    a->count[g]++;
-}
+    {
+        uint8_t x = v->b8[at];
+        a->bval[g] = !a->count[g] ? x : all ? a->bval[g] & x : a->bval[g] | x;
+        a->count[g]++;
+    }
 }
 
 static bool id_less(struct db_row_id x, struct db_row_id y)
@@ -289,26 +299,50 @@ static bool update_timed(struct sql_agg_state *a, struct sql_eval *ev, const str
         return false;
     bool first = a->def.fn == SQL_AGG_FIRST;
     EACH_ROW
-    if (!db_vector_valid(times, row)) /* no time, no place in the order */
-        continue;
-    int64_t t = times->i64[db_vector_at(times, row)];
-    bool take = !a->count[g] || (first ? t < a->time[g] : t > a->time[g]);
-    if (!take && t == a->time[g]) {
+    {
+        if (!db_vector_valid(times, row)) /* no time, no place in the order */
+            continue;
+        int64_t t = times->i64[db_vector_at(times, row)];
+        bool take = !a->count[g] || (first ? t < a->time[g] : t > a->time[g]);
+        if (!take && t == a->time[g]) {
+            if (ids)
+                take = first ? id_less(ids[row], a->ids[g]) : id_less(a->ids[g], ids[row]);
+            else
+                a->tie = true;
+        }
+        if (!take)
+            continue;
+        a->count[g] = 1;
+        a->time[g] = t;
         if (ids)
-            take = first ? id_less(ids[row], a->ids[g]) : id_less(a->ids[g], ids[row]);
-        else
-            a->tie = true;
+            a->ids[g] = ids[row];
+        if (!take_value(a, v, at, g))
+            return false;
     }
-    if (!take)
-        continue;
-    a->count[g] = 1;
-    a->time[g] = t;
-    if (ids)
-        a->ids[g] = ids[row];
-    if (!take_value(a, v, at, g))
-        return false;
+    return true;
 }
-return true;
+
+/* A run of one group: only its first or last row by time can be the answer, and finding that
+ * touches no state. Without row ids, and times without NULLs. */
+static bool update_timed_run(struct sql_agg_state *a, const struct db_vector *v,
+                             const struct db_vector *times, struct sql_rows rows, uint32_t from,
+                             uint32_t to, uint32_t g)
+{
+    bool first = a->def.fn == SQL_AGG_FIRST;
+    const int64_t *t = times->i64;
+    uint32_t best = sql__row(rows, from);
+    bool tie = false;
+    for (uint32_t j = from + 1; j < to; j++) {
+        uint32_t row = sql__row(rows, j);
+        tie |= t[row] == t[best] && row != best; /* of a time that may be passed later: rare */
+        best = (first ? t[row] < t[best] : t[row] > t[best]) ? row : best;
+    }
+    a->tie |= tie || (a->count[g] && t[best] == a->time[g]);
+    if (a->count[g] && (first ? t[best] >= a->time[g] : t[best] <= a->time[g]))
+        return true;
+    a->count[g] = 1;
+    a->time[g] = t[best];
+    return take_value(a, v, db_vector_at(v, best), g);
 }
 
 /* Keeps the rows whose (group, value) was not there before. */
@@ -340,9 +374,55 @@ static bool only_new(struct sql_agg_state *a, const struct db_vector *v, struct 
     return true;
 }
 
-bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_rows rows,
-                     const uint32_t *gids, uint32_t one, const struct db_row_id *ids)
+/* Run by run, each as if it were a query without GROUP BY. *handled false: not for this aggregate.
+ */
+static bool update_runs(struct sql_agg_state *a, struct sql_eval *ev, const struct db_vector *v,
+                        struct sql_rows rows, const struct sql_row_groups *groups,
+                        const struct db_row_id *ids, bool *handled)
 {
+    enum sql_agg_fn fn = a->def.fn;
+    bool timed = is_timed(fn);
+    const struct db_vector *times = NULL;
+    *handled = false;
+    if (timed) {
+        times = ids ? NULL : sql__eval_flat(ev, a->def.time, rows);
+        if (!times || times->validity || times->form != DB_VECTOR_FLAT)
+            return !a->q->failed;
+    } else if (fn > SQL_AGG_COUNT && v->form != DB_VECTOR_FLAT) {
+        return true;
+    } else if (fn > SQL_AGG_MAX || (fn >= SQL_AGG_MIN && !a->ival && !a->fval)) {
+        return true;
+    }
+    size_t width = sql__type_bytes(a->arg_type);
+    uint32_t from = 0;
+    for (uint32_t r = 0; r < groups->runs_count; r++) {
+        uint32_t to = groups->run_ends[r], g = groups->gids[sql__row(rows, from)];
+        if (timed) {
+            if (!update_timed_run(a, v, times, rows, from, to, g))
+                return false;
+        } else {
+            struct db_vector part = *v;
+            struct sql_rows some = {rows.sel ? rows.sel + from : NULL, to - from, rows.n};
+            if (!rows.sel && fn > SQL_AGG_COUNT)
+                part.data = (uint8_t *)v->data + from * width;
+            bool one_by_one;
+            if (!update_one(a, &part, some, g, &one_by_one))
+                return false;
+            if (!one_by_one && !update_min_max(a, &part, some, NULL, g)) /* a NaN among them */
+                return false;
+        }
+        from = to;
+    }
+    *handled = true;
+    return true;
+}
+
+bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_rows rows,
+                     const struct sql_row_groups *groups, const struct db_row_id *ids)
+{
+    const uint32_t *gids = groups->gids;
+    uint32_t one = groups->one;
+    bool all = !a->def.filter && !a->def.distinct; /* runs are of all rows */
     static const struct db_vector nothing = {.type = DB_INT, .form = DB_VECTOR_CONSTANT};
     if (a->def.filter) {
         uint32_t count;
@@ -365,6 +445,7 @@ bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_ro
                 a->sel[k] = (uint16_t)row;
                 k += db_vector_valid(v, row);
             }
+            all &= k == rows.count;
             if (k < rows.count)
                 rows = (struct sql_rows){a->sel, k, rows.n};
             if (k == 0)
@@ -376,6 +457,10 @@ bool sql__agg_update(struct sql_agg_state *a, struct sql_eval *ev, struct sql_ro
     if (!gids) {
         bool handled;
         if (!update_one(a, v, rows, one, &handled) || handled)
+            return !a->q->failed;
+    } else if (groups->runs_count && all) {
+        bool handled;
+        if (!update_runs(a, ev, v, rows, groups, ids, &handled) || handled)
             return !a->q->failed;
     }
     switch (a->def.fn) {

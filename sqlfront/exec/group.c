@@ -40,8 +40,10 @@ struct sql_groups {
      * as devices take turns within one bucket of time. */
     int32_t turn_key; /* -1: no string among the keys */
     uint64_t turn;
-    uint64_t *turns; /* [id]: the turn in which turn_gids[id] was found */
-    uint32_t *turn_gids;
+    struct turn {
+        uint64_t turn; /* in which gid was found */
+        uint32_t gid;
+    } * turns; /* [id] */
     uint32_t turns_capacity;
 };
 
@@ -339,6 +341,18 @@ static bool find_by_code(struct sql_groups *g, const struct db_vector *v, struct
         memset(g->code_gids, 0, needed * sizeof *g->code_gids);
     g->code_gids_dict = v->dict_id;
     uint64_t *words = g->batch, *nulls = g->batch + DB_VECTOR_ROWS;
+    if (!v->validity && !rows.sel) { /* mostly nothing is new and nothing NULL */
+        const uint16_t *codes = v->codes;
+        const uint32_t *code_gids = g->code_gids;
+        uint32_t missing = 0;
+        for (uint32_t row = 0; row < rows.count; row++) {
+            uint32_t gid = code_gids[codes[row]];
+            missing |= gid == 0;
+            gids[row] = gid - 1;
+        }
+        if (!missing)
+            return true;
+    }
     for (uint32_t j = 0; j < rows.count; j++) {
         uint32_t row = sql__row(rows, j);
         bool valid = db_vector_valid(v, row);
@@ -367,13 +381,9 @@ static bool reserve_turns(struct sql_groups *g, uint32_t ids)
     while (capacity < ids)
         capacity *= 2;
     void *turns = sql__grow(g->q, g->turns, capacity * sizeof *g->turns);
-    if (turns)
-        g->turns = turns;
-    void *gids = sql__grow(g->q, g->turn_gids, capacity * sizeof *g->turn_gids);
-    if (gids)
-        g->turn_gids = gids;
-    if (!turns || !gids)
+    if (!turns)
         return false;
+    g->turns = turns;
     memset(g->turns + g->turns_capacity, 0, (capacity - g->turns_capacity) * sizeof *g->turns);
     g->turns_capacity = capacity;
     return true;
@@ -381,27 +391,34 @@ static bool reserve_turns(struct sql_groups *g, uint32_t ids)
 
 static bool find_by_turns(struct sql_groups *g, struct sql_rows rows, uint32_t *gids)
 {
-    uint32_t t = (uint32_t)g->turn_key;
-    const uint64_t *ids = g->batch + t * DB_VECTOR_ROWS;
+    uint32_t t = (uint32_t)g->turn_key, others_count = 0;
+    const uint64_t *ids = g->batch + t * DB_VECTOR_ROWS, *others[SQL_GROUP_KEYS_MAX];
     if (!reserve_turns(g, g->interns[t].count + 1))
         return false;
+    for (uint32_t k = 0; k < g->width; k++)
+        if (k != t)
+            others[others_count++] = g->batch + k * DB_VECTOR_ROWS;
     g->turn++; /* the row before the first is not known any more */
     uint32_t previous = sql__row(rows, 0);
+    uint32_t gid = 0;
     for (uint32_t j = 0; j < rows.count; j++) {
         uint32_t row = sql__row(rows, j);
-        bool same = true;
-        for (uint32_t k = 0; k < g->width; k++) {
-            const uint64_t *words = g->batch + k * DB_VECTOR_ROWS;
-            same &= k == t || words[row] == words[previous];
-        }
-        g->turn += !same;
+        uint64_t differs = (others[0][row] ^ others[0][previous]) |
+                           (others[1][row] ^ others[1][previous]); /* a key and the NULLs */
+        for (uint32_t k = 2; k < others_count; k++)
+            differs |= others[k][row] ^ others[k][previous];
         uint64_t id = ids[row];
-        if (g->turns[id] != g->turn) {
-            if (!lookup(g, row, &g->turn_gids[id]))
-                return false;
-            g->turns[id] = g->turn;
+        if (j == 0 || differs || id != ids[previous]) {
+            g->turn += differs != 0;
+            struct turn *turn = &g->turns[id];
+            if (turn->turn != g->turn) {
+                if (!lookup(g, row, &turn->gid))
+                    return false;
+                turn->turn = g->turn;
+            }
+            gid = turn->gid;
         }
-        gids[row] = g->turn_gids[id];
+        gids[row] = gid;
         previous = row;
     }
     return true;

@@ -287,15 +287,22 @@ void sql__k_group_extreme_f64(const double *v, const uint32_t *gids, const uint1
                    counts[g]++);
 }
 
-bool sql__k_one_group(const uint32_t *gids, const uint16_t *sel, uint32_t count)
+uint32_t sql__k_runs(const uint32_t *gids, const uint16_t *sel, uint32_t count, uint16_t *ends,
+                     uint32_t most)
 {
-    uint32_t first = gids[sel ? sel[0] : 0];
-    if (gids[sel ? sel[count - 1] : count - 1] != first)
-        return false; /* most often the ends tell */
-    for (uint32_t j = 1; j < count; j++)
-        if (gids[sel ? sel[j] : j] != first)
-            return false;
-    return true;
+    uint32_t runs = 0;
+    uint32_t previous = gids[sel ? sel[0] : 0];
+    for (uint32_t j = 1; j < count; j++) {
+        uint32_t g = gids[sel ? sel[j] : j];
+        if (g == previous)
+            continue;
+        ends[runs++] = (uint16_t)j;
+        previous = g;
+        if (runs >= most)
+            return 0;
+    }
+    ends[runs++] = (uint16_t)count;
+    return runs;
 }
 
 /* -- Arithmetic and comparisons ----------------------------------------------------------------*/

@@ -63,8 +63,10 @@ void sql__k_group_extreme_i64(const int64_t *v, const uint32_t *gids, const uint
 void sql__k_group_extreme_f64(const double *v, const uint32_t *gids, const uint16_t *sel,
                               uint32_t count, int want, double *restrict values,
                               int64_t *restrict counts);
-/* Do all selected rows belong to the group of the first? */
-bool sql__k_one_group(const uint32_t *gids, const uint16_t *sel, uint32_t count);
+/* Ends of the runs of rows of one group, counted in selected rows; returns how many runs there are,
+ * 0 when there are more than `most` (at least 1). */
+uint32_t sql__k_runs(const uint32_t *gids, const uint16_t *sel, uint32_t count, uint16_t *ends,
+                     uint32_t most);
 
 /* out[i] = a[i] op b[i], i < n. A step of 0 makes a side constant. true: some row overflowed. */
 bool sql__k_add_i64(const int64_t *a, const int64_t *b, int step_a, int step_b, uint32_t n,

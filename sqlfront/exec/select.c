@@ -11,6 +11,9 @@
 #include "sqlfront/exec/sort.h"
 #include "sqlfront/plan.h"
 
+/* Runs of fewer rows than this cost more than picking the group row by row. */
+#define RUN_ROWS_MIN 8
+
 struct run {
     struct sql_query *q;
     struct sql_plan *plan;
@@ -22,6 +25,7 @@ struct run {
     struct sql_agg_state **aggs;
     const struct db_vector **keys;
     uint32_t *gids;
+    uint16_t *run_ends;    /* of rows of one group */
     bool stats_can_answer; /* every aggregate and key, from statistics */
 
     const struct db_vector **outputs;
@@ -102,8 +106,7 @@ static bool aggregate(void *ctx, struct sql_eval *ev, struct sql_rows rows,
 {
     struct run *r = ctx;
     struct sql_plan *p = r->plan;
-    const uint32_t *gids = NULL;
-    uint32_t one = 0;
+    struct sql_row_groups groups = {0};
     for (uint32_t a = 0; !ids && a < p->binder.aggs_count; a++)
         if (sql__agg_tie(r->aggs[a]))
             r->visit.stop = true; /* it will be done again with row ids */
@@ -115,14 +118,17 @@ static bool aggregate(void *ctx, struct sql_eval *ev, struct sql_rows rows,
                 return false;
         if (!sql__groups_find(r->groups, r->keys, rows, r->gids) || !reserve_aggs(r))
             return false;
-        gids = r->gids;
-        one = gids[sql__row(rows, 0)];
-        bool same = sql__k_one_group(gids, rows.sel, rows.count); /* as without GROUP BY */
-        if (same)
-            gids = NULL;
+        groups.gids = r->gids;
+        groups.run_ends = r->run_ends;
+        groups.runs_count =
+            sql__k_runs(r->gids, rows.sel, rows.count, r->run_ends, rows.count / RUN_ROWS_MIN);
+        if (groups.runs_count == 1) { /* as without GROUP BY */
+            groups.one = r->gids[sql__row(rows, 0)];
+            groups.gids = NULL;
+        }
     }
     for (uint32_t a = 0; a < p->binder.aggs_count; a++)
-        if (!sql__agg_update(r->aggs[a], ev, rows, gids, one, ids))
+        if (!sql__agg_update(r->aggs[a], ev, rows, &groups, ids))
             return false;
     return true;
 }
@@ -310,8 +316,9 @@ static bool prepare_groups(struct run *r)
     r->groups = sql__groups_new(q, types, p->keys_count, SQL_NO_POS);
     r->keys = SQL_ARRAY(q, const struct db_vector *, p->keys_count + 1);
     r->gids = SQL_ARRAY(q, uint32_t, DB_VECTOR_ROWS);
+    r->run_ends = SQL_ARRAY(q, uint16_t, DB_VECTOR_ROWS);
     r->aggs = SQL_ARRAY(q, struct sql_agg_state *, p->binder.aggs_count + 1);
-    if (!r->groups || !r->keys || !r->gids || !r->aggs)
+    if (!r->groups || !r->keys || !r->gids || !r->run_ends || !r->aggs)
         return false;
     r->stats_can_answer = true;
     for (uint32_t k = 0; k < p->keys_count; k++)
