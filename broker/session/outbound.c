@@ -14,9 +14,11 @@
 /* From this size on a payload is not copied per recipient: about where a copy costs more than the
  * bookkeeping of a reference. */
 #define SHARED_PAYLOAD_BYTES 4096u
-/* Waiting messages are sent while less than this is unsent: enough to keep a socket busy. */
+/* Waiting messages are sent while less than this is unsent: enough to keep a socket busy. (Of all
+ * such bounds: at most a quarter of max_output_bytes.) */
 #define PUMP_OUTPUT_BYTES (512u << 10)
-/* Fresh messages of QoS 1 and 2 wait in the queue rather than have more than this unsent. */
+/* Fresh messages of QoS 1 and 2, and those whose maker waits, go to the queue rather than have more
+ * than this unsent. */
 #define LIVE_OUTPUT_BYTES (4u << 20)
 /* Head of a PUBLISH that is built on the stack. */
 #define HEAD_STACK_BYTES 2048u
@@ -135,6 +137,11 @@ static uint8_t *put_head(uint8_t *at, const struct session *s, const struct mess
     }
     at = put_bytes(at, m->properties);
     return put_bytes(at, ids);
+}
+
+static uint64_t bounded(const struct session *s, uint64_t bytes)
+{
+    return CHR_MIN(bytes, s->loop->node->config->max_output_bytes / 4);
 }
 
 enum sent { SENT, SENT_TOO_LARGE, SENT_CLOSED };
@@ -358,7 +365,7 @@ void session_pump(struct session *s)
     s->pumping = true;
     while (s->conn && s->conn->state == CONN_OPEN && outgoing_count(&s->queue)) {
         struct outgoing o = *outgoing_at(&s->queue, 0);
-        if (conn_out_bytes(s->conn) > PUMP_OUTPUT_BYTES) {
+        if (conn_out_bytes(s->conn) > bounded(s, PUMP_OUTPUT_BYTES)) {
             s->conn->drain_wanted = true;
             break;
         }
@@ -412,9 +419,16 @@ void session_deliver(struct session *s, struct message *message, uint8_t qos, bo
         return;
     }
     if (qos == 0) {
-        uint64_t limit = s->loop->node->config->max_output_bytes / 2;
-        if (limited && !output_room(s, limit)) {
+        uint64_t most = s->loop->node->config->max_output_bytes / 2;
+        if (limited && !output_room(s, most)) {
             count_dropped(s, "it reads too slowly");
+            return;
+        }
+        if (!limited && !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) && s->conn) {
+            if (queue_push(s, message, qos, retain, ids, true))
+                s->conn->drain_wanted = true;
+            else
+                count_dropped(s, "out of memory");
             return;
         }
         struct outgoing o = {.message = message, .retain = retain};
@@ -423,7 +437,7 @@ void session_deliver(struct session *s, struct message *message, uint8_t qos, bo
         return;
     }
     struct outgoing o = {.message = message, .qos = qos, .retain = retain};
-    if (!inflight_room(s) || !output_room(s, LIVE_OUTPUT_BYTES) || !s->conn) {
+    if (!inflight_room(s) || !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) || !s->conn) {
         if (!queue_push(s, message, qos, retain, ids, !limited))
             count_dropped(s, "out of memory");
         else if (s->conn)

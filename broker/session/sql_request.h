@@ -27,8 +27,8 @@
 
 /* Requests of one connection, waiting and running; more are answered 53300. */
 #define SQL_REQUESTS_MAX 64u
-/* Unsent bytes of answers of one connection: two full parts. */
-#define SQL_ANSWER_BYTES_MAX (16u << 20)
+/* Unsent bytes of answers of one connection. A larger part waits until nothing else is out. */
+#define SQL_ANSWER_BYTES_MAX (4u << 20)
 /* A reader that takes nothing for this long loses its query. */
 #define SQL_STALL_MS 30000u
 
