@@ -717,6 +717,27 @@ static void damage_does_no_harm(void **state)
     chr_buf_free(&out);
 }
 
+/* Lengths that wrap around to the right sum. */
+static void lengths_that_wrap_are_refused(void **state)
+{
+    struct chr_buf out, unpacked;
+    static chr_slice strings[ROWS];
+    bool try_lz4 = false;
+    chr_buf_init(&out, 1 << 20);
+    chr_buf_init(&unpacked, 1 << 20);
+    values[0] = 3;
+    values[1] = INT64_MIN;
+    values[2] = INT64_MIN;
+    values[3] = 7;
+    db__ints_encode(ints, values, 4, &out);
+    db__bytes_put(CHR_LIT("0123456789"), &try_lz4, &out);
+    struct db_cursor in = db__cursor_of(chr_buf_slice(&out));
+    assert_int_equal(db__heap_get(&in, 4, back, &unpacked, strings), CHR_ECORRUPT);
+    assert_string_equal(in.why, "strings longer than their heap");
+    chr_buf_free(&out);
+    chr_buf_free(&unpacked);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -732,6 +753,7 @@ int main(void)
         cmocka_unit_test(levels_agree),
         cmocka_unit_test(junk_does_no_harm),
         cmocka_unit_test(damage_does_no_harm),
+        cmocka_unit_test(lengths_that_wrap_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
