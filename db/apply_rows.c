@@ -11,6 +11,8 @@
 #include "base/timestamp.h"
 #include "db/internal.h"
 
+#define PREFETCH_ROWS 12 /* ahead: a miss takes about as long as so many rows */
+
 /* -- An operation against its table -------------------------------------------------------------*/
 
 struct target {
@@ -226,6 +228,8 @@ static chr_err append_keyed(struct db *d, const struct target *t, struct db_op_r
     const struct db__rows_col *time = has_time ? &t->rows.columns[t->map[def->time_column]] : NULL;
     for (uint32_t r = 0; r < rows; r++) {
         bool counts = row_counts(a, &t->rows, r);
+        if (has_time && r + PREFETCH_ROWS < rows)
+            db__key_bounds_prefetch(&table->bounds, hashes[r + PREFETCH_ROWS]);
         if (counts && has_time &&
             db__key_bounds_pass(&table->bounds, hashes[r], db__rows_value(time, r).i64,
                                 table->sealed_time_max)) {

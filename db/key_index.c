@@ -121,7 +121,7 @@ void db__key_bounds_free(struct db__key_bounds *bounds)
 static struct db__key_bound *bound_slot(struct db__key_bounds *b, uint64_t hash)
 {
     uint64_t mask = b->capacity - 1, i = chr_hash_u64(hash) & mask;
-    while (b->slots[i].used && b->slots[i].hash != hash)
+    while (b->slots[i].hash && b->slots[i].hash != hash)
         i = (i + 1) & mask;
     return &b->slots[i];
 }
@@ -132,7 +132,7 @@ static void bounds_grow(struct db__key_bounds *b)
                                   .count = b->count};
     next.slots = db__must_calloc(next.capacity, sizeof *next.slots);
     for (uint32_t i = 0; i < b->capacity; i++)
-        if (b->slots[i].used)
+        if (b->slots[i].hash)
             *bound_slot(&next, b->slots[i].hash) = b->slots[i];
     free(b->slots);
     *b = next;
@@ -143,8 +143,10 @@ bool db__key_bounds_pass(struct db__key_bounds *b, uint64_t series_hash, int64_t
 {
     if (b->count >= b->capacity / 2 && b->count < DB__KEY_BOUNDS_MAX)
         bounds_grow(b);
+    if (!series_hash)
+        series_hash = 1;
     struct db__key_bound *slot = bound_slot(b, series_hash);
-    if (slot->used) {
+    if (slot->hash) {
         if (time_us <= slot->time_us)
             return false;
         slot->time_us = time_us;
@@ -153,8 +155,7 @@ bool db__key_bounds_pass(struct db__key_bounds *b, uint64_t series_hash, int64_t
     if (b->count >= DB__KEY_BOUNDS_MAX)
         return false;
     b->count++;
-    *slot = (struct db__key_bound){
-        .hash = series_hash, .time_us = CHR_MAX(time_us, others_us), .used = true};
+    *slot = (struct db__key_bound){.hash = series_hash, .time_us = CHR_MAX(time_us, others_us)};
     return time_us > others_us;
 }
 

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/hash.h"
 #include "db/catalog.h"
 #include "db/hot.h"
 #include "db/op_decode.h"
@@ -44,9 +45,8 @@ uint64_t db__key_hash_values(const struct db_table_def *def, const struct db_val
 
 struct db__key_bounds {
     struct db__key_bound {
-        uint64_t hash;
+        uint64_t hash;   /* 0: empty; a series that hashes to 0 counts as 1 */
         int64_t time_us; /* no row of the series is later */
-        bool used;
     } * slots;
     uint32_t count, capacity; /* capacity a power of two */
 };
@@ -55,6 +55,13 @@ void db__key_bounds_free(struct db__key_bounds *bounds);
  * it has to be looked up. others_us: no row of a series not seen yet is later than this. */
 bool db__key_bounds_pass(struct db__key_bounds *bounds, uint64_t series_hash, int64_t time_us,
                          int64_t others_us);
+
+/* Says that a look-up is near: slots of many series are seldom in a cache. */
+CHR_INLINE void db__key_bounds_prefetch(const struct db__key_bounds *bounds, uint64_t series_hash)
+{
+    if (bounds->capacity)
+        __builtin_prefetch(&bounds->slots[chr_hash_u64(series_hash) & (bounds->capacity - 1)]);
+}
 
 /* -- Hash over a hot set
  * -------------------------------------------------------------------------*/
