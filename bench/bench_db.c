@@ -94,7 +94,8 @@ static void checkpoint(struct bench *b)
     b->checkpoints++;
 }
 
-static const struct db_table_def *create(struct bench *b, const char *name, bool keyed)
+/* keys: columns of the PRIMARY KEY (device_id, ts); 0: none */
+static const struct db_table_def *create(struct bench *b, const char *name, uint16_t keys)
 {
     struct db_column_def columns[5] = {
         {.type = DB_STRING, .name = "device_id"}, {.type = DB_TIMESTAMP, .name = "ts"},
@@ -105,8 +106,8 @@ static const struct db_table_def *create(struct bench *b, const char *name, bool
     struct db_table_def def = {.columns_count = 5, .columns = columns};
     struct chr_errmsg msg = {.text = ""};
     snprintf(def.name, sizeof def.name, "%s", name);
-    if (keyed) {
-        def.key_count = 2;
+    if (keys) {
+        def.key_count = keys;
         def.key_columns[1] = 1;
     } else {
         def.topics = topics;
@@ -166,9 +167,9 @@ static double scan_sum(struct bench *b, const struct db_table_def *table, bool s
     return sum;
 }
 
-static void run(struct bench *b, const char *name, bool keyed, uint64_t rows)
+static void run(struct bench *b, const char *name, uint16_t keys, uint64_t rows)
 {
-    const struct db_table_def *table = create(b, name, keyed);
+    const struct db_table_def *table = create(b, name, keys);
     struct db_apply_result r;
     uint64_t scanned;
     int64_t us;
@@ -242,8 +243,9 @@ int main(int argc, char **argv)
     db_entry_init(&b.entry, DB_ENTRY_BYTES_MAX);
     printf("%llu rows, %u devices, seed 1, hot limit %llu MiB\n", (unsigned long long)rows,
            b.devices, (unsigned long long)(options.hot_limit_bytes >> 20));
-    run(&b, "plain", false, rows);
-    run(&b, "keyed", true, rows);
+    run(&b, "plain", 0, rows);
+    run(&b, "keyed", 2, rows);
+    run(&b, "latest", 1, rows / 4); /* one row per device, merged again and again */
     db_entry_free(&b.entry);
     db_kv_lmdb_close(&b.kv);
     char command[64];
