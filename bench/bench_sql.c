@@ -1,7 +1,7 @@
 /* bench/bench_sql.c: queries over rows in this process: ns per row, beside a plain C loop over
  * arrays of the same values where that makes sense; and INSERT statements of 1,000 rows.
  *
- *   bench_sql [--rows 2000000] [--repeat 5] [--hot] [--no-series] [--seed 1]
+ *   bench_sql [--rows 2000000] [--repeat 5] [--hot] [--no-series] [--only text] [--seed 1]
  *
  * --no-series: the table has no series key, so that chunks keep the order of arrival and devices
  * alternate row by row. Rows are of 1,000 devices reporting every 10 s; --hot leaves them in the
@@ -28,6 +28,7 @@ static struct {
     uint64_t index;
     uint64_t rows, repeat, seed;
     bool hot, no_series;
+    const char *only; /* queries that contain it */
     sql_session *session;
     int64_t *seq; /* copies for the C loop */
     double *temp;
@@ -244,6 +245,8 @@ static void loop_group(const char *arg)
 
 static void query(const char *sql, void (*loop)(const char *))
 {
+    if (b.only && !strstr(sql, b.only))
+        return;
     double cpu, plain = 0;
     double ns = median_ns(run, sql, &cpu), rows = (double)b.rows;
     printf("%8.3f ns/row cpu %8.3f wall", cpu / rows, ns / rows);
@@ -295,6 +298,8 @@ int main(int argc, char **argv)
             b.hot = true;
         else if (strcmp(argv[i], "--no-series") == 0)
             b.no_series = true;
+        else if (i + 1 < argc && strcmp(argv[i], "--only") == 0)
+            b.only = argv[++i];
         else if (i + 1 < argc && strcmp(argv[i], "--rows") == 0)
             b.rows = strtoull(argv[++i], NULL, 10);
         else if (i + 1 < argc && strcmp(argv[i], "--repeat") == 0)
@@ -339,7 +344,8 @@ int main(int argc, char **argv)
     query("SELECT count(DISTINCT seq) FROM m", NULL);
     query("SELECT * FROM m WHERE device = 'esp-0042' ORDER BY ts DESC LIMIT 10", NULL);
     query("SELECT device, ts, temp FROM m ORDER BY temp DESC LIMIT 10", NULL);
-    bench_insert();
+    if (!b.only)
+        bench_insert();
     sql_session_free(b.session);
     db_close(b.db);
     db_kv_lmdb_close(&b.kv);

@@ -328,15 +328,10 @@ static bool update_timed_run(struct sql_agg_state *a, const struct db_vector *v,
                              const struct db_vector *times, struct sql_rows rows, uint32_t from,
                              uint32_t to, uint32_t g)
 {
-    bool first = a->def.fn == SQL_AGG_FIRST;
+    bool first = a->def.fn == SQL_AGG_FIRST, tie;
     const int64_t *t = times->i64;
-    uint32_t best = sql__row(rows, from);
-    bool tie = false;
-    for (uint32_t j = from + 1; j < to; j++) {
-        uint32_t row = sql__row(rows, j);
-        tie |= t[row] == t[best] && row != best; /* of a time that may be passed later: rare */
-        best = (first ? t[row] < t[best] : t[row] > t[best]) ? row : best;
-    }
+    uint32_t best = rows.sel ? sql__k_extreme_row(t, rows.sel + from, to - from, first, &tie)
+                             : from + sql__k_extreme_row(t + from, NULL, to - from, first, &tie);
     a->tie |= tie || (a->count[g] && t[best] == a->time[g]);
     if (a->count[g] && (first ? t[best] >= a->time[g] : t[best] <= a->time[g]))
         return true;

@@ -341,34 +341,52 @@ static bool find_by_code(struct sql_groups *g, const struct db_vector *v, struct
         memset(g->code_gids, 0, needed * sizeof *g->code_gids);
     g->code_gids_dict = v->dict_id;
     uint64_t *words = g->batch, *nulls = g->batch + DB_VECTOR_ROWS;
-    if (!v->validity && !rows.sel) { /* mostly nothing is new and nothing NULL */
-        const uint16_t *codes = v->codes;
-        const uint32_t *code_gids = g->code_gids;
-        uint32_t missing = 0;
-        for (uint32_t row = 0; row < rows.count; row++) {
-            uint32_t gid = code_gids[codes[row]];
-            missing |= gid == 0;
-            gids[row] = gid - 1;
-        }
-        if (!missing)
-            return true;
-    }
+    uint32_t last = UINT32_MAX, gid = 0;
     for (uint32_t j = 0; j < rows.count; j++) {
         uint32_t row = sql__row(rows, j);
-        bool valid = db_vector_valid(v, row);
-        uint32_t code = valid ? v->codes[row] : v->dict_count;
-        uint32_t gid = g->code_gids[code];
-        if (CHR_UNLIKELY(!gid)) {
-            uint32_t id = 0;
-            if (valid && !intern(g, &g->interns[0], v->str[code], &id))
-                return false;
-            words[row] = id;
-            nulls[row] = !valid;
-            if (!lookup(g, row, &gid))
-                return false;
-            g->code_gids[code] = ++gid;
+        uint32_t code = db_vector_valid(v, row) ? v->codes[row] : v->dict_count;
+        if (code != last) {
+            gid = g->code_gids[code];
+            if (CHR_UNLIKELY(!gid)) {
+                uint32_t id = 0;
+                bool valid = code < v->dict_count;
+                if (valid && !intern(g, &g->interns[0], v->str[code], &id))
+                    return false;
+                words[row] = id;
+                nulls[row] = !valid;
+                if (!lookup(g, row, &gid))
+                    return false;
+                g->code_gids[code] = ++gid;
+            }
+            last = code;
         }
         gids[row] = gid - 1;
+    }
+    return true;
+}
+
+/* One key of 64 bits, without NULLs: looked up when it changes. */
+static bool find_by_number(struct sql_groups *g, const struct db_vector *v, struct sql_rows rows,
+                           uint32_t *gids, bool *done)
+{
+    *done = g->keys_count == 1 && v->form == DB_VECTOR_FLAT && !v->validity &&
+            sql__type_is_i64(g->types[0]);
+    if (!*done)
+        return true;
+    uint64_t *words = g->batch, *nulls = g->batch + DB_VECTOR_ROWS;
+    const int64_t *values = v->i64;
+    uint32_t gid = 0;
+    int64_t last = 0;
+    for (uint32_t j = 0; j < rows.count; j++) {
+        uint32_t row = sql__row(rows, j);
+        if (values[row] != last || j == 0) {
+            last = values[row];
+            words[row] = (uint64_t)last;
+            nulls[row] = 0;
+            if (!lookup(g, row, &gid))
+                return false;
+        }
+        gids[row] = gid;
     }
     return true;
 }
@@ -430,8 +448,12 @@ bool sql__groups_find(struct sql_groups *g, const struct db_vector *const *keys,
     if (rows.count == 0)
         return true;
     bool done = false;
-    if (g->keys_count == 1 && (!find_by_code(g, keys[0], rows, gids, &done) || done))
-        return done && !g->q->failed;
+    if (g->keys_count == 1) {
+        if (!find_by_code(g, keys[0], rows, gids, &done) || done)
+            return !g->q->failed;
+        if (!find_by_number(g, keys[0], rows, gids, &done) || done)
+            return !g->q->failed;
+    }
     uint64_t *nulls = g->batch + g->keys_count * DB_VECTOR_ROWS;
     for (uint32_t j = 0; j < rows.count; j++)
         nulls[sql__row(rows, j)] = 0;

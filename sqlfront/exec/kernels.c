@@ -305,6 +305,36 @@ uint32_t sql__k_runs(const uint32_t *gids, const uint16_t *sel, uint32_t count, 
     return runs;
 }
 
+SQL_KERNEL static uint32_t count_equal_i64(const int64_t *v, uint32_t count, int64_t x)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < count; i++)
+        n += v[i] == x;
+    return (uint32_t)n;
+}
+
+uint32_t sql__k_extreme_row(const int64_t *v, const uint16_t *sel, uint32_t count, bool least,
+                            bool *tie)
+{
+    int64_t min, max;
+    sql__k_min_max_i64(v, sel, count, &min, &max);
+    int64_t x = least ? min : max;
+    uint32_t j = least ? 0 : count - 1; /* times mostly rise: found at once */
+    if (!sel) {
+        *tie = count_equal_i64(v, count, x) > 1;
+        while (v[j] != x)
+            j += least ? 1u : UINT32_MAX;
+        return j;
+    }
+    uint32_t equal = 0;
+    for (uint32_t k = 0; k < count; k++)
+        equal += v[sel[k]] == x;
+    *tie = equal > 1;
+    while (v[sel[j]] != x)
+        j += least ? 1u : UINT32_MAX;
+    return sel[j];
+}
+
 /* -- Arithmetic and comparisons ----------------------------------------------------------------*/
 #define BINARY_LOOP(T, STATEMENT)                                                                  \
     do {                                                                                           \

@@ -68,6 +68,10 @@ void sql__k_group_extreme_f64(const double *v, const uint32_t *gids, const uint1
 uint32_t sql__k_runs(const uint32_t *gids, const uint16_t *sel, uint32_t count, uint16_t *ends,
                      uint32_t most);
 
+/* The row of the least (or greatest) value; *tie: another one has the same. count >= 1. */
+uint32_t sql__k_extreme_row(const int64_t *v, const uint16_t *sel, uint32_t count, bool least,
+                            bool *tie);
+
 /* out[i] = a[i] op b[i], i < n. A step of 0 makes a side constant. true: some row overflowed. */
 bool sql__k_add_i64(const int64_t *a, const int64_t *b, int step_a, int step_b, uint32_t n,
                     int64_t *restrict out);
