@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/num.h"
 #include "base/timestamp.h"
+#include "db/chunk_find.h"
 #include "db/internal.h"
 
 #define PREFETCH_ROWS 12 /* ahead: a miss takes about as long as so many rows */
@@ -213,6 +214,26 @@ static void merge_row(struct db *d, const struct target *t, uint32_t row, uint32
         db__due_rows(d, t->table, value_time(def, values));
 }
 
+/* Do the bounds say that no row has this key? Else somebody has to look. */
+static bool is_new(struct db *d, const struct target *t, uint32_t row, uint64_t hash,
+                   const struct db__rows_col *time, struct db_value *key)
+{
+    struct db__table *table = t->table;
+    int64_t time_us = db__rows_value(time, row).i64;
+    switch (db__key_bounds_pass(&table->bounds, hash, time_us, table->sealed_time_max)) {
+    case DB__KEY_NEW:
+        return true;
+    case DB__KEY_LOOK:
+        return false;
+    case DB__KEY_STRANGE:
+        break;
+    }
+    row_values(t, row, true, key);
+    int64_t latest_us = db__chunk_series_latest(d, table, key, time_us);
+    db__key_bounds_set(&table->bounds, hash, CHR_MAX(latest_us, time_us));
+    return time_us > latest_us;
+}
+
 static chr_err append_keyed(struct db *d, const struct target *t, struct db_op_result *result)
 {
     struct db__apply *a = &d->apply;
@@ -230,9 +251,7 @@ static chr_err append_keyed(struct db *d, const struct target *t, struct db_op_r
         bool counts = row_counts(a, &t->rows, r);
         if (has_time && r + PREFETCH_ROWS < rows)
             db__key_bounds_prefetch(&table->bounds, hashes[r + PREFETCH_ROWS]);
-        if (counts && has_time &&
-            db__key_bounds_pass(&table->bounds, hashes[r], db__rows_value(time, r).i64,
-                                table->sealed_time_max)) {
+        if (counts && has_time && is_new(d, t, r, hashes[r], time, key)) {
             result->rows++;
             continue;
         }

@@ -166,9 +166,10 @@ void db__chunk_find_ids(struct db *d, struct db__table *table, struct db__wanted
 
 /* -- By key -------------------------------------------------------------------------------------*/
 
-/* Order of a row against the key: series columns with NULLs last, then time. */
+/* Order of a row against the key: series columns with NULLs last, then, unless it is the series
+ * alone that matters, time. */
 static int row_cmp(struct db *d, const struct db_table_def *def, struct db__chunk_open *o,
-                   uint32_t row, const struct db_value *values)
+                   uint32_t row, const struct db_value *values, bool with_time)
 {
     for (uint16_t k = 0; k < def->series_count; k++) {
         const struct db_column_def *column = &def->columns[def->series_columns[k]];
@@ -179,10 +180,43 @@ static int row_cmp(struct db *d, const struct db_table_def *def, struct db__chun
         if (c)
             return c;
     }
-    if (!db__key_has_time(def))
+    if (!with_time)
         return 0;
     struct db_value t = value_at(d, o, def->columns[def->time_column].id, DB_TIMESTAMP, row);
     return t.null ? 1 : db__value_cmp(&t, &values[def->time_column]);
+}
+
+/* First row that is not before the key; `after`: that is behind it. */
+static uint32_t search(struct db *d, const struct db_table_def *def, struct db__chunk_open *o,
+                       const struct db_value *values, bool with_time, bool after)
+{
+    uint32_t low = 0, high = o->chunk->rows;
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        if (row_cmp(d, def, o, mid, values, with_time) < (after ? 1 : 0))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static chr_slice series_key(struct db *d, const struct db_table_def *def,
+                            const struct db_value *values)
+{
+    struct chr_buf *series = &d->apply.finder->series;
+    chr_buf_reset(series);
+    for (uint16_t k = 0; k < def->series_count; k++)
+        db__series_add(series, &values[def->series_columns[k]]);
+    if (series->failed)
+        db__out_of_memory();
+    return chr_buf_slice(series);
+}
+
+static bool may_have(const struct db__chunk *chunk, chr_slice series)
+{
+    return !db__series_before(series, chunk->min_series) &&
+           !db__series_after(series, chunk->max_series);
 }
 
 bool db__chunk_find_key(struct db *d, struct db__table *table, const struct db_value *values,
@@ -190,40 +224,53 @@ bool db__chunk_find_key(struct db *d, struct db__table *table, const struct db_v
 {
     const struct db_table_def *def = table->def;
     struct db__chunk_list *chunks = table->view->chunks;
-    struct chr_buf *series = &d->apply.finder->series;
+    bool timed = db__key_has_time(def);
     if (!chunks)
         return false;
-    chr_buf_reset(series);
-    for (uint16_t k = 0; k < def->series_count; k++)
-        db__series_add(series, &values[def->series_columns[k]]);
-    if (series->failed)
-        db__out_of_memory();
+    chr_slice series = series_key(d, def, values);
     /* Newest first: what is looked for again is more often young. */
     for (uint32_t c = chunks->count; c-- > 0;) {
         struct db__chunk *chunk = chunks->chunks[c];
-        if (db__key_has_time(def) && (values[def->time_column].i64 < chunk->min_time_us ||
-                                      values[def->time_column].i64 > chunk->max_time_us))
+        if (timed && (values[def->time_column].i64 < chunk->min_time_us ||
+                      values[def->time_column].i64 > chunk->max_time_us))
             continue;
-        if (db__series_before(chr_buf_slice(series), chunk->min_series) ||
-            db__series_after(chr_buf_slice(series), chunk->max_series))
+        if (!may_have(chunk, series))
             continue;
         struct db__chunk_open *o = open_chunk(d, chunk);
-        uint32_t low = 0, high = chunk->rows;
-        while (low < high) {
-            uint32_t mid = (low + high) / 2;
-            if (row_cmp(d, def, o, mid, values) < 0)
-                low = mid + 1;
-            else
-                high = mid;
-        }
-        for (; low < chunk->rows && row_cmp(d, def, o, low, values) == 0; low++) {
-            if (!alive(d, def, o, low))
+        uint32_t row = search(d, def, o, values, timed, false);
+        for (; row < chunk->rows && row_cmp(d, def, o, row, values, timed) == 0; row++) {
+            if (!alive(d, def, o, row))
                 continue;
-            *place = (struct db__place){.chunk = chunk, .row = low};
+            *place = (struct db__place){.chunk = chunk, .row = row};
             return true;
         }
     }
     return false;
+}
+
+int64_t db__chunk_series_latest(struct db *d, struct db__table *table,
+                                const struct db_value *values, int64_t from_us)
+{
+    const struct db_table_def *def = table->def;
+    struct db__chunk_list *chunks = table->view->chunks;
+    int64_t latest = INT64_MIN;
+    if (!chunks)
+        return latest;
+    chr_slice series = series_key(d, def, values);
+    for (uint32_t c = chunks->count; c-- > 0;) {
+        struct db__chunk *chunk = chunks->chunks[c];
+        if (chunk->max_time_us < from_us || chunk->max_time_us <= latest ||
+            !may_have(chunk, series))
+            continue;
+        struct db__chunk_open *o = open_chunk(d, chunk);
+        uint32_t row = search(d, def, o, values, false, true); /* behind the last of the series */
+        if (row == 0 || row_cmp(d, def, o, row - 1, values, false) != 0)
+            continue;
+        struct db_value t =
+            value_at(d, o, def->columns[def->time_column].id, DB_TIMESTAMP, row - 1);
+        latest = CHR_MAX(latest, t.i64);
+    }
+    return latest;
 }
 
 void db__chunk_values(struct db *d, const struct db__table *table, const struct db__place *place,

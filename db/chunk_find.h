@@ -27,6 +27,10 @@ void db__chunk_find_ids(struct db *d, struct db__table *table, struct db__wanted
 /* The living row with this key; values in table order. */
 bool db__chunk_find_key(struct db *d, struct db__table *table, const struct db_value *values,
                         struct db__place *place);
+/* Latest time of the series in chunks that have rows at or after from_us, dead rows counted;
+ * INT64_MIN: none of them has the series. For tables whose key has a time. */
+int64_t db__chunk_series_latest(struct db *d, struct db__table *table,
+                                const struct db_value *values, int64_t from_us);
 /* All values of a row in table order, received_at last; bytes in the arena of the entry. */
 void db__chunk_values(struct db *d, const struct db__table *table, const struct db__place *place,
                       struct db_value *out);

@@ -138,25 +138,35 @@ static void bounds_grow(struct db__key_bounds *b)
     *b = next;
 }
 
-bool db__key_bounds_pass(struct db__key_bounds *b, uint64_t series_hash, int64_t time_us,
-                         int64_t others_us)
+enum db__key_answer db__key_bounds_pass(struct db__key_bounds *b, uint64_t series_hash,
+                                        int64_t time_us, int64_t others_us)
 {
-    if (b->count >= b->capacity / 2 && b->count < DB__KEY_BOUNDS_MAX)
-        bounds_grow(b);
     if (!series_hash)
         series_hash = 1;
-    struct db__key_bound *slot = bound_slot(b, series_hash);
-    if (slot->hash) {
+    struct db__key_bound *slot = b->capacity ? bound_slot(b, series_hash) : NULL;
+    if (slot && slot->hash) {
         if (time_us <= slot->time_us)
-            return false;
+            return DB__KEY_LOOK;
         slot->time_us = time_us;
-        return true;
+        return DB__KEY_NEW;
     }
     if (b->count >= DB__KEY_BOUNDS_MAX)
-        return false;
-    b->count++;
-    *slot = (struct db__key_bound){.hash = series_hash, .time_us = CHR_MAX(time_us, others_us)};
-    return time_us > others_us;
+        return DB__KEY_LOOK;
+    if (time_us <= others_us)
+        return DB__KEY_STRANGE;
+    db__key_bounds_set(b, series_hash, time_us);
+    return DB__KEY_NEW;
+}
+
+void db__key_bounds_set(struct db__key_bounds *b, uint64_t series_hash, int64_t time_us)
+{
+    if (!series_hash)
+        series_hash = 1;
+    if (b->count >= b->capacity / 2)
+        bounds_grow(b);
+    struct db__key_bound *slot = bound_slot(b, series_hash);
+    b->count += slot->hash == 0;
+    *slot = (struct db__key_bound){.hash = series_hash, .time_us = time_us};
 }
 
 /* -- Hash over a hot set ------------------------------------------------------------------------*/

@@ -51,11 +51,18 @@ struct db__key_bounds {
     uint32_t count, capacity; /* capacity a power of two */
 };
 void db__key_bounds_free(struct db__key_bounds *bounds);
-/* True: no row of the series has this time (or a later one), and the bound is now time_us. False:
- * it has to be looked up. others_us: no row of a series not seen yet is later than this. */
-bool db__key_bounds_pass(struct db__key_bounds *bounds, uint64_t series_hash, int64_t time_us,
-                         int64_t others_us);
-
+enum db__key_answer {
+    DB__KEY_NEW,    /* no row of the series is at this time or later; its bound is now this time */
+    DB__KEY_LOOK,   /* look it up */
+    DB__KEY_STRANGE /* a series not seen yet, though its rows may be in chunks: find their latest
+                       time, tell it by db__key_bounds_set, and look it up unless this row is later
+                     */
+};
+/* others_us: no row of a series not seen yet is later than this. */
+enum db__key_answer db__key_bounds_pass(struct db__key_bounds *bounds, uint64_t series_hash,
+                                        int64_t time_us, int64_t others_us);
+/* No row of the series, the one at hand included, is later than this. */
+void db__key_bounds_set(struct db__key_bounds *bounds, uint64_t series_hash, int64_t time_us);
 /* Says that a look-up is near: slots of many series are seldom in a cache. */
 CHR_INLINE void db__key_bounds_prefetch(const struct db__key_bounds *bounds, uint64_t series_hash)
 {

@@ -348,6 +348,38 @@ static void test_order_needs_no_lookup(void **state)
     assert_int_equal(look(k, id, NULL, 0).rows, 5001);
 }
 
+/* One clock far ahead does not make everybody else's rows be looked for. */
+static void test_wrong_clock(void **state)
+{
+    struct kit *k = *state;
+    uint32_t id = create(k, "t", true, 0);
+    for (int i = 0; i < 30; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "d%02d", i);
+        add_rows(k, id, DB_ROWS_MERGE, name, 1000, i, 400);
+    }
+    add_rows(k, id, DB_ROWS_MERGE, "ahead", INT64_C(4000000000000000), 1, 1);
+    apply(k);
+    checkpoint(k);
+    reopen(k);
+    for (int i = 0; i < 30; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "d%02d", i);
+        add_rows(k, id, DB_ROWS_MERGE, name, 1400, i, 400);
+        apply(k);
+        assert_int_equal(k->result.ops[0].rows, 400);
+    }
+    const struct db__table *table = db__table_find(k->d, id);
+    assert_null(table->active->keys);
+    assert_int_equal(look(k, id, NULL, 0).rows, 2 * 30 * 400 + 1);
+    add_rows(k, id, DB_ROWS_INSERT, "d07", 1399, 0, 1);
+    apply(k);
+    assert_int_equal(k->result.ops[0].err, CHR_EDUPKEY);
+    add_rows(k, id, DB_ROWS_INSERT, "ahead", INT64_C(4000000000000000), 1, 1);
+    apply(k);
+    assert_int_equal(k->result.ops[0].err, CHR_EDUPKEY);
+}
+
 static void test_bounds_prune(void **state)
 {
     struct kit *k = *state;
@@ -689,6 +721,45 @@ static void test_merges(void **state)
     assert_int_equal(seen.sum, 40 * (200 * 201 / 2));
 }
 
+/* The same on LMDB, through a close of the environment. */
+static void test_on_lmdb(void **state)
+{
+    struct kit *k = *state;
+    char dir[] = "chr_db_XXXXXX", command[64];
+    struct chr_errmsg msg = {.text = ""};
+    struct db_kv memory = k->kv;
+    assert_non_null(mkdtemp(dir));
+    db_close(k->d);
+    k->d = NULL;
+    k->options.chunk_rows_max = 512;
+    uint32_t id = 0;
+    for (int life = 0; life < 3; life++) {
+        assert_int_equal(db_kv_lmdb_open(dir, UINT64_C(1) << 30, &k->kv, &msg), 0);
+        kit_open(k);
+        assert_int_equal(db_apply_index(k->d), k->index);
+        if (!life)
+            id = create(k, "t", true, 0);
+        for (int i = 0; i < 10; i++)
+            add_rows(k, id, DB_ROWS_MERGE, "a", 1000 * (10 * life + i), 0, 200);
+        apply(k);
+        checkpoint(k);
+        for (int i = 0; i < 10; i++) /* half of them again: marked, merged, rewritten */
+            add_rows(k, id, DB_ROWS_MERGE, "a", 1000 * (10 * life + i), 0, 100);
+        apply(k);
+        checkpoint(k);
+        assert_int_equal(look(k, id, NULL, 0).rows, 2000 * (life + 1));
+        uint64_t findings;
+        assert_int_equal(db_check(k->d, NULL, NULL, &findings), 0);
+        assert_int_equal(findings, 0);
+        db_close(k->d);
+        k->d = NULL;
+        db_kv_lmdb_close(&k->kv);
+    }
+    k->kv = memory;
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 /* -- Foreign bytes ------------------------------------------------------------------------------*/
 
 static void test_mutated_entries(void **state)
@@ -739,6 +810,7 @@ int main(void)
         TEST(test_builder),
         TEST(test_slow_tables_are_small),
         TEST(test_order_needs_no_lookup),
+        TEST(test_wrong_clock),
         TEST(test_bounds_prune),
         TEST(test_exactly_once),
         TEST(test_sessions_end_by_replicated_time),
@@ -748,6 +820,7 @@ int main(void)
         TEST(test_checkpoint_fails),
         TEST(test_due),
         TEST(test_merges),
+        TEST(test_on_lmdb),
         TEST(test_mutated_entries),
     };
     chr_log_set_level(CHR_LOG_ERROR);
