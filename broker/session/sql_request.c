@@ -354,7 +354,7 @@ static bool set_options(struct sql_request *r, struct conn *conn,
     uint64_t overhead = ANSWER_OVERHEAD + r->topic.len + r->correlation.len;
     uint64_t room = packet > overhead + PART_BYTES_MIN ? packet - overhead : PART_BYTES_MIN;
     r->query.part_bytes = (size_t)CHR_MIN(part, room);
-    r->query.last_only = false;
+    r->query.last_only = true; /* one request, one answer */
     if (publish->qos == 2 && s->durable) {
         if (several_statements(r->query.text)) {
             *why = (struct refusal){0, "0A000", "send one statement per message at QoS 2"};
