@@ -247,8 +247,7 @@ static bool eval_node(struct sql_eval *ev, struct sql_expr *e, struct sql_rows r
     case SQL_EXPR_AGG:
         break;
     }
-    CHR_ASSERT(!"a node that is not evaluated");
-    return false;
+    chr_assert_failed("a node that is not evaluated", __FILE__, __LINE__);
 }
 
 /* -- Once per dictionary entry (V3) ------------------------------------------------------------*/
