@@ -364,7 +364,7 @@ uint32_t sql__k_extreme_row(const int64_t *v, const uint16_t *sel, uint32_t coun
     } while (0)
 
 /* Two's complement: a sum overflowed if its sign differs from that of both sides. */
-SQL_KERNEL bool sql__k_add_i64(const int64_t *a, const int64_t *b, int step_a, int step_b,
+SQL_KERNEL static bool add_i64(const int64_t *a, const int64_t *b, int step_a, int step_b,
                                uint32_t n, int64_t *restrict out)
 {
     uint64_t bad = 0;
@@ -373,7 +373,7 @@ SQL_KERNEL bool sql__k_add_i64(const int64_t *a, const int64_t *b, int step_a, i
     return bad >> 63;
 }
 
-SQL_KERNEL bool sql__k_sub_i64(const int64_t *a, const int64_t *b, int step_a, int step_b,
+SQL_KERNEL static bool sub_i64(const int64_t *a, const int64_t *b, int step_a, int step_b,
                                uint32_t n, int64_t *restrict out)
 {
     uint64_t bad = 0;
@@ -390,7 +390,7 @@ bool sql__k_mul_i64(const int64_t *a, const int64_t *b, int step_a, int step_b, 
     return bad;
 }
 
-SQL_KERNEL bool sql__k_arith_f64(int op, const double *a, const double *b, int step_a, int step_b,
+SQL_KERNEL static bool arith_f64(int op, const double *a, const double *b, int step_a, int step_b,
                                  uint32_t n, double *restrict out)
 {
     uint64_t bad = 0; /* not finite: overflow, or an input that was so already */
@@ -410,13 +410,13 @@ SQL_KERNEL bool sql__k_arith_f64(int op, const double *a, const double *b, int s
     return bad != 0;
 }
 
-SQL_KERNEL void sql__k_i64_to_f64(const int64_t *restrict a, uint32_t n, double *restrict out)
+SQL_KERNEL static void i64_to_f64(const int64_t *restrict a, uint32_t n, double *restrict out)
 {
     for (uint32_t i = 0; i < n; i++)
         out[i] = (double)a[i];
 }
 
-SQL_KERNEL void sql__k_compare_i64(int op, const int64_t *a, const int64_t *b, int step_a,
+SQL_KERNEL static void compare_i64(int op, const int64_t *a, const int64_t *b, int step_a,
                                    int step_b, uint32_t n, uint8_t *restrict out)
 {
     switch (op) {
@@ -441,7 +441,7 @@ SQL_KERNEL void sql__k_compare_i64(int op, const int64_t *a, const int64_t *b, i
 }
 
 /* With NaN equal to itself and above all else. */
-SQL_KERNEL void sql__k_compare_f64(int op, const double *a, const double *b, int step_a, int step_b,
+SQL_KERNEL static void compare_f64(int op, const double *a, const double *b, int step_a, int step_b,
                                    uint32_t n, uint8_t *restrict out)
 {
     switch (op) {
@@ -463,4 +463,35 @@ SQL_KERNEL void sql__k_compare_f64(int op, const double *a, const double *b, int
     default:
         BINARY_LOOP(double, out[i] = (uint8_t)((x >= y) | (x != x)));
     }
+}
+
+/* Cloned functions are static: clang and gcc do not agree on the names of others. */
+bool sql__k_add_i64(const int64_t *a, const int64_t *b, int step_a, int step_b, uint32_t n,
+                    int64_t *restrict out)
+{
+    return add_i64(a, b, step_a, step_b, n, out);
+}
+bool sql__k_sub_i64(const int64_t *a, const int64_t *b, int step_a, int step_b, uint32_t n,
+                    int64_t *restrict out)
+{
+    return sub_i64(a, b, step_a, step_b, n, out);
+}
+bool sql__k_arith_f64(int op, const double *a, const double *b, int step_a, int step_b, uint32_t n,
+                      double *restrict out)
+{
+    return arith_f64(op, a, b, step_a, step_b, n, out);
+}
+void sql__k_i64_to_f64(const int64_t *restrict a, uint32_t n, double *restrict out)
+{
+    i64_to_f64(a, n, out);
+}
+void sql__k_compare_i64(int op, const int64_t *a, const int64_t *b, int step_a, int step_b,
+                        uint32_t n, uint8_t *restrict out)
+{
+    compare_i64(op, a, b, step_a, step_b, n, out);
+}
+void sql__k_compare_f64(int op, const double *a, const double *b, int step_a, int step_b,
+                        uint32_t n, uint8_t *restrict out)
+{
+    compare_f64(op, a, b, step_a, step_b, n, out);
 }

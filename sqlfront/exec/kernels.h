@@ -22,7 +22,7 @@
 #ifdef SQL_NO_CLONES /* resolvers run before a sanitizer is ready */
 #define SQL_KERNEL
 #else
-#define SQL_KERNEL __attribute__((target_clones("avx2", "default")))
+#define SQL_KERNEL __attribute__((target_clones("avx2", "default"))) /* static functions only */
 #endif
 
 /* Rows whose value is within [low, high] (and whose bit is set, when valid is given), appended to
