@@ -17,7 +17,7 @@ chr_err db__checkpoint_init(struct db *d)
     chr_buf_init(&cp->buf, DB_KV_VALUE_MAX);
     cp->next_chunk_id = 1;
     cp->last_mono_us = INT64_MIN;
-    return db__sealer_new(&cp->sealer);
+    return CHR_OK;
 }
 
 void db__checkpoint_free(struct db *d)
@@ -155,7 +155,7 @@ static chr_err seal_job(struct db *d, struct db__job *job, struct chr_errmsg *ms
 static chr_err seal_jobs(struct db *d, struct chr_errmsg *msg)
 {
     struct db__checkpoint *cp = d->checkpoint;
-    chr_err err = CHR_OK;
+    chr_err err = db__sealer_new(&cp->sealer);
     for (size_t j = 0; j < cp->jobs_count && !err; j++) {
         err = seal_job(d, &cp->jobs[j], msg);
         DB__COUNT(d, seal_rows_total, cp->jobs[j].seal.rows);
@@ -163,6 +163,9 @@ static chr_err seal_jobs(struct db *d, struct chr_errmsg *msg)
     if (!err)
         err = batch_commit(d);
     batch_abort(d);
+    /* Some megabytes, which nobody needs until the next checkpoint. */
+    db__sealer_free(cp->sealer);
+    cp->sealer = NULL;
     return err;
 }
 

@@ -46,7 +46,7 @@ struct db__pending {
 };
 
 struct db__checkpoint {
-    struct db__sealer *sealer;
+    struct db__sealer *sealer; /* NULL but while jobs run */
     uint64_t next_chunk_id;
     _Atomic int64_t last_mono_us; /* INT64_MIN: not yet; the applier looks, too */
     /* What the store has: */
