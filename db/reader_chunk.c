@@ -10,7 +10,10 @@
 #include "db/scan_internal.h"
 #include "db/store.h"
 
-#define HEAD_BIT 63 /* in db__chunk.verified; columns take the bits of their place below it */
+/* A run of so many rows is looked into for the times that are wanted; below, decoding it whole is
+ * about as quick. */
+#define NARROW_ROWS_MIN (4 * DB_VECTOR_ROWS)
+#define HEAD_BIT        63 /* in db__chunk.verified; columns take the bits of their place below it */
 
 /* A column of the chunk that is open, or could be. */
 struct open_column {
@@ -222,12 +225,12 @@ static chr_err prune_by_head(const db_reader *r, bool *pruned, struct chr_errmsg
     return CHR_OK;
 }
 
-/* The leading series column's value in a row. */
-static chr_err series_value(db_reader *r, uint16_t id, uint32_t row, struct db_value *out,
-                            struct chr_errmsg *msg)
+/* One value, of the leading series column or of time. */
+static chr_err value_of_row(db_reader *r, int which, uint16_t id, uint32_t row,
+                            struct db_value *out, struct chr_errmsg *msg)
 {
     struct db_vector *v;
-    chr_err err = decode(r, extra(r, EXTRA_SERIES), id, row / DB_VECTOR_ROWS, &v, msg);
+    chr_err err = decode(r, extra(r, which), id, row / DB_VECTOR_ROWS, &v, msg);
     if (err)
         return err;
     out->null = true;
@@ -256,7 +259,7 @@ static chr_err search_runs(db_reader *r, uint16_t id, const struct db_bound *b, 
     while (low < high) {
         uint32_t mid = (low + high) / 2;
         struct db_value v;
-        chr_err err = series_value(r, id, runs[mid].first, &v, msg);
+        chr_err err = value_of_row(r, EXTRA_SERIES, id, runs[mid].first, &v, msg);
         if (err)
             return err;
         bool left = above ? !v.null && !above_high(b, &v) : !v.null && below_low(b, &v);
@@ -266,6 +269,33 @@ static chr_err search_runs(db_reader *r, uint16_t id, const struct db_bound *b, 
             high = mid;
     }
     *out = low;
+    return CHR_OK;
+}
+
+/* Rows [*from, *to) of a run that may meet a bound on time, whose order they are in. */
+static chr_err narrow_run(db_reader *r, const struct db_bound *b, uint32_t *from, uint32_t *to,
+                          struct chr_errmsg *msg)
+{
+    for (int above = 0; above < 2; above++) {
+        uint32_t low = *from, high = *to;
+        while (low < high) {
+            uint32_t mid = (low + high) / 2;
+            struct db_value v;
+            chr_err err = value_of_row(r, EXTRA_TIME, r->scan->time_id, mid, &v, msg);
+            if (err)
+                return err;
+            /* NULLs stand last. */
+            bool left = !v.null && (above ? !above_high(b, &v) : below_low(b, &v));
+            if (left)
+                low = mid + 1;
+            else
+                high = mid;
+        }
+        if (above)
+            *to = low;
+        else
+            *from = low;
+    }
     return CHR_OK;
 }
 
@@ -286,7 +316,7 @@ static chr_err want_blocks(db_reader *r, struct chr_errmsg *msg)
         if (scan->bound_ids[i] == scan->time_id)
             time = &scan->bounds[i];
     }
-    if ((!series && !time) || info->runs_count < 2)
+    if ((!series && !time) || info->runs_count == 0)
         return CHR_OK;
     chr_err err = CHR_OK;
     const struct db_chunk_run *runs = db_chunk_head_runs(c->head, &err, msg);
@@ -305,10 +335,11 @@ static chr_err want_blocks(db_reader *r, struct chr_errmsg *msg)
         struct db_value last = {.type = DB_TIMESTAMP, .i64 = runs[i].last_time_us};
         if (time && (above_high(time, &first) || below_low(time, &last)))
             continue;
-        uint32_t a = runs[i].first / DB_VECTOR_ROWS;
-        uint32_t b = (runs[i].first + runs[i].rows - 1) / DB_VECTOR_ROWS;
-        for (; a <= b; a++)
-            c->blocks_wanted |= UINT32_C(1) << a;
+        uint32_t a = runs[i].first, b = a + runs[i].rows;
+        if (time && runs[i].rows >= NARROW_ROWS_MIN && (err = narrow_run(r, time, &a, &b, msg)))
+            return err;
+        for (uint32_t k = a / DB_VECTOR_ROWS; a < b && k <= (b - 1) / DB_VECTOR_ROWS; k++)
+            c->blocks_wanted |= UINT32_C(1) << k;
     }
     return CHR_OK;
 }

@@ -410,6 +410,19 @@ static void test_bounds_prune(void **state)
     bound = (struct db_bound){
         .column = 1, .has_low = true, .low = {.type = DB_TIMESTAMP, .i64 = 2000000}};
     assert_int_equal(look(k, id, &bound, 1).counts.chunks_pruned, 10);
+    /* One long series: blocks are left out by time. */
+    k->options.chunk_rows_max = 65536;
+    reopen(k);
+    uint32_t other = create(k, "u", false, 0);
+    add_rows(k, other, DB_ROWS_MERGE, "dev", 0, 0, 65536);
+    apply(k);
+    checkpoint(k);
+    bound = (struct db_bound){.column = 1,
+                              .has_low = true,
+                              .has_high = true,
+                              .low = {.type = DB_TIMESTAMP, .i64 = 30000},
+                              .high = {.type = DB_TIMESTAMP, .i64 = 30500}};
+    assert_int_equal(look(k, other, &bound, 1).rows, 2048);
 }
 
 /* -- Sessions (R5) ------------------------------------------------------------------------------*/
