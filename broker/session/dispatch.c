@@ -147,6 +147,8 @@ void session_turn_end(struct broker_loop *loop)
         session__stale_continue(loop);
     if (!chr_list_empty(&state->log_ops))
         session__log_ops_continue(loop);
+    if (state->releases_count)
+        session__releases_continue(loop);
     if (will_is_due(state))
         wills_continue(loop);
     if (state->moves_count)
@@ -306,6 +308,7 @@ void session_loop_free(struct broker_loop *loop)
     sys_free(state->sys);
     free((void *)state->by_number);
     free(state->moves);
+    free(state->releases);
     free(state);
     loop->session_state = NULL;
 }

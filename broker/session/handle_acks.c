@@ -1,4 +1,7 @@
 /* broker/session/handle_acks.c: PUBACK, PUBREC, PUBREL, PUBCOMP of a client (3.4 to 3.7). */
+#include <stdlib.h>
+#include <string.h>
+
 #include "broker/session/internal.h"
 #include "proto/mqtt/encode.h"
 
@@ -51,6 +54,39 @@ enum dispatch session__handle_pubcomp(struct conn *conn, const struct mqtt_frame
 
 static bool add_release(struct conn *conn, uint32_t sequence, uint16_t packet_id);
 
+static bool again_later(struct conn *conn, uint32_t sequence)
+{
+    struct loop_session_state *state = state_of(conn->loop);
+    if (state->releases_count == state->releases_max) {
+        uint32_t max = state->releases_max ? state->releases_max * 2 : 64;
+        struct release_again *bigger = realloc(state->releases, max * sizeof *bigger);
+        if (!bigger)
+            return false;
+        state->releases = bigger;
+        state->releases_max = max;
+    }
+    state->releases[state->releases_count++] = (struct release_again){conn->ref, sequence};
+    return true;
+}
+
+void session__releases_continue(struct broker_loop *loop)
+{
+    struct loop_session_state *state = state_of(loop);
+    uint32_t done = 0;
+    for (; done < state->releases_count; done++) {
+        const struct release_again *r = &state->releases[done];
+        struct conn *conn = loop_conn(loop, r->conn);
+        if (!conn || !conn->session || conn->state != CONN_OPEN)
+            continue;
+        uint16_t packet_id = conn->acks[r->sequence & conn->acks_mask].packet_id;
+        if (!add_release(conn, r->sequence, packet_id))
+            break;
+    }
+    state->releases_count -= done;
+    memmove(state->releases, state->releases + done,
+            state->releases_count * sizeof *state->releases);
+}
+
 /* The log has forgotten the packet id: now the client may use it again (R5). */
 static void released(struct conn *conn, void *arg, const struct db_op_result *result)
 {
@@ -59,7 +95,7 @@ static void released(struct conn *conn, void *arg, const struct db_op_result *re
         return; /* it will say PUBREL again */
     uint16_t packet_id = conn->acks[sequence & conn->acks_mask].packet_id;
     if (result->err == CHR_ESTALE) { /* R9: its batch was not applied */
-        if (!add_release(conn, sequence, packet_id))
+        if (!add_release(conn, sequence, packet_id) && !again_later(conn, sequence))
             conn_close(conn);
         return;
     }

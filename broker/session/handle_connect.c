@@ -244,8 +244,10 @@ void session__opened(struct session *s, struct conn *conn, const struct db_op_re
         finish(conn, result->session_present);
         return;
     }
-    if (loop_conn(loop, s->next)) {
-        session__connect_next(s);
+    struct conn *next = loop_conn(loop, s->next);
+    s->next = CONN_REF_NONE;
+    if (next && next->state == CONN_CONNECTING) {
+        open_session(next);
         return;
     }
     /* The client left before it was answered: as if it had been connected and lost. */
@@ -254,16 +256,6 @@ void session__opened(struct session *s, struct conn *conn, const struct db_op_re
     s->expires_mono_us =
         s->expiry_s == UINT32_MAX ? INT64_MAX : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
     session_expire(s);
-}
-
-void session__connect_next(struct session *s)
-{
-    struct conn *next = loop_conn(s->loop, s->next);
-    s->next = CONN_REF_NONE;
-    if (next && next->state == CONN_CONNECTING)
-        open_session(next);
-    else if (!s->conn)
-        session_expire(s);
 }
 
 void session__connect_abandon(struct conn *conn)

@@ -37,6 +37,11 @@ struct move {
     struct broker_loop *target;
 };
 
+struct release_again {
+    struct conn_ref conn;
+    uint32_t sequence; /* of its PUBCOMP in the ack ring */
+};
+
 struct loop_session_state {
     struct routes routes;
     uint64_t routes_generation; /* moves when routes are forgotten: pointers to them die */
@@ -51,6 +56,8 @@ struct loop_session_state {
     bool fenced;                            /* batches decoded under older mappings are still out */
     struct move *moves;                     /* connections that go to another loop */
     uint32_t moves_count, moves_max;
+    struct release_again *releases; /* R9 */
+    uint32_t releases_count, releases_max;
     int64_t reject_tokens, reject_bytes; /* left this second */
     uint32_t seconds;                    /* session_loop_second calls */
     struct sys *sys;                     /* loop 0 */
@@ -88,9 +95,10 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
 enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_frame *frame);
 enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_frame *frame);
 
-/* The connection of a CONNECT that waits is gone, or the session it waits for is free. */
+/* The connection of a CONNECT that waits is gone. */
 void session__connect_abandon(struct conn *conn);
-void session__connect_next(struct session *session);
+/* PUBRELs whose batch came back stale and that found no other one. */
+void session__releases_continue(struct broker_loop *loop);
 
 /* Publishes a message of the node's or of a will, as if a client had sent it: mapped, retained,
  * delivered. CHR_EFULL: try again later. */

@@ -33,6 +33,9 @@ static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t 
             in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
         in->ack_taken = true;
         if (in->version == MQTT_V5) {
+            /* Held already when it was first accepted, under other mappings (R9). */
+            if (in->qos == 2 && in->conn->session)
+                (void)incoming_release(&in->conn->session->incoming, in->packet_id);
             bool text = in->conn->session && in->conn->session->problem_information;
             conn_ack_set_reason(in->conn, in->ack_sequence,
                                 keep ? MQTT_REASON_PAYLOAD_FORMAT_INVALID
