@@ -121,6 +121,11 @@ static bool number(struct cursor *c, struct db_rows_builder *b, uint16_t column,
     int used = chr_parse_number(chr_slice_of(c->p, (size_t)(c->end - c->p)), &is_int, &i, &f);
     if (used <= 0)
         return false;
+    bool digits_only = !is_int; /* an integer past 64 bits is an error, whatever it is for */
+    for (int k = 0; digits_only && k < used; k++)
+        digits_only = c->p[k] == '-' || (c->p[k] >= '0' && c->p[k] <= '9');
+    if (digits_only)
+        return false;
     c->p += used;
     if (c->p < c->end && (is_word(*c->p) || *c->p == '.'))
         return false;
