@@ -44,6 +44,13 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     }
 }
 
+static bool hung_up(int fd)
+{
+    char byte;
+    ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 /* Whoever sends a byte now and then holds a place among the connections only for so long; and the
  * work for somebody who hung up is ended, which a suspended connection does not notice by itself.
  */
@@ -56,11 +63,9 @@ static void sweep(struct admin *admin)
     CHR_LIST_FOR (link, &admin->conns) {
         struct admin_conn *conn = CHR_CONTAINER_OF(link, struct admin_conn, link);
         struct admin_request *request = conn->request;
-        char byte;
         if (conn->receiving_since_us && now_us - conn->receiving_since_us > ADMIN_ARRIVAL_US)
             (void)shutdown(conn->fd, SHUT_RDWR); /* libmicrohttpd then closes it */
-        else if (request && request->suspended && request->endpoint->ended &&
-                 recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+        else if (request && request->suspended && request->endpoint->ended && hung_up(conn->fd))
             request->endpoint->ended(request);
     }
 }

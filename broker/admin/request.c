@@ -1,4 +1,5 @@
 /* broker/admin/request.c: from the first header to the endpoint, and the life of a request. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,16 +139,24 @@ void admin__on_completed(void *cls, struct MHD_Connection *connection, void **co
 /* ---- Who may ask ------------------------------------------------------------------------------
  */
 
-static bool is_local_name(const char *host)
+/* "127.0.0.1:2883", "[::1]", "localhost": what no name server can point elsewhere. */
+static bool is_address(const char *host)
 {
-    if (host[0] == '[' || !strncasecmp(host, "localhost", 9))
-        return true;
-    return !host[strspn(host, "0123456789.:")];
+    char name[64];
+    struct in6_addr any;
+    const char *from = host[0] == '[' ? host + 1 : host;
+    size_t len = strcspn(from, host[0] == '[' ? "]" : ":");
+    if (len >= sizeof name)
+        return false;
+    memcpy(name, from, len);
+    name[len] = 0;
+    if (host[0] == '[')
+        return from[len] == ']' && inet_pton(AF_INET6, name, &any) == 1;
+    return !strcasecmp(name, "localhost") || inet_pton(AF_INET, name, &any) == 1;
 }
 
 /* There are no users yet, and a browser on this machine would carry a foreign page's POST to us. A
- * request that names an origin must come from a page of our own, and by an address no name server
- * can point elsewhere. */
+ * request that names an origin must come from a page of our own, reached by its address. */
 static bool is_foreign_page(struct MHD_Connection *connection)
 {
     const char *origin = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Origin");
@@ -155,7 +164,7 @@ static bool is_foreign_page(struct MHD_Connection *connection)
     if (!origin)
         return false;
     const char *name = strstr(origin, "://");
-    return !name || !host || strcasecmp(name + 3, host) || !is_local_name(host);
+    return !name || !host || strcasecmp(name + 3, host) || !is_address(host);
 }
 
 /* ---- Arrival ----------------------------------------------------------------------------------

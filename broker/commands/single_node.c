@@ -12,6 +12,7 @@
 #include <locale.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -190,6 +191,10 @@ static void prompt(const struct settings *settings, struct broker_node *node, co
     pthread_kill(signals.thread, SIGTERM);
     pthread_join(signals.thread, NULL);
     close(signals.stop_fd);
+    /* A terminal that went away is no failure of the node. */
+    if (fflush(stdout))
+        __fpurge(stdout);
+    clearerr(stdout);
 }
 
 /* ---- The command ------------------------------------------------------------------------------
