@@ -111,8 +111,7 @@ static struct slab *slab_of(const struct stale *stale, const uint8_t *at)
         if (at >= slab->bytes && at < slab->bytes + slab->capacity)
             return slab;
     }
-    CHR_ASSERT(!"a run lies in a slab of its batch");
-    return NULL;
+    chr_assert_failed("a run lies in a slab of its batch", __FILE__, __LINE__);
 }
 
 /* The next message of the run. False: no batch free. */
