@@ -76,6 +76,11 @@ struct db__hot_block {
     struct db__hot_column columns[];
 };
 
+CHR_INLINE struct db__hot_run *db__hot_run_array(const struct db__hot_block *block)
+{
+    return atomic_load_explicit(&((struct db__hot_block *)block)->run_array, memory_order_acquire);
+}
+
 /* A row of a set: block number and row in it. */
 typedef uint32_t db__hot_ref;
 #define DB__HOT_REF_NONE UINT32_MAX
