@@ -46,8 +46,12 @@ struct lines {
 
 static void line(struct lines *l)
 {
-    if (l->count < CHR_COUNT_OF(l->cells))
-        l->cells[l->count++] = chr_arena_cstr(&l->q->arena, chr_buf_slice(&l->buf));
+    CHR_ASSERT(l->count < CHR_COUNT_OF(l->cells)); /* a plan has a dozen lines */
+    if (l->buf.failed) {                           /* an expression of more than 64 KiB */
+        chr_buf_reset(&l->buf);
+        chr_buf_add_cstr(&l->buf, "(too long to show)");
+    }
+    l->cells[l->count++] = chr_arena_cstr(&l->q->arena, chr_buf_slice(&l->buf));
     chr_buf_reset(&l->buf);
 }
 

@@ -182,9 +182,38 @@ static bool add_bounds(struct sql_plan *p, const struct sql_expr *e)
     }
 }
 
+/* What each condition says by itself, so that a chunk is filtered only by those it does not meet as
+ * a whole: of a range of time and something else, most chunks know the first to be true. */
+static bool split_where(struct sql_plan *p)
+{
+    struct sql_query *q = p->q;
+    struct sql_expr *one[1] = {p->where}, **terms = one;
+    uint32_t count = 1;
+    if (p->where->kind == SQL_EXPR_AND) {
+        terms = p->where->args;
+        count = p->where->args_count;
+    }
+    p->conjuncts = SQL_ARRAY(q, struct sql_conjunct, count);
+    if (!p->conjuncts)
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        struct sql_conjunct *c = &p->conjuncts[p->conjuncts_count++];
+        c->expr = terms[i];
+        if (!p->table || i >= SQL_BOUNDED_MAX)
+            continue;
+        struct sql_plan single = {.q = q, .table = p->table, .binder = p->binder};
+        single.bounds = SQL_ARRAY(q, struct db_bound, p->binder.slots_count + 1);
+        if (!single.bounds)
+            return false;
+        c->is_bounds = add_bounds(&single, terms[i]);
+        c->bounds = single.bounds;
+        c->bounds_count = single.bounds_count;
+    }
+    return true;
+}
+
 bool sql__plan_where(struct sql_plan *p, const struct sql_ast *where)
 {
-    p->where_is_bounds = true;
     if (!where)
         return true;
     p->binder.clause = "WHERE";
@@ -200,8 +229,9 @@ bool sql__plan_where(struct sql_plan *p, const struct sql_ast *where)
     p->bounds = SQL_ARRAY(p->q, struct db_bound, p->table ? p->table->columns_count + 2 : 1);
     if (!p->bounds)
         return false;
-    p->where_is_bounds = p->table && add_bounds(p, e);
-    return true;
+    if (p->table)
+        (void)add_bounds(p, e);
+    return split_where(p) && !p->q->failed;
 }
 
 /* -- Aggregation -------------------------------------------------------------------------------*/

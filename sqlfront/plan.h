@@ -21,6 +21,17 @@ struct sql_order {
 /* A key of GROUP BY that is constant in a chunk when the ends of one of its columns agree. */
 enum sql_key_kind { SQL_KEY_ANY, SQL_KEY_COLUMN, SQL_KEY_MONOTONIC };
 
+/* Conditions beyond this many are filtered by without asking statistics first. */
+#define SQL_BOUNDED_MAX 32
+
+/* A condition of WHERE that is joined by AND with the others. */
+struct sql_conjunct {
+    struct sql_expr *expr;
+    struct db_bound *bounds;
+    uint32_t bounds_count;
+    bool is_bounds; /* it says no more than its bounds do: statistics can show that all rows pass */
+};
+
 struct sql_plan {
     struct sql_query *q;
     const struct db_table_def *table; /* NULL: no FROM; one row */
@@ -29,8 +40,9 @@ struct sql_plan {
     bool never;             /* WHERE is constant and not true */
     struct db_bound *bounds;
     uint32_t bounds_count;
-    bool where_is_bounds; /* WHERE says no more than the bounds do */
-    int32_t time_slot;    /* slot of the table's time column, -1: not read */
+    struct sql_conjunct *conjuncts;
+    uint32_t conjuncts_count; /* 0: no WHERE */
+    int32_t time_slot;        /* slot of the table's time column, -1: not read */
 
     bool aggregated;
     uint32_t keys_count;

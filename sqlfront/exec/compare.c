@@ -184,13 +184,53 @@ bool sql__filter_compare(struct sql_eval *ev, struct sql_expr *e, struct sql_row
     return v && select_true(v, in, out, out_count);
 }
 
+/* x >= low AND x < high over plain integers: one loop instead of two. */
+static bool select_between(struct sql_eval *ev, const struct sql_expr *a, const struct sql_expr *b,
+                           struct sql_rows in, uint16_t *out, uint32_t *out_count, bool *failed)
+{
+    *failed = false;
+    if (a->kind != SQL_EXPR_COMPARE || b->kind != SQL_EXPR_COMPARE || a->op < SQL_OP_LT ||
+        a->op > SQL_OP_GE || b->op < SQL_OP_LT || b->op > SQL_OP_GE)
+        return false;
+    const struct sql_expr *x = a->args[0];
+    if (x->kind != SQL_EXPR_SLOT || b->args[0]->kind != SQL_EXPR_SLOT ||
+        b->args[0]->slot != x->slot || !sql__type_is_i64(x->type) || !sql__is_const(a->args[1]) ||
+        !sql__is_const(b->args[1]) || a->args[1]->value.null || b->args[1]->value.null)
+        return false;
+    const struct db_vector *v = sql__slot(ev, x->slot);
+    *failed = !v;
+    if (!v)
+        return true;
+    if (v->form != DB_VECTOR_FLAT)
+        return false;
+    int64_t low, high, low2, high2;
+    bool inside;
+    *out_count = 0;
+    if (int_range(a->op, a->args[1]->value.v.i, &low, &high, &inside) &&
+        int_range(b->op, b->args[1]->value.v.i, &low2, &high2, &inside)) {
+        low = CHR_MAX(low, low2);
+        high = CHR_MIN(high, high2);
+        if (low <= high)
+            *out_count =
+                sql__k_select_i64(v->i64, v->validity, in.sel, in.count, low, high, true, out);
+    }
+    return true;
+}
+
 static bool filter_and(struct sql_eval *ev, struct sql_expr *e, struct sql_rows in, uint16_t *out,
                        uint32_t *out_count)
 {
     struct sql_rows rows = in;
     for (uint32_t i = 0; i < e->args_count; i++) {
-        if (!sql__filter(ev, e->args[i], rows, out, out_count))
+        bool failed = false;
+        if (i + 1 < e->args_count &&
+            select_between(ev, e->args[i], e->args[i + 1], rows, out, out_count, &failed)) {
+            if (failed)
+                return false;
+            i++;
+        } else if (!sql__filter(ev, e->args[i], rows, out, out_count)) {
             return false;
+        }
         if (*out_count == 0)
             return true;
         rows = (struct sql_rows){out, *out_count, in.n};

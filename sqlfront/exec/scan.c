@@ -16,11 +16,13 @@ static bool load_column(struct sql_eval *ev, uint32_t slot)
     return ev->slots[slot] || sql__fail_err(s->q, err ? err : CHR_ENOMEM, &msg);
 }
 
-/* Every row of the morsel meets WHERE, as its statistics show. */
-static bool covered(const struct sql_plan *p, db_reader *reader)
+/* Every row of the morsel meets the condition, as its statistics show. */
+static bool covered(const struct sql_plan *p, const struct sql_conjunct *c, db_reader *reader)
 {
-    for (uint32_t i = 0; i < p->bounds_count; i++) {
-        const struct db_bound *b = &p->bounds[i];
+    if (!c->is_bounds)
+        return false;
+    for (uint32_t i = 0; i < c->bounds_count; i++) {
+        const struct db_bound *b = &c->bounds[i];
         uint32_t slot = 0;
         while (p->binder.columns[slot] != b->column)
             slot++;
@@ -34,13 +36,13 @@ static bool covered(const struct sql_plan *p, db_reader *reader)
      : db_type_is_bytes(type) ? chr_slice_cmp((x).bytes, (y).bytes)                                \
                               : ((x).i64 > (y).i64) - ((x).i64 < (y).i64))
         if (b->has_low) {
-            int c = CMP(s.min, b->low);
-            if (c < 0 || (c == 0 && !b->low_inclusive))
+            int order = CMP(s.min, b->low);
+            if (order < 0 || (order == 0 && !b->low_inclusive))
                 return false;
         }
         if (b->has_high) {
-            int c = CMP(s.max, b->high);
-            if (c > 0 || (c == 0 && !b->high_inclusive))
+            int order = CMP(s.max, b->high);
+            if (order > 0 || (order == 0 && !b->high_inclusive))
                 return false;
         }
 #undef CMP
@@ -49,7 +51,7 @@ static bool covered(const struct sql_plan *p, db_reader *reader)
 }
 
 static bool read_morsel(struct sql_plan *p, db_reader *reader, struct sql_eval *ev,
-                        struct sql_scan_visit *visit, bool all_pass, uint16_t *sel,
+                        struct sql_scan_visit *visit, struct sql_expr *where, uint16_t *sel,
                         struct db_row_id *ids, struct sql_run_counts *counts)
 {
     struct sql_query *q = p->q;
@@ -62,9 +64,9 @@ static bool read_morsel(struct sql_plan *p, db_reader *reader, struct sql_eval *
         chr_arena_reset(&q->scratch);
         memset(ev->slots, 0, p->binder.slots_count * sizeof *ev->slots);
         struct sql_rows rows = {batch.sel, batch.sel_count, batch.rows};
-        if (p->where && !all_pass) {
+        if (where) {
             uint32_t count;
-            if (!sql__filter(ev, p->where, rows, sel, &count))
+            if (!sql__filter(ev, where, rows, sel, &count))
                 return false;
             if (count < rows.count || rows.sel) /* all of a dense batch: stays dense */
                 rows = (struct sql_rows){sel, count, batch.rows};
@@ -83,6 +85,23 @@ static bool read_morsel(struct sql_plan *p, db_reader *reader, struct sql_eval *
     return visit->stop || r == 0 || sql__fail_err(q, r, &msg);
 }
 
+/* WHERE less the conditions that all rows of the morsel meet; NULL: nothing is left of it. rest: an
+ * AND to fill in. */
+static struct sql_expr *open_conditions(const struct sql_plan *p, db_reader *reader,
+                                        struct sql_expr *rest)
+{
+    if (p->conjuncts_count == 1)
+        return covered(p, &p->conjuncts[0], reader) ? NULL : p->where;
+    rest->args_count = 0;
+    for (uint32_t i = 0; i < p->conjuncts_count; i++)
+        if (!covered(p, &p->conjuncts[i], reader))
+            rest->args[rest->args_count++] = p->conjuncts[i].expr;
+    return rest->args_count == 0                    ? NULL
+           : rest->args_count == 1                  ? rest->args[0]
+           : rest->args_count == p->conjuncts_count ? p->where
+                                                    : rest;
+}
+
 bool sql__scan(struct sql_plan *p, db_read *read, struct sql_scan_visit *visit,
                struct sql_run_counts *counts)
 {
@@ -96,8 +115,11 @@ bool sql__scan(struct sql_plan *p, db_read *read, struct sql_scan_visit *visit,
         .q = q, .slots_count = p->binder.slots_count, .load = load_column, .source = &source};
     ev.slots = SQL_ARRAY(q, struct db_vector *, p->binder.slots_count + 1);
     uint16_t *sel = SQL_ARRAY(q, uint16_t, DB_VECTOR_ROWS);
+    struct sql_expr rest = {.kind = SQL_EXPR_AND, .op = SQL_OP_AND, .type = DB_BOOLEAN};
+    rest.reads = SQL_READS_MANY;
+    rest.args = SQL_ARRAY(q, struct sql_expr *, p->conjuncts_count + 1);
     struct db_row_id *ids = visit->want_ids ? SQL_ARRAY(q, struct db_row_id, DB_VECTOR_ROWS) : NULL;
-    if (!ev.slots || !sel || (visit->want_ids && !ids))
+    if (!ev.slots || !sel || !rest.args || (visit->want_ids && !ids))
         return false;
     chr_err err = db_scan_open(read, p->table, p->binder.columns, p->binder.slots_count, p->bounds,
                                p->bounds_count, &scan);
@@ -113,8 +135,10 @@ bool sql__scan(struct sql_plan *p, db_read *read, struct sql_scan_visit *visit,
     while (!visit->stop && (r = db_reader_next_morsel(reader, &morsel, &msg)) > 0) {
         if (!sql__check(q))
             goto out;
-        bool all_pass = morsel.chunk && morsel.exact && p->where_is_bounds && covered(p, reader);
-        if (all_pass && visit->morsel) {
+        struct sql_expr *where = p->where;
+        if (where && morsel.chunk && morsel.exact)
+            where = open_conditions(p, reader, &rest);
+        if (!where && morsel.chunk && morsel.exact && visit->morsel) {
             bool done = false;
             if (!visit->morsel(visit->ctx, reader, &morsel, &done))
                 goto out;
@@ -124,7 +148,7 @@ bool sql__scan(struct sql_plan *p, db_read *read, struct sql_scan_visit *visit,
                 continue;
             }
         }
-        if (!read_morsel(p, reader, &ev, visit, all_pass, sel, ids, counts))
+        if (!read_morsel(p, reader, &ev, visit, where, sel, ids, counts))
             goto out;
     }
     ok = visit->stop || r == 0 || sql__fail_err(q, r, &msg);
