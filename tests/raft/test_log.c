@@ -164,8 +164,9 @@ static void test_huge_entries(void **state)
     for (int round = 0; round < 3; round++) {
         char name[RAFT_IO_NAME_MAX];
         for (size_t i = 0; i < CHR_COUNT_OF(sizes); i++) {
+            index++;
             struct raft_entry e = {
-                .index = ++index, .term = 1, .hlc = index, .type = RAFT_ENTRY_DATA};
+                .index = index, .term = 1, .hlc = index, .type = RAFT_ENTRY_DATA};
             e.bytes = chr_slice_of(bytes, sizes[i]);
             assert_int_equal(raft_log_append(kit.log, &e, 1), CHR_OK);
             if (i % 3)
