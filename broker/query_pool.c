@@ -35,11 +35,12 @@ struct query_pool {
 
 struct query_client {
     struct query_pool *pool;
-    struct chr_list link;       /* pool->clients */
-    struct chr_list ready_link; /* pool->ready */
-    struct chr_list requests;   /* waiting */
-    struct query_request *running;
-    uint32_t count; /* waiting and running */
+    struct chr_list link;          /* pool->clients */
+    struct chr_list ready_link;    /* pool->ready */
+    struct chr_list requests;      /* waiting */
+    bool busy;                     /* a worker has it: no other takes its next request */
+    struct query_request *running; /* what it executes; NULL before and after */
+    uint32_t count;                /* waiting and running */
     uint32_t requests_max;
     bool closed; /* goes when its last request is done */
     bool read_only;
@@ -286,6 +287,7 @@ static void serve(struct query_pool *pool, struct query_client *client)
     struct query_request *request =
         CHR_CONTAINER_OF(client->requests.next, struct query_request, link);
     chr_list_remove(&request->link);
+    client->busy = true;
     client->running = request;
     pool->waiting--;
     pool->running++;
@@ -295,23 +297,25 @@ static void serve(struct query_pool *pool, struct query_client *client)
     run(client, request, &outcome);
 
     pthread_mutex_lock(&pool->lock);
-    client->running = NULL;
-    client->count--;
+    client->running = NULL; /* nobody can cancel it any more */
     pool->running--;
     pool->failed += outcome.err != CHR_OK;
     pool->cancelled += outcome.err == CHR_ECANCELLED;
-    bool gone = client->closed && chr_list_empty(&client->requests);
-    if (gone) {
-        chr_list_remove(&client->link);
-    } else if (!chr_list_empty(&client->requests)) {
+    pthread_mutex_unlock(&pool->lock);
+    request->done(request, &outcome); /* not ours any more; before the next one is begun */
+
+    pthread_mutex_lock(&pool->lock);
+    client->busy = false;
+    client->count--;
+    if (!chr_list_empty(&client->requests)) {
         chr_list_push_back(&pool->ready, &client->ready_link);
         (void)staff(pool);
-    }
-    pthread_mutex_unlock(&pool->lock);
-    request->done(request, &outcome); /* not ours any more */
-    if (gone)
+    } else if (client->closed) {
+        chr_list_remove(&client->link);
+        pthread_mutex_unlock(&pool->lock);
         client_free(client);
-    pthread_mutex_lock(&pool->lock);
+        pthread_mutex_lock(&pool->lock);
+    }
 }
 
 static void *worker_main(void *arg)
@@ -410,7 +414,7 @@ void query_client_close(struct query_client *client)
     take_waiting(client, &taken);
     client->closed = true;
     cancel_running(client);
-    bool idle = client->running == NULL;
+    bool idle = !client->busy;
     if (idle)
         chr_list_remove(&client->link);
     pthread_mutex_unlock(&pool->lock);
@@ -449,7 +453,7 @@ chr_err query_submit(struct query_client *client, struct query_request *request)
         err = CHR_EFULL;
         pool->refused++;
     } else {
-        bool first = chr_list_empty(&client->requests) && !client->running;
+        bool first = chr_list_empty(&client->requests) && !client->busy;
         chr_list_push_back(&client->requests, &request->link);
         client->count++;
         pool->waiting++;
