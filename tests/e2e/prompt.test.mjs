@@ -63,7 +63,7 @@ test('Ctrl-C cancels the running query', async () => {
     const { output } = await type([
         [PROMPT, '\\timing\n'],
         [PROMPT, `SELECT max(${heavy}) FROM big;\n`],
-        ['FROM big;\n', CTRL_C],
+        ['FROM big;', CTRL_C, [`${node.admin}/metrics`, '^chronos_queries_running [1-9]']],
         ['57014.*' + PROMPT, 'SELECT 42 AS answer;\n'],
         ['42.*' + PROMPT, '\\q\n'],
     ], ['client', '-p', String(node.port)]);

@@ -4,9 +4,11 @@
     pty_prompt.py SCRIPT.json PROGRAM ARGUMENTS…
 
 SCRIPT.json: {"steps": [["regular expression", "text to type"], …], "timeout": seconds}. Each step
-waits until the expression matches what was printed since the step before, then types. "\\u0003" is
-Ctrl-C, "\\u0004" Ctrl-D. Ends when the program does; prints JSON: {"code": …, "output": …}. Exit
-code 1 when a step was not reached in time."""
+waits until the expression matches what was printed since the step before, and until the program reads
+keys (the terminal is not in line mode: what comes earlier is the terminal's, Ctrl-D would be lost),
+then types. With a third item, [url, expression], it waits until what is read there matches instead.
+"\\u0003" is Ctrl-C, "\\u0004" Ctrl-D. Ends when the program does; prints JSON: {"code": …, "output": …}.
+Exit code 1 when a step was not reached in time."""
 import json
 import os
 import pty
@@ -14,7 +16,18 @@ import re
 import select
 import signal
 import sys
+import termios
 import time
+import urllib.request
+
+
+def page_says(url, expression):
+    with urllib.request.urlopen(url, timeout=10) as page:
+        return re.search(expression, page.read().decode(), re.M)
+
+
+def reads_keys(fd):
+    return not termios.tcgetattr(fd)[3] & termios.ICANON
 
 
 def main():
@@ -28,7 +41,7 @@ def main():
     while True:
         if steps:
             match = re.search(steps[0][0], output[since:], re.S)
-            if match:
+            if match and (page_says(*steps[0][2]) if len(steps[0]) > 2 else reads_keys(fd)):
                 since += match.end()
                 os.write(fd, steps.pop(0)[1].encode())
                 continue
@@ -37,7 +50,7 @@ def main():
             failure = "waited for " + (repr(steps[0][0]) if steps else "the end")
             os.kill(pid, signal.SIGKILL)
             until = time.monotonic() + 5
-        if not select.select([fd], [], [], max(0, min(left, 1)))[0]:
+        if not select.select([fd], [], [], max(0, min(left, 0.05)))[0]:
             continue
         try:
             data = os.read(fd, 65536)
