@@ -51,9 +51,25 @@ static bool hung_up(int fd)
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
-/* Whoever sends a byte now and then holds a place among the connections only for so long; and the
- * work for somebody who hung up is ended, which a suspended connection does not notice by itself.
- */
+/* What libmicrohttpd leaves to us. Whoever sends a byte now and then holds a place among the
+ * connections only for so long. Whoever hangs up is not always noticed: when the end came together
+ * with the last bytes it waits for an edge that was there already, and while a connection is
+ * suspended nobody looks. Then the request is cut off, its work is ended, or, when an answer should
+ * have left long ago, the connection is closed. */
+static void look_after(struct admin_conn *conn, int64_t now_us)
+{
+    struct admin_request *request = conn->request;
+    bool receiving = conn->receiving_since_us != 0;
+    bool gone = hung_up(conn->fd);
+    bool late = receiving && now_us - conn->receiving_since_us > ADMIN_ARRIVAL_US;
+    bool stuck = gone && conn->was_gone && request && request->status && !request->streaming;
+    conn->was_gone = gone;
+    if (late || (receiving && gone) || stuck)
+        (void)shutdown(conn->fd, SHUT_RDWR); /* an edge: libmicrohttpd closes it */
+    else if (gone && request && request->suspended && request->endpoint->ended)
+        request->endpoint->ended(request);
+}
+
 static void sweep(struct admin *admin)
 {
     int64_t now_us = chr_clock_mono_us(admin->node->clock);
@@ -61,12 +77,7 @@ static void sweep(struct admin *admin)
         return;
     admin->next_sweep_us = now_us + SWEEP_MS * 1000;
     CHR_LIST_FOR (link, &admin->conns) {
-        struct admin_conn *conn = CHR_CONTAINER_OF(link, struct admin_conn, link);
-        struct admin_request *request = conn->request;
-        if (conn->receiving_since_us && now_us - conn->receiving_since_us > ADMIN_ARRIVAL_US)
-            (void)shutdown(conn->fd, SHUT_RDWR); /* libmicrohttpd then closes it */
-        else if (request && request->suspended && request->endpoint->ended && hung_up(conn->fd))
-            request->endpoint->ended(request);
+        look_after(CHR_CONTAINER_OF(link, struct admin_conn, link), now_us);
     }
 }
 
@@ -78,6 +89,7 @@ static void *admin_main(void *arg)
     struct admin *admin = arg;
     pthread_setname_np(pthread_self(), "admin");
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    bool again = false;
     while (!atomic_load(&admin->stopping)) {
         struct pollfd fds[2] = {{.fd = info->epoll_fd, .events = POLLIN},
                                 {.fd = admin->wake_fd, .events = POLLIN}};
@@ -86,7 +98,10 @@ static void *admin_main(void *arg)
         if (MHD_get_timeout(admin->daemon, &limit_ms) == MHD_YES &&
             (timeout_ms < 0 || limit_ms < (MHD_UNSIGNED_LONG_LONG)timeout_ms))
             timeout_ms = (int)limit_ms;
-        (void)poll(fds, 2, timeout_ms);
+        (void)poll(fds, 2, again ? 0 : timeout_ms);
+        /* A resumed connection whose peer has sent its end queues a response in one run and sends
+         * it in the next, which no event asks for. */
+        again = fds[1].revents != 0;
         if (fds[1].revents) {
             uint64_t count;
             ssize_t n = read(admin->wake_fd, &count, sizeof count);

@@ -56,6 +56,7 @@ struct admin_conn {
     int fd;
     int64_t receiving_since_us;    /* 0: a request is being worked on */
     struct admin_request *request; /* NULL: none */
+    bool was_gone;                 /* the peer had hung up when we last looked */
 };
 
 struct admin_request {
@@ -67,6 +68,7 @@ struct admin_request {
     struct chr_buf body;
     bool too_large;  /* the body is, and was not kept */
     bool suspended;  /* admin thread only */
+    bool streaming;  /* the answer is sent as it is made; admin thread only */
     unsigned status; /* answered with; 0: not yet */
     void *work;      /* the endpoint's */
 

@@ -44,7 +44,6 @@ struct query_work {
     bool broken;      /* an error came after rows */
     bool whole;       /* the last part has come */
     bool done;        /* so has the outcome */
-    bool streaming;   /* admin thread only: the response is a callback's */
     struct query_outcome outcome;
 };
 
@@ -296,7 +295,7 @@ static void reply_streaming(struct admin_request *request)
         MHD_SIZE_UNKNOWN, ADMIN_MEMORY_BYTES / 2, read_chunk, request, NULL);
     if (!response)
         return;
-    work->streaming = true;
+    request->streaming = true;
     (void)MHD_add_response_header(response, "Content-Type", content_type(work->format));
     (void)MHD_add_response_header(response, "Cache-Control", "no-store");
     request->status = MHD_HTTP_OK;

@@ -242,7 +242,7 @@ test('random and mutated requests', async () => {
         }));
     }
     await until('the node answers', async () => (await node.http('/health')).status === 200);
-    await until('connections are closed', async () => (await node.metrics()).chronos_http_connections <= 2, 70000);
+    await until('connections are closed', async () => (await node.metrics()).chronos_http_connections <= 2, 15000);
     assert.equal(node.child.exitCode, null);
 });
 
