@@ -138,15 +138,14 @@ test('a page of another origin can not ask', async () => {
 test('SIGTERM while answers are made and sent', async () => {
     const node = await startChronos();
     await fill(node, 400000);
-    const running = await raw(node);
-    running.write(post('/query', SLOW));
     const unread = await raw(node);
     unread.pause();
     unread.write(post('/query?format=csv', "SELECT n, repeat('x', 1000) AS f FROM big"));
-    await until('one computes, one waits', async () => {
-        const m = await node.metrics();
-        return m.chronos_queries_running >= 1 && m.chronos_queries_blocked >= 1;
-    });
+    await until('one waits', async () => (await node.metrics()).chronos_queries_blocked >= 1);
+    // Only then the one that computes: it takes seconds, and must not be over before it is seen.
+    const running = await raw(node);
+    running.write(post('/query', SLOW));
+    await until('one computes', async () => (await node.metrics()).chronos_queries_running >= 1);
     const asked = Date.now();
     assert.deepEqual(await node.stop(), { code: 0, signal: null });
     assert.ok(Date.now() - asked < 20000);
