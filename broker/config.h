@@ -1,7 +1,8 @@
 /* broker/config.h: every setting of a node in one place, its limits among them.
  *
- * Filled once at start (defaults, then file, environment, flags: broker/options.c), then read-only
- * and shared by all threads. The sum of the memory limits is logged at start. */
+ * Filled at start and for each reload (defaults, then file, environment, flags: broker/options.c),
+ * then read-only and shared by all threads (reload.h). The sum of the memory limits is logged at
+ * start. */
 #ifndef CHR_BROKER_CONFIG_H
 #define CHR_BROKER_CONFIG_H
 
@@ -12,7 +13,7 @@
 #include "raft/log.h"
 
 struct broker_config {
-    /* Where. Strings are zero-terminated and live as long as the process. */
+    /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
     const char *address;       /* HOST:PORT of the MQTT listener; port 0: any free one */
     const char *admin_address; /* NULL: MQTT port + 1000 (or any free one when port is 0) */

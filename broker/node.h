@@ -13,6 +13,7 @@
 #include "broker/committer.h"
 #include "broker/config.h"
 #include "broker/data_dir.h"
+#include "broker/reload.h"
 #include "db/db.h"
 #include "db/kv.h"
 
@@ -26,7 +27,10 @@ struct checkpointer;  /* checkpointer.h */
 struct admin;         /* admin/admin.h */
 
 struct broker_node {
-    const struct broker_config *config;
+    /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
+    const struct broker_config *_Atomic config;
+    struct reload_part reload_parts[RELOAD_PARTS_MAX];
+    uint32_t reload_parts_count;
     const struct chr_clock *clock;
     struct data_dir dir;
     struct db_kv kv;
@@ -52,7 +56,7 @@ struct broker_node {
     _Atomic bool stopping;
 };
 
-/* config and clock are borrowed until node_free. */
+/* config and clock are borrowed until node_free; config is the first snapshot (reload.h). */
 CHR_MUST_USE chr_err node_start(const struct broker_config *config, const struct chr_clock *clock,
                                 struct broker_node **out, struct chr_errmsg *msg);
 /* Stops accepting, finish what was accepted, checkpoint. */
