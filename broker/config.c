@@ -3,6 +3,11 @@
 #include <string.h>
 #include <unistd.h>
 
+void listener_config_default(struct listener_config *listener)
+{
+    *listener = (struct listener_config){.max_qos = 2};
+}
+
 void broker_config_default(struct broker_config *config)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -28,6 +33,7 @@ void broker_config_default(struct broker_config *config)
         .max_keepalive_s = 65535,
         .max_session_expiry_s = UINT32_MAX,
         .connect_timeout_s = 10,
+        .websockets_headers_size = 4096,
         .max_retained_messages = 1000000,
         .max_retained_bytes = 256u << 20,
         .max_subscriptions_per_client = 10000,
@@ -41,5 +47,8 @@ void broker_config_default(struct broker_config *config)
         .query_result_part_bytes = 8u << 20,
         .log_level = CHR_LOG_INFO,
         .log_format = CHR_LOG_TEXT,
+        .listeners_count = 1,
     };
+    listener_config_default(&config->listeners[0]);
+    config->listeners[0].address = config->address;
 }

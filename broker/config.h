@@ -12,10 +12,56 @@
 #include "base/log.h"
 #include "raft/log.h"
 
+enum listener_protocol { LISTENER_MQTT, LISTENER_WEBSOCKETS };
+enum listener_domain { LISTENER_ANY_DOMAIN, LISTENER_IPV4, LISTENER_IPV6 };
+enum listener_anonymous {
+    LISTENER_ANONYMOUS_AS_NODE,
+    LISTENER_ANONYMOUS_NO,
+    LISTENER_ANONYMOUS_YES
+};
+enum listener_tls_version { LISTENER_TLS_1_2, LISTENER_TLS_1_3 };
+
+#define LISTENERS_MAX 32
+
+/* Where clients come in, and what holds for those that do. It speaks TLS when it has a certificate.
+ * 0 in a limit: the node's own holds. */
+struct listener_config {
+    const char *address;   /* HOST:PORT, "[::1]:1883", ":1883" (all addresses); NULL: unix_path */
+    const char *unix_path; /* NULL: address */
+    const char *place;     /* "chronos.conf:3: ", for messages; NULL: not from a file */
+    enum listener_protocol protocol;
+    enum listener_domain domain;
+    const char *bind_interface; /* NULL: any */
+    uint32_t unix_mode;         /* permissions of the socket; 0: what the umask leaves */
+
+    /* TLS; paths, NULL: none */
+    const char *certfile, *keyfile; /* both or neither; PEM, the chain in certfile */
+    const char *cafile, *capath;    /* whose client certificates are taken */
+    const char *crlfile;
+    enum listener_tls_version tls_version; /* the lowest */
+    const char *ciphers, *ciphersuites;    /* of TLS 1.2, of TLS 1.3; NULL: OpenSSL's */
+    bool require_certificate;
+    bool use_identity_as_username; /* the certificate's CN is the user name */
+    bool use_subject_as_username;  /* its whole subject is, as RFC 2253 writes it */
+
+    enum listener_anonymous allow_anonymous;
+    uint32_t max_connections;
+    uint32_t max_packet_size;
+    uint8_t max_qos; /* 0 to 2; 2 */
+    bool max_topic_alias_set;
+    uint16_t max_topic_alias;      /* when set */
+    bool proxy_protocol;           /* each connection begins with a PROXY header, v1 or v2 */
+    const char *websockets_origin; /* the only Origin taken; NULL: any */
+};
+
+void listener_config_default(struct listener_config *listener);
+
 struct broker_config {
     /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
-    const char *address;       /* HOST:PORT of the MQTT listener; port 0: any free one */
+    const char *address; /* of the first listener with a port; port 0: any free one */
+    struct listener_config listeners[LISTENERS_MAX];
+    uint32_t listeners_count;  /* > 0 */
     const char *admin_address; /* NULL: MQTT port + 1000 (or any free one when port is 0) */
     bool enable_ingest;        /* POST /ingest */
     uint32_t loops;            /* event loops; default max(1, cores / 2) */
@@ -31,20 +77,21 @@ struct broker_config {
     uint64_t log_retain_bytes;     /* kept beyond what a restart needs; 0 */
 
     /* MQTT limits */
-    bool allow_anonymous;           /* true on loopback until listeners know users */
-    uint32_t max_connections;       /* 0: what the descriptor limit allows */
-    uint32_t max_packet_size;       /* bytes of a packet we accept; 8 MiB + 64 KiB */
-    uint16_t receive_maximum;       /* QoS 1 and 2 publishes in flight from one client; 65535 */
-    uint16_t topic_alias_maximum;   /* 1024 */
-    uint16_t max_inflight_messages; /* towards a 3.1.1 client; 20 as Mosquitto's, 0: no limit */
-    uint32_t max_queued_messages;   /* per session, beyond those in flight; 1000; 0: no limit */
-    uint64_t max_queued_bytes;      /* per session; 16 MiB */
-    uint64_t max_output_bytes;      /* unsent bytes towards one socket; 32 MiB */
-    uint16_t max_keepalive_s;       /* 65535 */
-    uint32_t max_session_expiry_s;  /* UINT32_MAX: no bound */
-    uint32_t connect_timeout_s;     /* from accept to CONNECT; 10 */
-    uint32_t max_retained_messages; /* 1,000,000 */
-    uint64_t max_retained_bytes;    /* 256 MiB */
+    bool allow_anonymous;             /* true on loopback until listeners know users */
+    uint32_t max_connections;         /* 0: what the descriptor limit allows */
+    uint32_t max_packet_size;         /* bytes of a packet we accept; 8 MiB + 64 KiB */
+    uint16_t receive_maximum;         /* QoS 1 and 2 publishes in flight from one client; 65535 */
+    uint16_t topic_alias_maximum;     /* 1024 */
+    uint16_t max_inflight_messages;   /* towards a 3.1.1 client; 20 as Mosquitto's, 0: no limit */
+    uint32_t max_queued_messages;     /* per session, beyond those in flight; 1000; 0: no limit */
+    uint64_t max_queued_bytes;        /* per session; 16 MiB */
+    uint64_t max_output_bytes;        /* unsent bytes towards one socket; 32 MiB */
+    uint16_t max_keepalive_s;         /* 65535 */
+    uint32_t max_session_expiry_s;    /* UINT32_MAX: no bound */
+    uint32_t connect_timeout_s;       /* from accept to CONNECT; 10 */
+    uint32_t websockets_headers_size; /* bytes of an upgrade request; 4096 */
+    uint32_t max_retained_messages;   /* 1,000,000 */
+    uint64_t max_retained_bytes;      /* 256 MiB */
     uint32_t max_subscriptions_per_client; /* 10,000 */
 
     /* Batches: what is on its way between a loop and its answer is bounded by their number. */

@@ -9,6 +9,7 @@
 #include "broker/checkpointer.h"
 #include "broker/data_dir.h"
 #include "broker/net/acceptor.h"
+#include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
 #include "broker/session/dispatch.h"
@@ -125,7 +126,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     chr_err err = open_storage(node, &recovery, msg);
     /* The ports are taken before the long part, so that a second node says so at once. */
     if (!err)
-        err = acceptor_open(node, &node->acceptor, msg);
+        err = listeners_open(node, msg);
     if (!err)
         err = admin_open(node, &node->admin, msg);
     if (!err)
@@ -143,7 +144,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     if (!err)
         err = admin_start(node->admin, msg);
     if (!err)
-        err = acceptor_run(node->acceptor);
+        err = acceptor_start(node, &node->acceptor);
     if (err) {
         if (!msg->text[0])
             (void)chr_fail(msg, err, "can't start: %s", chr_strerror(err));
@@ -162,8 +163,9 @@ void node_stop(struct broker_node *node)
     atomic_store(&node->stopping, true);
     if (node->committer)
         broker_committer_hurry(node->committer);
-    acceptor_close(node->acceptor);
+    acceptor_stop(node->acceptor);
     node->acceptor = NULL;
+    listeners_close(node);
     admin_stop(node->admin);
     node->admin = NULL;
     query_pool_stop(node->queries);
@@ -192,6 +194,7 @@ void node_free(struct broker_node *node)
         return;
     broker_committer_free(node->committer);
     session_node_free(node);
+    listeners_free(node);
     free(node->loops);
     raft_log_close(node->log);
     if (node->log_io_open)

@@ -22,6 +22,7 @@ struct subscriptions; /* session/subscriptions.h: the shared trie */
 struct retained;      /* session/retained.h */
 struct registry;      /* session/registry.h: which session is where */
 struct query_pool;    /* query_pool.h */
+struct listener;      /* net/listener.h */
 struct acceptor;      /* net/acceptor.h */
 struct checkpointer;  /* checkpointer.h */
 struct admin;         /* admin/admin.h */
@@ -47,9 +48,11 @@ struct broker_node {
     struct registry *registry;
     struct broker_loop **loops;
     uint32_t loops_count;
+    struct listener *listeners; /* [listeners_count]; net/listener.h */
+    uint32_t listeners_count;
     struct acceptor *acceptor;
     struct admin *admin;
-    char mqtt_address[80]; /* as bound, "127.0.0.1:1883" */
+    char mqtt_address[80]; /* of the first plain listener, as bound, "127.0.0.1:1883"; or "none" */
     char admin_address[80];
     int64_t started_wall_us;
     int64_t started_mono_us;

@@ -37,6 +37,36 @@ void options_free(struct options *options)
     chr_arena_free(&options->arena);
 }
 
+void options_sections(struct options *options, const struct option *table, size_t count,
+                      void *default_target, const bool *everything)
+{
+    CHR_ASSERT(count <= OPTIONS_MAX);
+    options->section = (struct option_section){.table = table,
+                                               .count = count,
+                                               .target = default_target,
+                                               .default_target = default_target,
+                                               .everything = everything};
+}
+
+void options_open_section(struct options *options, void *target)
+{
+    options->section.target = target;
+    options->section.open = target != options->section.default_target;
+    memset(options->section.lines, 0, sizeof options->section.lines);
+}
+
+/* Each file, each command line and each variable begins outside of all sections. */
+static void leave_section(struct options *options)
+{
+    options_open_section(options, options->section.default_target);
+}
+
+static bool in_section(const struct options *options, const struct option *option)
+{
+    const struct option_section *section = &options->section;
+    return section->table && option >= section->table && option < section->table + section->count;
+}
+
 /* ---- Names ------------------------------------------------------------------------------------
  */
 
@@ -58,12 +88,25 @@ static bool is_named(const struct option *option, const char *name)
            (same_name(option->name, name) || (option->alias && same_name(option->alias, name)));
 }
 
+static const struct option *find_in(const struct option *table, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (is_named(&table[i], name))
+            return &table[i];
+    return NULL;
+}
+
 static const struct option *find(const struct options *options, const char *name)
 {
-    for (size_t i = 0; i < options->count; i++)
-        if (is_named(&options->table[i], name))
-            return &options->table[i];
-    return NULL;
+    const struct option_section *section = &options->section;
+    const struct option *of_section = find_in(section->table, section->count, name);
+    if (of_section && of_section->scope == OPTION_IN_SECTIONS &&
+        !(section->open && section->everything && *section->everything))
+        of_section = NULL;
+    if (of_section && section->open)
+        return of_section;
+    const struct option *option = find_in(options->table, options->count, name);
+    return option ? option : of_section;
 }
 
 static const struct option *find_letter(const struct options *options, char letter)
@@ -124,9 +167,10 @@ static const char *nearest_option(const struct options *options, const char *nam
 {
     unsigned least = UINT32_MAX;
     const char *nearest = NULL;
-    for (size_t i = 0; i < options->count; i++) {
-        const struct option *option = &options->table[i];
-        if (option->kind == OPTION_HEADING || (option->flag_only && !flags))
+    for (size_t i = 0; i < options->count + options->section.count; i++) {
+        const struct option *option =
+            i < options->count ? &options->table[i] : &options->section.table[i - options->count];
+        if (option->kind == OPTION_HEADING || (option->scope == OPTION_FLAG_ONLY && !flags))
             continue;
         consider(name, option->name, &least, &nearest);
         if (option->alias)
@@ -255,7 +299,8 @@ static uint64_t max_of(const struct option *option)
 static chr_err set_field(struct options *options, const struct option *option, const char *value,
                          struct chr_errmsg *msg)
 {
-    void *field = (char *)options->target + option->offset;
+    void *target = in_section(options, option) ? options->section.target : options->target;
+    void *field = (char *)target + option->offset;
     uint64_t min = option->min, max = max_of(option), number = 0;
     unsigned choice = 0;
     bool on = true;
@@ -278,7 +323,8 @@ static chr_err set_field(struct options *options, const struct option *option, c
         return err;
     case OPTION_CUSTOM:
     case OPTION_CUSTOM_FLAG:
-        return option->set(options, options->target, value, msg);
+    case OPTION_SECTION:
+        return option->set(options, target, value, msg);
     case OPTION_U16:
     case OPTION_U32:
         err = parse_count(value, min, max, &number, msg);
@@ -328,8 +374,15 @@ static chr_err set_at(struct options *options, const struct option *option, cons
         if (!copy)
             err = chr_fail(&why, CHR_ENOMEM, "too many settings");
     }
+    options->path_now = place->path;
+    options->line_now = place->line;
     if (!err)
         err = set_field(options, option, copy, &why);
+    if (!err && in_section(options, option)) {
+        options->section.lines[option - options->section.table] = place->line;
+        options->section.default_set |= !options->section.open;
+        return CHR_OK;
+    }
     if (!err) {
         size_t i = (size_t)(option - options->table);
         options->source[i] = place->source;
@@ -384,6 +437,7 @@ static chr_err read_flag(const struct options *options, const char *arg, struct 
 
 chr_err options_flags(struct options *options, int argc, char **argv, struct chr_errmsg *msg)
 {
+    leave_section(options);
     for (int i = 0; i < argc; i++) {
         struct flag flag;
         chr_err err = read_flag(options, argv[i], &flag, msg);
@@ -455,8 +509,9 @@ chr_err options_environment(struct options *options, char *const *environment,
             name[n++] = (char)tolower((unsigned char)*p);
         }
         name[n] = 0;
+        leave_section(options);
         const struct option *option = upper ? find(options, name) : NULL;
-        if (!option || option->flag_only)
+        if (!option || option->scope == OPTION_FLAG_ONLY)
             continue;
         struct place place = {.source = OPTION_FROM_ENVIRONMENT, .name = variable};
         chr_err err = set_at(options, option, equals + 1, strlen(equals + 1), &place, msg);
@@ -487,10 +542,14 @@ static chr_slice trim(chr_slice s)
  * `listener`. 0: none. */
 static unsigned line_of_rival(const struct options *options, const struct option *option)
 {
+    if (in_section(options, option))
+        return options->section.lines[option - options->section.table];
+    if (option->kind == OPTION_SECTION)
+        return 0;
     for (size_t i = 0; i < options->count; i++) {
         const struct option *other = &options->table[i];
         if (options->source[i] == OPTION_FROM_FILE && other->kind != OPTION_LATER &&
-            (other == option || other->offset == option->offset))
+            other->kind != OPTION_SECTION && (other == option || other->offset == option->offset))
             return options->line[i];
     }
     return 0;
@@ -517,7 +576,7 @@ static chr_err read_line(struct options *options, const char *path, unsigned num
         value = trim(chr_slice_of(value.ptr + 1, value.len - 1));
 
     const struct option *option = find(options, name);
-    if (!option || option->flag_only) {
+    if (!option || option->scope == OPTION_FLAG_ONLY) {
         char key[NAME_BYTES_MAX + 1];
         const char *near = option ? NULL : nearest_option(options, name, false);
         if (option)
@@ -544,6 +603,7 @@ chr_err options_text(struct options *options, const char *path, chr_slice text,
 {
     static const uint8_t byte_order_mark[] = {0xef, 0xbb, 0xbf};
     chr_slice mark = chr_slice_of(byte_order_mark, sizeof byte_order_mark);
+    leave_section(options);
     if (chr_slice_starts(text, mark))
         text = chr_slice_of(text.ptr + mark.len, text.len - mark.len);
     for (unsigned number = 1; text.len; number++) {

@@ -6,7 +6,11 @@
  * `-` and `_` are the same in names, `key value` and `key = value` in files. What is not in the
  * table is an error that names it, where it stands, and the nearest name that is. Values go
  * straight into the fields of a struct; each remembers where it came from. Start only, one thread.
- */
+ *
+ * Sections: an option may open one (`listener 8883`); the keys of the section table that follow it,
+ * in the same file or on the same command line, fill that section's own struct. Those before the
+ * first one, and those of the environment, fill the default section's. A name that both tables have
+ * means the section's while one is open, else the main table's. */
 #ifndef CHR_BROKER_OPTIONS_H
 #define CHR_BROKER_OPTIONS_H
 
@@ -32,7 +36,14 @@ enum option_kind {
     OPTION_CHOICE,      /* an enum: one of the words of `choices` */
     OPTION_CUSTOM,      /* what `set` makes of it; it takes a value */
     OPTION_CUSTOM_FLAG, /* `set` is called with NULL; it takes no value */
+    OPTION_SECTION,     /* as OPTION_CUSTOM; may be said several times, each opens a section */
     OPTION_LATER,       /* known but refused: `help` says why */
+};
+
+enum option_scope {
+    OPTION_ANYWHERE,
+    OPTION_FLAG_ONLY,   /* neither in files nor in the environment */
+    OPTION_IN_SECTIONS, /* of an open section, and when *options.section.everything */
 };
 
 struct option_choice {
@@ -52,7 +63,7 @@ struct option {
     const char *name;  /* "hot-limit" */
     const char *alias; /* another name, NULL: none */
     char letter;       /* -x; 0: none */
-    bool flag_only;    /* neither in files nor in the environment */
+    enum option_scope scope;
     size_t offset;     /* of the field in the target; options of one field exclude each other */
     uint64_t min, max; /* numbers, in the field's unit; max 0: all the field holds */
     const struct option_choice *choices;
@@ -65,6 +76,17 @@ enum option_source { OPTION_UNSET, OPTION_FROM_FILE, OPTION_FROM_ENVIRONMENT, OP
 
 #define OPTIONS_MAX 96
 
+struct option_section {
+    const struct option *table; /* borrowed, [count]; NULL: there are no sections */
+    size_t count;               /* at most OPTIONS_MAX */
+    void *target;               /* borrowed; of the section that is filled now */
+    void *default_target;
+    const bool *everything;      /* borrowed; NULL: false */
+    bool open;                   /* `target` is one that an option opened */
+    bool default_set;            /* some option of the default section was set */
+    unsigned lines[OPTIONS_MAX]; /* of the section filled now, in this file */
+};
+
 struct options {
     const struct option *table; /* borrowed, [count] */
     size_t count;               /* at most OPTIONS_MAX */
@@ -72,10 +94,18 @@ struct options {
     struct chr_arena arena;     /* owns what the target's strings point to */
     enum option_source source[OPTIONS_MAX];
     unsigned line[OPTIONS_MAX]; /* OPTION_FROM_FILE: where */
+    struct option_section section;
+    const char *path_now; /* where the value stands that is being set; NULL: not in a file */
+    unsigned line_now;
 };
 
 /* Does not allocate. */
 void options_init(struct options *options, const struct option *table, size_t count, void *target);
+/* Before anything is set. default_target: borrowed; filled with defaults before. */
+void options_sections(struct options *options, const struct option *table, size_t count,
+                      void *default_target, const bool *everything);
+/* From a set function: the section's options that follow go to `target`. */
+void options_open_section(struct options *options, void *target);
 /* The target's strings go with it. */
 void options_free(struct options *options);
 

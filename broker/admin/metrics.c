@@ -11,6 +11,7 @@
 
 #include "base/num.h"
 #include "broker/admin/internal.h"
+#include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
 
@@ -94,6 +95,54 @@ static void add_loops(const struct broker_node *node, struct chr_buf *out)
             const _Atomic uint64_t *value = (const void *)(counters + metric->offset);
             chr_buf_addf(out, "%s{loop=\"%u\"%s} %" PRIu64 "\n", metric->name, i, metric->labels,
                          atomic_load_explicit(value, memory_order_relaxed));
+        }
+    }
+}
+
+/* ---- Listeners --------------------------------------------------------------------------------
+ */
+
+static uint64_t listener_bytes(const struct broker_node *node, uint32_t listener, bool sent)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < node->loops_count; i++) {
+        const struct listener_counters *c = &node->loops[i]->listener_counters[listener];
+        sum +=
+            atomic_load_explicit(sent ? &c->bytes_sent : &c->bytes_received, memory_order_relaxed);
+    }
+    return sum;
+}
+
+static uint64_t listener_value(const struct broker_node *node, uint32_t listener, int metric)
+{
+    const struct listener *l = &node->listeners[listener];
+    switch (metric) {
+    case 0:
+        return atomic_load_explicit(&l->connections, memory_order_relaxed);
+    case 1:
+        return atomic_load_explicit(&l->accepted, memory_order_relaxed);
+    case 2:
+        return atomic_load_explicit(&l->refused, memory_order_relaxed);
+    default:
+        return listener_bytes(node, listener, metric == 4);
+    }
+}
+
+static void add_listeners(const struct broker_node *node, struct chr_buf *out)
+{
+    static const char *const metrics[][3] = {
+        {"chronos_listener_connections", "gauge", "Open connections of a listener."},
+        {"chronos_listener_accepted_total", "counter", "Connections accepted by a listener."},
+        {"chronos_listener_refused_total", "counter", "Connections beyond max_connections."},
+        {"chronos_listener_received_bytes_total", "counter", "Bytes received by a listener."},
+        {"chronos_listener_sent_bytes_total", "counter", "Bytes sent by a listener."},
+    };
+    for (int m = 0; m < (int)CHR_COUNT_OF(metrics); m++) {
+        head(out, metrics[m][0], metrics[m][1], metrics[m][2]);
+        for (uint32_t i = 0; i < node->listeners_count; i++) {
+            const struct listener *l = &node->listeners[i];
+            chr_buf_addf(out, "%s{listener=\"%s\",kind=\"%s\"} %" PRIu64 "\n", metrics[m][0],
+                         l->bound, listener_kind(l), listener_value(node, i, m));
         }
     }
 }
@@ -225,6 +274,7 @@ void admin_metrics_text(const struct broker_node *node, uint64_t requests, uint6
 {
     head(out, "chronos_build_info", "gauge", "The version.");
     chr_buf_addf(out, "chronos_build_info{version=\"%s\"} 1\n", CHRONOS_VERSION);
+    add_listeners(node, out);
     add_loops(node, out);
     add_log(node, out);
     add_db(node, out);

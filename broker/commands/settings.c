@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/num.h"
+#include "broker/commands/listener_settings.h"
 #include "broker/net/acceptor.h"
 
 /* A batch is one entry, at most RAFT_ENTRY_BYTES_MAX; the rest is for what goes in beside rows. */
@@ -45,8 +45,9 @@ static chr_err set_address(struct options *options, void *target, const char *va
 {
     (void)options;
     chr_err err = check_address(value, msg);
+    struct broker_config *config = &((struct settings *)target)->config;
     if (!err)
-        ((struct settings *)target)->config.address = value;
+        config->address = config->listeners[0].address = value;
     return err;
 }
 
@@ -60,35 +61,12 @@ static chr_err set_admin_address(struct options *options, void *target, const ch
     return err;
 }
 
-/* As mosquitto.conf has it: `listener 1883` (all addresses) or `listener 1883 127.0.0.1`. */
-static chr_err set_listener(struct options *options, void *target, const char *value,
-                            struct chr_errmsg *msg)
-{
-    size_t port_len = strcspn(value, " \t");
-    const char *host = value + port_len + strspn(value + port_len, " \t");
-    bool bare_ipv6 = strchr(host, ':') && host[0] != '[';
-    if (host[strcspn(host, " \t")])
-        return chr_fail(msg, CHR_EINVAL, "\"%s\": write PORT or PORT ADDRESS", value);
-    char *address = chr_arena_printf(&options->arena, bare_ipv6 ? "[%s]:%.*s" : "%s:%.*s", host,
-                                     (int)port_len, value);
-    if (!address)
-        return chr_fail(msg, CHR_ENOMEM, "out of memory");
-    return set_address(options, target, address, msg);
-}
-
-/* Mosquitto writes -1 for "no limit". */
 static chr_err set_max_connections(struct options *options, void *target, const char *value,
                                    struct chr_errmsg *msg)
 {
     (void)options;
-    int64_t number = 0;
-    chr_slice text = chr_slice_cstr(value);
-    if (!text.len || chr_parse_i64(text, &number) != (int)text.len || number < -1 ||
-        number > UINT32_MAX)
-        return chr_fail(msg, CHR_EINVAL, "\"%s\" is not a number of connections (-1: no limit)",
-                        value);
-    ((struct settings *)target)->config.max_connections = number < 0 ? 0 : (uint32_t)number;
-    return CHR_OK;
+    return listener_max_connections(value, &((struct settings *)target)->config.max_connections,
+                                    msg);
 }
 
 static chr_err set_help(struct options *options, void *target, const char *value,
@@ -120,9 +98,6 @@ static chr_err set_test_config(struct options *options, void *target, const char
 #define NO_USERS_YET                                                                               \
     "users and passwords are not supported yet; remove it, and listen on a loopback address or "   \
     "behind something that authenticates"
-#define NO_TLS_YET                                                                                 \
-    "TLS is not supported yet; remove it, and listen on a loopback address or behind something "   \
-    "that ends TLS"
 
 /* clang-format off: a table, one setting a line or two */
 static const struct option table[] = {
@@ -131,8 +106,10 @@ static const struct option table[] = {
      "DIR", "data directory, made when absent"},
     {OPTION_CUSTOM, "address", NULL, 0, false, CFG(address), 0, 0, NULL, set_address, "HOST:PORT",
      "MQTT listener; port 0: any free one (127.0.0.1:1883)"},
-    {OPTION_CUSTOM, "listener", NULL, 0, false, CFG(address), 0, 0, NULL, set_listener,
-     "PORT [ADDR]", "the same as mosquitto.conf has it; without ADDR on all addresses"},
+    {OPTION_SECTION, "listener", NULL, 0, false, CFG(listeners), 0, 0, NULL, listener_open,
+     "PORT [ADDR]",
+     "one more, without ADDR on all addresses, `0 /path` on a Unix socket; the keys after it, see "
+     "Listeners, are its own; with it --address has no default"},
     {OPTION_CUSTOM, "admin-address", NULL, 0, false, CFG(admin_address), 0, 0, NULL,
      set_admin_address, "HOST:PORT",
      "HTTP: /health, /metrics, /query (127.0.0.1, MQTT port + 1000)"},
@@ -168,6 +145,9 @@ static const struct option table[] = {
     HEADING("MQTT"),
     {OPTION_BOOL, "allow-anonymous", NULL, 0, false, CFG(allow_anonymous), 0, 0, NULL, NULL, NULL,
      "clients without credentials; has to be said for an address that others can reach"},
+    {OPTION_CUSTOM, "per-listener-settings", NULL, 0, false, AT(per_listener_settings), 0, 0, NULL,
+     listener_set_per_listener, "BOOL",
+     "allow-anonymous in a listener's block is that listener's (false)"},
     {OPTION_CUSTOM, "max-connections", NULL, 0, false, CFG(max_connections), 0, 0, NULL,
      set_max_connections, "N", "-1: what the descriptor limit allows (-1)"},
     {OPTION_BYTES32, "max-packet-size", NULL, 0, false, CFG(max_packet_size), 1024,
@@ -190,6 +170,8 @@ static const struct option table[] = {
      NULL, "DURATION", "longest life of a session without its connection (no bound)"},
     {OPTION_SECONDS32, "connect-timeout", NULL, 0, false, CFG(connect_timeout_s), 1, 3600, NULL,
      NULL, "DURATION", "from accept to CONNECT"},
+    {OPTION_BYTES32, "websockets-headers-size", NULL, 0, false, CFG(websockets_headers_size), 512,
+     65536, NULL, NULL, "BYTES", "of an upgrade to a WebSocket"},
     {OPTION_U32, "max-retained-messages", NULL, 0, false, CFG(max_retained_messages), 0, 0, NULL,
      NULL, "N", "retained messages kept"},
     {OPTION_BYTES64, "max-retained-bytes", NULL, 0, false, CFG(max_retained_bytes), 0, 0, NULL,
@@ -229,12 +211,6 @@ static const struct option table[] = {
     LATER("acl-file", NO_USERS_YET),
     LATER("auth-token-admin", NO_USERS_YET),
     LATER("auth-token-readonly", NO_USERS_YET),
-    LATER("cafile", NO_TLS_YET),
-    LATER("certfile", NO_TLS_YET),
-    LATER("keyfile", NO_TLS_YET),
-    LATER("tls-cert", NO_TLS_YET),
-    LATER("tls-key", NO_TLS_YET),
-    LATER("tls-ca-cert", NO_TLS_YET),
 
     /* `chronos node` alone; the last ones of the table. */
     HEADING("Cluster and edge"),
@@ -262,6 +238,7 @@ void settings_help(FILE *out, bool cluster)
     struct settings defaults;
     set_defaults(&defaults);
     options_help(out, table, CHR_COUNT_OF(table) - (cluster ? 0 : CLUSTER_OPTIONS), &defaults);
+    listener_help(out);
 }
 
 bool settings_is_loopback(const char *address)
@@ -305,7 +282,7 @@ static chr_err check_anonymous(const struct settings *settings, const char *addr
                     address);
 }
 
-static chr_err check(const struct settings *settings, bool cluster, struct chr_errmsg *msg)
+static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg *msg)
 {
     const struct broker_config *config = &settings->config;
     if (!cluster) {
@@ -314,17 +291,20 @@ static chr_err check(const struct settings *settings, bool cluster, struct chr_e
                 return chr_fail(msg, CHR_EINVAL, "%s is a setting of `chronos node`",
                                 table[i].name);
     }
+    chr_err err = listeners_finish(settings, msg);
     char host[256];
     uint16_t port = 0;
-    chr_err err = net_parse_address(config->address, host, sizeof host, &port, msg);
+    if (!err)
+        err = net_parse_address(config->address, host, sizeof host, &port, msg);
     if (!err && port > UINT16_MAX - 1000 && !config->admin_address)
         err = chr_fail(msg, CHR_EINVAL,
                        "the admin port would be %u + 1000, which is no port; set --admin-address",
                        port);
     if (!err && config->log_segment_bytes % 4096)
         err = chr_fail(msg, CHR_EINVAL, "log_segment_bytes has to be a multiple of 4096");
-    if (!err)
-        err = check_anonymous(settings, config->address, msg);
+    for (uint32_t i = 0; !err && i < config->listeners_count; i++)
+        if (config->listeners[i].allow_anonymous == LISTENER_ANONYMOUS_AS_NODE)
+            err = check_anonymous(settings, config->listeners[i].address, msg);
     if (!err)
         err = check_anonymous(settings, config->admin_address, msg);
     return err;
@@ -336,6 +316,7 @@ chr_err settings_load(struct settings *settings, bool cluster, int argc, char **
     set_defaults(settings);
     struct options *options = &settings->options;
     options_init(options, table, CHR_COUNT_OF(table), settings);
+    listeners_begin(settings);
     if (options_peek(options, argc, argv, "help")) {
         settings->help = true;
         return CHR_OK;

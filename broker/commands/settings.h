@@ -18,7 +18,8 @@ struct settings {
     const char *peers;
     const char *sync_target;
     uint32_t sync_interval_s;
-    struct options options; /* owns the strings of all */
+    bool per_listener_settings; /* security keys in a listener's block are that listener's */
+    struct options options;     /* owns the strings of all */
 };
 
 /* Defaults, then file, environment and flags. argv[0] is the first argument after the command.

@@ -27,6 +27,7 @@
 #include "broker/commands/commands.h"
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
+#include "broker/net/listener.h"
 #include "broker/node.h"
 #include "sqlfront/cli/cli.h"
 
@@ -166,6 +167,13 @@ static void *signal_main(void *arg)
 
 static void prompt(const struct settings *settings, struct broker_node *node, const sigset_t *set)
 {
+    if (!strcmp(node->mqtt_address, "none")) {
+        chr_log_warning("node", "no prompt: no listener speaks plain MQTT over TCP");
+        sigset_t all = *set;
+        sigaddset(&all, SIGINT);
+        wait_for_stop(&all, node, false);
+        return;
+    }
     struct signal_thread signals = {.node = node, .set = *set};
     signals.stop_fd = eventfd(0, EFD_CLOEXEC);
     if (signals.stop_fd < 0 || pthread_create(&signals.thread, NULL, signal_main, &signals)) {
@@ -200,6 +208,43 @@ static void prompt(const struct settings *settings, struct broker_node *node, co
 /* ---- The command ------------------------------------------------------------------------------
  */
 
+/* One line, which scripts wait for: the first plain listener, the admin port, all other
+ * listeners. One write, or lines of the log could get
+ * in between. */
+static void say_ready(const struct broker_node *node)
+{
+    char line[256 + LISTENERS_MAX * 160];
+    int len = snprintf(line, sizeof line, "ready mqtt=%s admin=%s", node->mqtt_address,
+                       node->admin_address);
+    bool first = true;
+    for (uint32_t i = 0; i < node->listeners_count && len > 0; i++) {
+        const struct listener *l = &node->listeners[i];
+        if (first && !strcmp(listener_kind(l), "mqtt"))
+            first = false;
+        else
+            len += snprintf(line + len, sizeof line - (size_t)len, " %s=%s", listener_kind(l),
+                            l->bound);
+    }
+    fprintf(stderr, "%s\n", line);
+}
+
+/* Who wonders why a client on another machine gets no answer finds this line. */
+static void say_loopback_only(const struct broker_config *config)
+{
+    uint32_t tcp = 0;
+    for (uint32_t i = 0; i < config->listeners_count; i++) {
+        const char *address = config->listeners[i].address;
+        tcp += address != NULL;
+        if (address && !settings_is_loopback(address))
+            return;
+    }
+    if (tcp)
+        chr_log_notice(
+            "net", "listening on loopback only: clients on other machines can't connect; to let "
+                   "them in, set `listener 1883` (all addresses) or `--address HOST:PORT`, and "
+                   "say who may come in (`allow_anonymous true` for everybody)");
+}
+
 static int serve(const struct settings *settings)
 {
     const struct broker_config *config = &settings->config;
@@ -221,7 +266,8 @@ static int serve(const struct settings *settings)
     }
     if (with_prompt)
         release_log_lines(held_fd, config->data_dir);
-    fprintf(stderr, "ready mqtt=%s admin=%s\n", node->mqtt_address, node->admin_address);
+    say_loopback_only(config);
+    say_ready(node);
     if (with_prompt)
         prompt(settings, node, &set);
     else

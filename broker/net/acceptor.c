@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "broker/config.h"
+#include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/node.h"
 
@@ -33,10 +34,11 @@
 
 struct acceptor {
     struct broker_node *node;
-    int fd;
+    struct pollfd *polls;        /* [polls_count]: the stop_fd, then all sockets */
+    struct listener **listeners; /* of polls[i] */
+    nfds_t polls_count;
     int stop_fd; /* eventfd */
     pthread_t thread;
-    bool running;
     uint32_t connections_max;
     int64_t warned_us, refused_us;
     uint64_t refused; /* since the last line about it */
@@ -81,7 +83,7 @@ chr_err net_parse_address(const char *address, char *host, size_t host_size, uin
     return CHR_OK;
 }
 
-static void print_address(const struct sockaddr *address, socklen_t len, char *out, size_t size)
+void net_print_address(const struct sockaddr *address, socklen_t len, char *out, size_t size)
 {
     char host[NI_MAXHOST], port[NI_MAXSERV];
     if (getnameinfo(address, len, host, sizeof host, port, sizeof port,
@@ -137,7 +139,7 @@ chr_err net_listen(const char *address, int *fd, char *bound, size_t bound_size,
     struct sockaddr_storage name;
     socklen_t len = sizeof name;
     if (getsockname(listening, (struct sockaddr *)&name, &len) == 0)
-        print_address((struct sockaddr *)&name, len, bound, bound_size);
+        net_print_address((struct sockaddr *)&name, len, bound, bound_size);
     else
         snprintf(bound, bound_size, "%s", address);
     *fd = listening;
@@ -157,35 +159,59 @@ static struct broker_loop *least_loaded(struct broker_node *node)
 }
 
 /* Whoever knocks in a loop must not fill the operator's disk with lines. */
-static void refuse(struct acceptor *a, const char *address)
+static void refuse(struct acceptor *a, struct listener *listener, const char *address, uint32_t max)
 {
     a->refused++;
+    atomic_fetch_add_explicit(&listener->refused, 1, memory_order_relaxed);
     int64_t now_us = chr_clock_mono_us(a->node->clock);
     if (a->refused_us && now_us - a->refused_us < REFUSED_REMIND_US)
         return;
     chr_log_warning("net", "connections refused: max_connections is reached",
-                    CHR_KV_C("address", address), CHR_KV_U("max_connections", a->connections_max),
-                    CHR_KV_U("refused", a->refused));
+                    CHR_KV_C("address", address), CHR_KV_C("listener", listener->bound),
+                    CHR_KV_U("max_connections", max), CHR_KV_U("refused", a->refused));
     a->refused_us = now_us;
     a->refused = 0;
 }
 
-static void hand_over(struct acceptor *a, int fd, const struct sockaddr_storage *peer,
-                      socklen_t peer_len)
+static void describe_peer(int fd, const struct sockaddr_storage *peer, socklen_t peer_len,
+                          char *out, size_t size)
+{
+    if (peer->ss_family != AF_UNIX) {
+        net_print_address((const struct sockaddr *)peer, peer_len, out, size);
+        return;
+    }
+    struct ucred who;
+    socklen_t len = sizeof who;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len))
+        snprintf(out, size, "unix");
+    else
+        snprintf(out, size, "unix:uid=%u,pid=%d", who.uid, who.pid);
+}
+
+static void hand_over(struct acceptor *a, struct listener *listener, int fd,
+                      const struct sockaddr_storage *peer, socklen_t peer_len)
 {
     char address[64];
-    print_address((const struct sockaddr *)peer, peer_len, address, sizeof address);
+    describe_peer(fd, peer, peer_len, address, sizeof address);
     int one = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    if (peer->ss_family != AF_UNIX) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    }
     uint64_t now = 0;
     for (uint32_t i = 0; i < a->node->loops_count; i++)
         now += atomic_load(&a->node->loops[i]->conns_count);
+    uint32_t own_max = listener->config->max_connections;
     if (now >= a->connections_max) {
-        refuse(a, address);
+        refuse(a, listener, address, a->connections_max);
         close(fd);
-    } else if (loop_adopt(least_loaded(a->node), fd, address) != CHR_OK) {
+    } else if (own_max && atomic_load(&listener->connections) >= own_max) {
+        refuse(a, listener, address, own_max);
         close(fd);
+    } else if (loop_adopt(least_loaded(a->node), listener, fd, address) != CHR_OK) {
+        close(fd);
+    } else {
+        atomic_fetch_add_explicit(&listener->accepted, 1, memory_order_relaxed);
     }
 }
 
@@ -200,14 +226,15 @@ static void out_of_descriptors(struct acceptor *a)
     (void)poll(&stop, 1, EXHAUSTED_PAUSE_MS);
 }
 
-static void accept_burst(struct acceptor *a)
+static void accept_burst(struct acceptor *a, struct listener *listener, int listening)
 {
     for (int i = 0; i < ACCEPT_BURST; i++) {
         struct sockaddr_storage peer;
         socklen_t peer_len = sizeof peer;
-        int fd = accept4(a->fd, (struct sockaddr *)&peer, &peer_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(listening, (struct sockaddr *)&peer, &peer_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            hand_over(a, fd, &peer, peer_len);
+            hand_over(a, listener, fd, &peer, peer_len);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
@@ -221,55 +248,68 @@ static void *acceptor_main(void *arg)
 {
     struct acceptor *a = arg;
     pthread_setname_np(pthread_self(), "acceptor");
-    struct pollfd fds[2] = {{.fd = a->fd, .events = POLLIN}, {.fd = a->stop_fd, .events = POLLIN}};
     for (;;) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (poll(a->polls, a->polls_count, -1) < 0) {
+            if (errno != EINTR)
+                return NULL;
+            continue;
+        }
+        if (a->polls[0].revents)
             return NULL;
-        if (fds[1].revents)
-            return NULL;
-        if (fds[0].revents)
-            accept_burst(a);
+        for (nfds_t i = 1; i < a->polls_count; i++)
+            if (a->polls[i].revents)
+                accept_burst(a, a->listeners[i], a->polls[i].fd);
     }
 }
 
-chr_err acceptor_open(struct broker_node *node, struct acceptor **out, struct chr_errmsg *msg)
+static void acceptor_free(struct acceptor *a)
+{
+    if (a->stop_fd >= 0)
+        close(a->stop_fd);
+    free(a->polls);
+    free(a->listeners);
+    free(a);
+}
+
+chr_err acceptor_start(struct broker_node *node, struct acceptor **out)
 {
     struct acceptor *a = calloc(1, sizeof *a);
     if (!a)
-        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+        return CHR_ENOMEM;
     a->node = node;
-    a->fd = -1;
     a->stop_fd = eventfd(0, EFD_CLOEXEC);
-    chr_err err = a->stop_fd < 0 ? chr_fail(msg, CHR_ENOMEM, "can't make an eventfd")
-                                 : net_listen(node->config->address, &a->fd, node->mqtt_address,
-                                              sizeof node->mqtt_address, msg);
-    if (err) {
-        if (a->stop_fd >= 0)
-            close(a->stop_fd);
-        free(a);
-        return err;
+    nfds_t most = 1 + (nfds_t)node->listeners_count * LISTENER_SOCKETS_MAX;
+    a->polls = calloc(most, sizeof *a->polls);
+    a->listeners = calloc(most, sizeof *a->listeners);
+    if (a->stop_fd < 0 || !a->polls || !a->listeners) {
+        acceptor_free(a);
+        return CHR_ENOMEM;
+    }
+    a->polls[a->polls_count++] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
+    for (uint32_t i = 0; i < node->listeners_count; i++) {
+        struct listener *listener = &node->listeners[i];
+        for (uint32_t j = 0; j < listener->sockets_count; j++) {
+            a->listeners[a->polls_count] = listener;
+            a->polls[a->polls_count++] =
+                (struct pollfd){.fd = listener->sockets[j], .events = POLLIN};
+        }
+    }
+    a->connections_max = connections_max(node->config);
+    if (pthread_create(&a->thread, NULL, acceptor_main, a)) {
+        acceptor_free(a);
+        return CHR_ENOMEM;
     }
     *out = a;
     return CHR_OK;
 }
 
-chr_err acceptor_run(struct acceptor *a)
-{
-    a->connections_max = connections_max(a->node->config);
-    a->running = pthread_create(&a->thread, NULL, acceptor_main, a) == 0;
-    return a->running ? CHR_OK : CHR_ENOMEM;
-}
-
-void acceptor_close(struct acceptor *a)
+void acceptor_stop(struct acceptor *a)
 {
     if (!a)
         return;
     uint64_t one = 1;
     ssize_t n = write(a->stop_fd, &one, sizeof one);
     (void)n;
-    if (a->running)
-        pthread_join(a->thread, NULL);
-    close(a->fd);
-    close(a->stop_fd);
-    free(a);
+    pthread_join(a->thread, NULL);
+    acceptor_free(a);
 }

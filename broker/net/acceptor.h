@@ -1,4 +1,5 @@
-/* broker/net/acceptor.h: the listening socket and the thread that hands connections to loops.
+/* broker/net/acceptor.h: the thread that takes connections from all listeners and hands them to
+ * loops.
  *
  * One acceptor for all loops: each connection goes to the loop with the fewest (design 3.1; with
  * SO_REUSEPORT the kernel would put four gateways on one loop). */
@@ -7,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "base/err.h"
 
@@ -20,10 +22,11 @@ CHR_MUST_USE chr_err net_parse_address(const char *address, char *host, size_t h
  * and, when the port is taken, says so. */
 CHR_MUST_USE chr_err net_listen(const char *address, int *fd, char *bound, size_t bound_size,
                                 struct chr_errmsg *msg);
-/* Starts accepting on node->config->address; fills node->mqtt_address. */
-CHR_MUST_USE chr_err acceptor_open(struct broker_node *node, struct acceptor **out,
-                                   struct chr_errmsg *msg);
-CHR_MUST_USE chr_err acceptor_run(struct acceptor *acceptor); /* starts the thread */
-void acceptor_close(struct acceptor *acceptor);               /* stops accepting; accepts NULL */
+/* "127.0.0.1:1883", "[::1]:1883"; a link-local address has its zone. */
+void net_print_address(const struct sockaddr *address, socklen_t len, char *out, size_t size);
+
+/* Starts the thread that accepts on node->listeners. */
+CHR_MUST_USE chr_err acceptor_start(struct broker_node *node, struct acceptor **out);
+void acceptor_stop(struct acceptor *acceptor); /* accepts NULL */
 
 #endif

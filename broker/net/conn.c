@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "broker/config.h"
+#include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
@@ -30,17 +31,33 @@
 
 void conn_output_free(struct conn *conn);
 
-struct conn *conn_new(struct broker_loop *loop, int fd, struct conn_ref ref, const char *address)
+static uint32_t conn_max_packet_size(const struct conn *conn)
+{
+    return listener_max_packet_size(conn->listener, conn->loop->node->config);
+}
+
+static void count_received(struct conn *conn, ssize_t n)
+{
+    struct broker_loop *loop = conn->loop;
+    conn->bytes_received += (uint64_t)n;
+    conn->last_receive_us = loop->now_mono_us;
+    LOOP_COUNT(loop, bytes_received, n);
+    LOOP_ADD(&loop->listener_counters[conn->listener->index].bytes_received, n);
+}
+
+struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int fd,
+                      struct conn_ref ref, const char *address)
 {
     struct conn *conn = calloc(1, sizeof *conn);
     if (!conn)
         return NULL;
     conn->loop = loop;
+    conn->listener = listener;
     conn->fd = fd;
     conn->ref = ref;
     conn->version = MQTT_V311;
     conn->last_receive_us = conn->last_send_us = conn->opened_us = loop->now_mono_us;
-    chr_buf_init(&conn->in, (size_t)loop->node->config->max_packet_size + 2 * RECEIVE_BYTES);
+    chr_buf_init(&conn->in, (size_t)conn_max_packet_size(conn) + 2 * RECEIVE_BYTES);
     chr_buf_init(&conn->out, (size_t)loop->node->config->max_output_bytes + CONN_OUT_COMPACT_BYTES);
     chr_list_init(&conn->flush_link);
     chr_list_init(&conn->wait_link);
@@ -140,7 +157,7 @@ void conn_close(struct conn *conn)
 /* Dispatches whole packets of [at, end), which lies in slab. Returns what is left. */
 static chr_slice dispatch_packets(struct conn *conn, struct slab *slab, chr_slice bytes)
 {
-    uint32_t limit = conn->loop->node->config->max_packet_size;
+    uint32_t limit = conn_max_packet_size(conn);
     uint64_t packets = 0;
     while (bytes.len && !conn->paused && conn->state != CONN_CLOSING) {
         struct mqtt_frame frame;
@@ -230,9 +247,7 @@ static void receive_and_dispatch(struct conn *conn, size_t extra)
                 slab_unref(slab);
             return;
         }
-        conn->bytes_received += (uint64_t)n;
-        LOOP_COUNT(conn->loop, bytes_received, n);
-        conn->last_receive_us = conn->loop->now_mono_us;
+        count_received(conn, n);
     }
     if (held)
         memcpy(start, conn->in.ptr, held);
@@ -254,7 +269,7 @@ static bool gather_large(struct conn *conn)
     struct mqtt_frame frame;
     if (conn->in.len == 0)
         return false;
-    uint32_t limit = conn->loop->node->config->max_packet_size;
+    uint32_t limit = conn_max_packet_size(conn);
     int n = mqtt_frame(chr_buf_slice(&conn->in), limit, &frame);
     if (n != 0 || frame.packet_bytes <= SLAB_BYTES / 2)
         return false;
@@ -273,9 +288,7 @@ static bool gather_large(struct conn *conn)
         return true;
     }
     conn->in.len += (size_t)got;
-    conn->bytes_received += (uint64_t)got;
-    LOOP_COUNT(conn->loop, bytes_received, got);
-    conn->last_receive_us = conn->loop->now_mono_us;
+    count_received(conn, got);
     if ((size_t)got == missing)
         receive_and_dispatch(conn, 0);
     return true;

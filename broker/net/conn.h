@@ -21,7 +21,8 @@
 #include "proto/mqtt/packet.h"
 
 struct broker_loop;
-struct session; /* session/session.h */
+struct listener; /* net/listener.h */
+struct session;  /* session/session.h */
 struct slab;
 struct message; /* session/message.h: reference-counted */
 
@@ -55,6 +56,7 @@ struct conn_ref {
 
 struct conn {
     struct broker_loop *loop;
+    struct listener *listener; /* through which it came in */
     int fd;
     struct conn_ref ref;
     enum conn_state state;
@@ -140,7 +142,8 @@ void conn_close(struct conn *conn);
 /* -- For the loop -------------------------------------------------------------------------------
  */
 
-struct conn *conn_new(struct broker_loop *loop, int fd, struct conn_ref ref, const char *address);
+struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int fd,
+                      struct conn_ref ref, const char *address);
 void conn_free(struct conn *conn); /* closes fd */
 /* Reads once if the socket is readable and dispatches whole packets. */
 void conn_read(struct conn *conn);

@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "broker/config.h"
 #include "broker/net/conn.h"
+#include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
@@ -208,6 +209,7 @@ void conn_flush(struct conn *conn)
         conn->bytes_sent += (uint64_t)n;
         conn->last_send_us = conn->loop->now_mono_us;
         LOOP_COUNT(conn->loop, bytes_sent, n);
+        LOOP_ADD(&conn->loop->listener_counters[conn->listener->index].bytes_sent, n);
         consume_sent(conn, (size_t)n);
     }
     compact(conn);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "broker/config.h"
 #include "broker/ingest/ingest.h"
+#include "broker/net/listener.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
 
@@ -95,6 +96,7 @@ static bool take_slot(struct broker_loop *loop, uint32_t *slot)
 
 struct adopt_mail {
     struct loop_mail mail;
+    struct listener *listener;
     int fd;
     char address[64];
     struct chr_buf in; /* what another loop has received of it */
@@ -107,7 +109,7 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     struct conn *conn = NULL;
     if (!atomic_load(&loop->stopping) && take_slot(loop, &slot)) {
         struct conn_ref ref = {.slot = slot, .generation = ++loop->generations[slot]};
-        conn = conn_new(loop, letter->fd, ref, letter->address);
+        conn = conn_new(loop, letter->listener, letter->fd, ref, letter->address);
         if (conn)
             loop->conns[slot] = conn;
         else
@@ -123,20 +125,23 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     } else {
         close(letter->fd);
         chr_buf_free(&letter->in);
+        atomic_fetch_sub(&letter->listener->connections, 1);
         atomic_fetch_sub(&loop->conns_count, 1);
     }
     free(letter);
 }
 
-chr_err loop_adopt(struct broker_loop *loop, int fd, const char *address)
+chr_err loop_adopt(struct broker_loop *loop, struct listener *listener, int fd, const char *address)
 {
     struct adopt_mail *letter = calloc(1, sizeof *letter);
     if (!letter)
         return CHR_ENOMEM;
     letter->mail.run = adopt;
+    letter->listener = listener;
     letter->fd = fd;
     snprintf(letter->address, sizeof letter->address, "%s", address);
     atomic_fetch_add(&loop->conns_count, 1);
+    atomic_fetch_add(&listener->connections, 1);
     loop_post(loop, &letter->mail);
     return CHR_OK;
 }
@@ -146,6 +151,7 @@ static void forget_conn(struct broker_loop *loop, struct conn *conn)
     loop->conns[conn->ref.slot] = NULL;
     loop->free_slots[loop->free_slots_count++] = conn->ref.slot;
     atomic_fetch_sub(&loop->conns_count, 1);
+    atomic_fetch_sub(&conn->listener->connections, 1);
     conn_free(conn);
 }
 
@@ -161,11 +167,13 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
     /* The copy of the descriptor keeps the socket open, so epoll must be told. */
     (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
     letter->mail.run = adopt;
+    letter->listener = conn->listener;
     letter->fd = fd;
     snprintf(letter->address, sizeof letter->address, "%s", conn->address);
     letter->in = conn->in;
     conn->in = (struct chr_buf){0};
     atomic_fetch_add(&target->conns_count, 1);
+    atomic_fetch_add(&conn->listener->connections, 1); /* forgetting takes it off again */
     forget_conn(loop, conn);
     loop_post(target, &letter->mail);
 }
@@ -412,6 +420,7 @@ void loop_free(struct broker_loop *loop)
         close(loop->epoll_fd);
     if (loop->wake_fd >= 0)
         close(loop->wake_fd);
+    free(loop->listener_counters);
     free(loop->conns);
     free(loop->generations);
     free(loop->free_slots);
@@ -441,12 +450,13 @@ chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop
     loop->conns = calloc(loop->conns_max, sizeof *loop->conns);
     loop->generations = calloc(loop->conns_max, sizeof *loop->generations);
     loop->free_slots = calloc(loop->conns_max, sizeof *loop->free_slots);
+    loop->listener_counters = calloc(node->listeners_count, sizeof *loop->listener_counters);
     read_clock(loop);
     loop->next_second_us = loop->now_mono_us + SECOND_US;
 
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     chr_err err = CHR_OK;
-    if (!loop->conns || !loop->generations || !loop->free_slots)
+    if (!loop->conns || !loop->generations || !loop->free_slots || !loop->listener_counters)
         err = CHR_ENOMEM;
     else if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
              epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &event))

@@ -18,6 +18,8 @@
 #include "broker/net/slab.h"
 
 struct broker_node;
+struct listener;           /* net/listener.h */
+struct listener_counters;  /* net/listener.h */
 struct loop_session_state; /* session/: what the session layer keeps per loop */
 
 /* A letter to a loop: run(loop, mail) is called on the loop's thread in a later turn; it owns the
@@ -34,10 +36,11 @@ struct loop_counters { /* loop thread writes (relaxed), metrics read */
     _Atomic uint64_t publishes_dropped; /* queue limits */
     _Atomic uint64_t protocol_errors, pauses_batch, acks_sent, batches;
 };
-#define LOOP_COUNT(loop, name, n)                                                                  \
-    atomic_store_explicit(&(loop)->counters.name,                                                  \
-                          atomic_load_explicit(&(loop)->counters.name, memory_order_relaxed) +     \
-                              (uint64_t)(n),                                                       \
+/* Its thread is the only one that adds: no locked instruction is needed. */
+#define LOOP_COUNT(loop, name, n) LOOP_ADD(&(loop)->counters.name, n)
+#define LOOP_ADD(counter, n)                                                                       \
+    atomic_store_explicit(counter,                                                                 \
+                          atomic_load_explicit(counter, memory_order_relaxed) + (uint64_t)(n),     \
                           memory_order_relaxed)
 
 struct broker_loop {
@@ -85,6 +88,7 @@ struct broker_loop {
     struct ingest_decoder *decoder;           /* rows of the open batch */
     int64_t next_second_us;                   /* of the timers that run once a second */
     struct loop_counters counters;
+    struct listener_counters *listener_counters; /* [node->listeners_count] */
 };
 
 CHR_MUST_USE chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop **out,
@@ -101,8 +105,10 @@ void loop_free(struct broker_loop *loop);
 /* Any thread. */
 void loop_post(struct broker_loop *loop, struct loop_mail *mail);
 void loop_wake(struct broker_loop *loop);
-/* Any thread (the acceptor): the loop takes over fd. */
-chr_err loop_adopt(struct broker_loop *loop, int fd, const char *address);
+/* Any thread (the acceptor): the loop takes over fd, which came in through listener. On failure fd
+ * is still the caller's. */
+CHR_MUST_USE chr_err loop_adopt(struct broker_loop *loop, struct listener *listener, int fd,
+                                const char *address);
 
 /* Loop thread, outside of packet handlers: the connection, which has not been answered yet, goes on
  * in another loop with all bytes it still holds, its CONNECT first (its session lives there). conn

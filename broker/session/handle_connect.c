@@ -17,6 +17,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "broker/net/listener.h"
 #include "broker/session/internal.h"
 #include "broker/session/will.h"
 #include "proto/mqtt/encode.h"
@@ -57,12 +58,15 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
                       "enhanced authentication is not offered");
     /* Without a list of users the name and password of a client can't be checked; where anonymous
      * clients are welcome they are as welcome with a name. */
-    if (!conn->loop->node->config->allow_anonymous)
+    if (!listener_allows_anonymous(conn->listener, conn->loop->node->config))
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
                       "anonymous clients are not allowed");
     if (connect->client_id.len == 0 && connect->version == MQTT_V311 && !connect->clean_start)
         return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
                       "an empty client id needs a clean session"); /* [MQTT-3.1.3-8] of 3.1.1 */
+    if (connect->has_will && connect->will.qos > conn->listener->config->max_qos)
+        return refuse(conn, connect, MQTT_REASON_QOS_NOT_SUPPORTED,
+                      "the QoS of the will is above max_qos"); /* [MQTT-3.2.2-12] */
     if (connect->has_will && connect->will.topic.ptr[0] == '$')
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
                       "clients may not publish to the topic of the will");
@@ -104,11 +108,15 @@ static void put_connack_properties(struct mqtt_property_writer *w, const struct 
         mqtt_put_number(w, MQTT_PROPERTY_SESSION_EXPIRY_INTERVAL, expiry);
     if (config->receive_maximum != 65535)
         mqtt_put_number(w, MQTT_PROPERTY_RECEIVE_MAXIMUM, config->receive_maximum);
-    mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, config->max_packet_size);
+    if (conn->listener->config->max_qos < 2) /* [MQTT-3.2.2-9] */
+        mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_QOS, conn->listener->config->max_qos);
+    mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE,
+                    listener_max_packet_size(conn->listener, config));
     if (p->id_assigned)
         mqtt_put_bytes(w, MQTT_PROPERTY_ASSIGNED_CLIENT_IDENTIFIER, p->session->client_id);
-    if (config->topic_alias_maximum)
-        mqtt_put_number(w, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, config->topic_alias_maximum);
+    uint16_t aliases = listener_topic_alias_maximum(conn->listener, config);
+    if (aliases)
+        mqtt_put_number(w, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, aliases);
     if (conn->keep_alive_s != connect->keep_alive_s)
         mqtt_put_number(w, MQTT_PROPERTY_SERVER_KEEP_ALIVE, conn->keep_alive_s);
     if (connect->properties.request_response_information) {

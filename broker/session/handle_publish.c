@@ -10,6 +10,7 @@
  * everything before that point in here may be done again. */
 #include "base/bytes.h"
 #include "base/log.h"
+#include "broker/net/listener.h"
 #include "broker/session/publish.h"
 #include "broker/session/sql_request.h"
 #include "proto/mqtt/encode.h"
@@ -247,7 +248,7 @@ static bool resolve_alias(struct conn *conn, const struct mqtt_publish *publish,
     if (!mqtt_has(&publish->properties, MQTT_PROPERTY_TOPIC_ALIAS))
         return true;
     uint16_t alias = publish->properties.topic_alias;
-    if (alias > conn->loop->node->config->topic_alias_maximum) {
+    if (alias > listener_topic_alias_maximum(conn->listener, conn->loop->node->config)) {
         (void)session_fault_of(conn, MQTT_REASON_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9",
                                "Topic Alias above the Topic Alias Maximum");
         return false;
@@ -269,6 +270,11 @@ static bool resolve_alias(struct conn *conn, const struct mqtt_publish *publish,
 enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_slice raw,
                                       const struct mqtt_frame *frame)
 {
+    /* [MQTT-3.2.2-11]; a QoS of 3 is malformed, which is said below */
+    unsigned qos = (frame->flags >> 1) & 3u;
+    if (CHR_UNLIKELY(qos > conn->listener->config->max_qos) && qos < 3)
+        return session_fault_of(conn, MQTT_REASON_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11",
+                                "the QoS is above the Maximum QoS");
     enum dispatch fast = publish_fast(conn, slab, raw, frame);
     if (CHR_LIKELY(fast != DISPATCH_CLOSE))
         return fast;

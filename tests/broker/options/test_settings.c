@@ -23,6 +23,49 @@ static const char *fsync_name(enum raft_fsync fsync)
     return fsync == RAFT_FSYNC_BATCH ? "batch" : fsync == RAFT_FSYNC_EVERY ? "every" : "periodic";
 }
 
+/* A lone listener is shown without its address, which is the node's. */
+static void dump_listener(const struct listener_config *c, bool alone, struct chr_buf *out)
+{
+    struct listener_config d;
+    listener_config_default(&d);
+    size_t before = out->len;
+    chr_buf_addf(out, "listener %s:", c->unix_path ? c->unix_path : c->address);
+    size_t head = out->len;
+#define L_NUMBER(field)                                                                            \
+    if (c->field != d.field)                                                                       \
+    chr_buf_addf(out, " " #field "=%u", (unsigned)c->field)
+#define L_TEXT(field)                                                                              \
+    if (c->field)                                                                                  \
+    chr_buf_addf(out, " " #field "=%s", c->field)
+    L_NUMBER(protocol);
+    L_NUMBER(domain);
+    L_TEXT(bind_interface);
+    L_NUMBER(unix_mode);
+    L_TEXT(certfile);
+    L_TEXT(keyfile);
+    L_TEXT(cafile);
+    L_TEXT(capath);
+    L_TEXT(crlfile);
+    L_NUMBER(tls_version);
+    L_TEXT(ciphers);
+    L_TEXT(ciphersuites);
+    L_NUMBER(require_certificate);
+    L_NUMBER(use_identity_as_username);
+    L_NUMBER(use_subject_as_username);
+    L_NUMBER(allow_anonymous);
+    L_NUMBER(max_connections);
+    L_NUMBER(max_packet_size);
+    L_NUMBER(max_qos);
+    L_NUMBER(max_topic_alias_set);
+    L_NUMBER(max_topic_alias);
+    L_NUMBER(proxy_protocol);
+    L_TEXT(websockets_origin);
+    if (alone && out->len == head && !c->unix_path)
+        out->len = before;
+    else
+        chr_buf_addf(out, "\n");
+}
+
 static void dump(const struct settings *s, struct chr_buf *out)
 {
     struct broker_config d;
@@ -75,6 +118,10 @@ static void dump(const struct settings *s, struct chr_buf *out)
     NUMBER(query_result_part_bytes);
     NUMBER(log_level);
     NUMBER(log_format);
+    NUMBER(websockets_headers_size);
+    bool alone = c->listeners_count == 1;
+    for (uint32_t i = 0; i < c->listeners_count; i++)
+        dump_listener(&c->listeners[i], alone, out);
     if (s->test_config)
         chr_buf_addf(out, "test_config\n");
     if (s->help)

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "broker/config.h"
+#include "broker/net/listener.h"
 #include "broker/session/internal.h"
 
 #define KIT_LOOPS 2
@@ -22,6 +23,7 @@ struct kit {
     struct broker_config config;
     struct broker_node node;
     struct broker_loop *loops[KIT_LOOPS];
+    struct listener listener;
 };
 
 static inline void kit_init(struct kit *kit)
@@ -32,6 +34,9 @@ static inline void kit_init(struct kit *kit)
     kit->node.config = &kit->config;
     kit->node.loops = kit->loops;
     kit->node.loops_count = KIT_LOOPS;
+    kit->listener.config = &kit->config.listeners[0];
+    kit->node.listeners = &kit->listener;
+    kit->node.listeners_count = 1;
     assert_int_equal(registry_new(&kit->node.registry), CHR_OK);
     assert_int_equal(subscriptions_new(&kit->node.subscriptions), CHR_OK);
     assert_int_equal(retained_new(1000, 1 << 20, &kit->node.retained), CHR_OK);
@@ -42,6 +47,7 @@ static inline void kit_init(struct kit *kit)
         loop->node = &kit->node;
         loop->number = i;
         loop->epoll_fd = -1;
+        loop->listener_counters = calloc(1, sizeof *loop->listener_counters);
         loop->now_mono_us = 1000000000;
         chr_list_init(&loop->flush);
         chr_list_init(&loop->waiting);
@@ -57,6 +63,7 @@ static inline void kit_free(struct kit *kit)
     for (uint32_t i = 0; i < KIT_LOOPS; i++) {
         atomic_store(&kit->loops[i]->stopping, true);
         session_loop_free(kit->loops[i]);
+        free(kit->loops[i]->listener_counters);
         free(kit->loops[i]);
     }
     session_node_free(&kit->node);
@@ -75,6 +82,7 @@ static inline struct session *kit_session(struct kit *kit, uint32_t loop, const 
 static inline struct conn *kit_connect(struct session *s, enum mqtt_version version)
 {
     struct conn *conn = calloc(1, sizeof *conn);
+    conn->listener = s->loop->node->listeners;
     conn->loop = s->loop;
     conn->fd = -1;
     conn->state = CONN_OPEN;
