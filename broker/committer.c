@@ -1,7 +1,8 @@
-/* broker/committer.c: the committer thread: proposals in, groups out, the consensus core between.
+/* broker/committer.c: proposals in, groups out, the consensus core between; and the thread that
+ * looks after what falls due.
  *
- * A turn: take what the log has saved, pass on what is committed, gather the next group when the
- * log writer is free, sleep. It touches no file and waits for nobody. */
+ * A turn of the core: take what the log has saved, pass on what is committed, gather the next group
+ * when the log writer is free. It touches no file and waits for nobody. */
 #include "broker/committer.h"
 
 #include <stdlib.h>
@@ -24,6 +25,7 @@ static void pass_committed(struct broker_committer *c, uint64_t commit_index)
 {
     uint32_t passed = 0;
     while (passed < c->waiting_count && c->waiting[passed]->last_index <= commit_index) {
+        atomic_fetch_add(&c->to_apply_bytes, c->waiting[passed]->bytes);
         bool pushed = chr_ring_push(&c->to_apply, c->waiting[passed]);
         CHR_ASSERT(pushed); /* the ring holds as many groups as there are */
         passed++;
@@ -32,7 +34,6 @@ static void pass_committed(struct broker_committer *c, uint64_t commit_index)
         return;
     c->waiting_count -= passed;
     memmove(c->waiting, c->waiting + passed, c->waiting_count * sizeof c->waiting[0]);
-    chr_wake_signal(&c->applier_wake);
 }
 
 static bool take_saved(struct broker_committer *c)
@@ -172,12 +173,21 @@ static bool gather(struct broker_committer *c)
         g->proposals[i]->hlc = g->entries[i].hlc;
     }
     g->last_index = g->entries[g->count - 1].index;
+    g->bytes = bytes;
     c->waiting[c->waiting_count++] = g;
     atomic_fetch_add_explicit(&c->groups_count, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->entries_count, g->count, memory_order_relaxed);
-    atomic_store_explicit(&c->to_write, g, memory_order_release);
-    chr_wake_signal(&c->writer_wake);
+    atomic_store(&c->to_write, g);
     return true;
+}
+
+bool committer__core_turn(struct broker_committer *c)
+{
+    pthread_mutex_lock(&c->core_lock);
+    bool worked = take_saved(c);
+    worked |= gather(c);
+    pthread_mutex_unlock(&c->core_lock);
+    return worked;
 }
 
 /* ---- The thread -------------------------------------------------------------------------------
@@ -199,50 +209,60 @@ static bool proposals_wait(struct broker_committer *c)
     return submitted_waits(c);
 }
 
-static int64_t idle_wait_us(struct broker_committer *c)
+static int64_t idle_wait_us(struct broker_committer *c, int64_t now_us)
 {
     int64_t due_us = db_next_due_us(c->options.db);
     /* What replicated time has passed already is not waiting for a tick. */
     if (due_us == INT64_MAX || chr_hlc_unix_us(db_replicated_time(c->options.db)) >= due_us)
         return IDLE_WAIT_US_MAX;
-    int64_t left_us = due_us - chr_clock_wall_us(c->options.clock);
+    int64_t left_us = due_us - now_us;
     return left_us < 1000 ? 1000 : CHR_MIN(left_us, IDLE_WAIT_US_MAX);
 }
 
-/* Could a turn do anything now? Asked between prepare and wait, so that no signal is lost. */
-static bool work_waits(struct broker_committer *c)
+/* Asked between prepare and wait, so that no signal is lost. */
+bool committer__core_work_waits(struct broker_committer *c)
 {
-    if (atomic_load(&c->saved_index) > c->raft.saved_index)
-        return true;
-    if (atomic_load(&c->to_write) != NULL)
-        return false;
-    if (held_by_hot_limit(c))
-        return false;
-    if (!c->gathering && chr_ring_empty(&c->free_groups))
-        return false;
-    return proposals_wait(c) || tick_due(c);
+    pthread_mutex_lock(&c->core_lock);
+    bool waits = atomic_load(&c->saved_index) > c->raft.saved_index;
+    if (!waits && atomic_load(&c->to_write) == NULL && !held_by_hot_limit(c) &&
+        (c->gathering || !chr_ring_empty(&c->free_groups)))
+        waits = proposals_wait(c) || tick_due(c);
+    pthread_mutex_unlock(&c->core_lock);
+    return waits;
 }
 
 static bool finished(struct broker_committer *c)
 {
-    return atomic_load(&c->stopping) && c->waiting_count == 0 &&
-           atomic_load(&c->to_write) == NULL && !proposals_wait(c);
+    if (!atomic_load(&c->stopping))
+        return false;
+    pthread_mutex_lock(&c->core_lock);
+    bool done = c->waiting_count == 0 && atomic_load(&c->to_write) == NULL && !proposals_wait(c);
+    pthread_mutex_unlock(&c->core_lock);
+    return done;
 }
 
+/* Due times and the end of the node; proposals are the log writer's to notice. */
 static void *committer_main(void *arg)
 {
     struct broker_committer *c = arg;
     pthread_setname_np(pthread_self(), "committer");
     while (!finished(c)) {
-        bool worked = take_saved(c);
-        worked |= gather(c);
-        if (worked)
-            continue;
+        if (committer__core_turn(c)) {
+            chr_wake_signal(&c->writer_wake);
+            if (!chr_ring_empty(&c->to_apply))
+                chr_wake_signal(&c->applier_wake);
+        }
         uint32_t ticket = chr_wake_prepare(&c->wake);
-        if (work_waits(c) || finished(c))
+        int64_t now_us = chr_clock_wall_us(c->options.clock);
+        int64_t wait_us = idle_wait_us(c, now_us);
+        atomic_store(&c->sleeps_until_us, now_us + wait_us);
+        /* Whoever moves the next due time looks at sleeps_until_us after that, and all four
+         * accesses are sequentially consistent; so either it wakes us, or we see its due time. */
+        if (finished(c) || idle_wait_us(c, now_us) < wait_us)
             chr_wake_cancel(&c->wake);
         else
-            chr_wake_wait(&c->wake, ticket, idle_wait_us(c));
+            chr_wake_wait(&c->wake, ticket, wait_us);
+        atomic_store(&c->sleeps_until_us, INT64_MIN);
     }
     return NULL;
 }
@@ -307,7 +327,10 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
         c->options.group_bytes_max = 8u << 20;
     chr_list_init(&c->submitted);
     pthread_mutex_init(&c->submit_lock, NULL);
+    pthread_mutex_init(&c->core_lock, NULL);
+    pthread_mutex_init(&c->apply_lock, NULL);
     pthread_mutex_init(&c->synced_lock, NULL);
+    atomic_store(&c->sleeps_until_us, INT64_MIN);
     pthread_cond_init(&c->synced_cond, NULL);
     chr_wake_init(&c->wake);
     chr_wake_init(&c->writer_wake);
@@ -371,6 +394,7 @@ void broker_committer_stop(broker_committer *c)
     pthread_mutex_unlock(&c->submit_lock);
     atomic_store(&c->stopping, true);
     chr_wake_signal(&c->wake);
+    chr_wake_signal(&c->writer_wake);
     if (c->committer_running)
         pthread_join(c->committer_thread, NULL);
     atomic_store(&c->writer_stop, true);
@@ -398,6 +422,8 @@ void broker_committer_free(broker_committer *c)
     chr_ring_free(&c->free_groups);
     chr_ring_free(&c->to_apply);
     pthread_mutex_destroy(&c->submit_lock);
+    pthread_mutex_destroy(&c->core_lock);
+    pthread_mutex_destroy(&c->apply_lock);
     pthread_mutex_destroy(&c->synced_lock);
     pthread_cond_destroy(&c->synced_cond);
     free(c);
@@ -414,7 +440,7 @@ void broker_propose_from_loop(broker_committer *c, uint32_t loop, struct broker_
 
 void broker_committer_kick(broker_committer *c)
 {
-    chr_wake_signal(&c->wake);
+    chr_wake_signal(&c->writer_wake);
 }
 
 chr_err broker_propose(broker_committer *c, struct broker_proposal *proposal)
@@ -433,7 +459,7 @@ chr_err broker_propose(broker_committer *c, struct broker_proposal *proposal)
     }
     pthread_mutex_unlock(&c->submit_lock);
     if (!err)
-        chr_wake_signal(&c->wake);
+        chr_wake_signal(&c->writer_wake);
     return err;
 }
 
@@ -550,7 +576,7 @@ chr_err broker_committer_wait_synced(broker_committer *c, uint64_t index)
 
 void broker_committer_unblock(broker_committer *c)
 {
-    chr_wake_signal(&c->wake);
+    chr_wake_signal(&c->writer_wake);
 }
 
 void broker_committer_stats(broker_committer *c, struct broker_committer_stats *out)

@@ -1,13 +1,14 @@
 /* broker/committer.h: from proposals to committed, applied entries.
  *
- *     loop i ── ring i ──┐                ┌─▶ log writer ─┐ (write, fdatasync)
- *     SQL, HTTP, ticks ──┴─▶ committer ───┘      ▲        └─▶ SAVED ─▶ committer ─▶ applier ─▶
- * done() raft_step         └ group n+1 waits for the sync of group n (L1)
+ *     loop i ── ring i ──┐         ┌─▶ log writer ─┐ (write, fdatasync)
+ *     SQL, HTTP, ticks ──┴─▶ core ─┘      ▲        └─▶ SAVED ─▶ core ─▶ apply ─▶ done()
+ *                         raft_step       └ group n+1 waits for the sync of group n (L1)
  *
- * Three threads. The committer drives the consensus core (raft/raft.h) and never blocks on a disk:
- * it appends all waiting proposals as one group and hands it to the log writer, which writes and
- * syncs it while the next group gathers: group commit without a timer. The applier applies what is
- * committed, in order, and calls each proposal's done(). Nothing is answered from anywhere else.
+ * Three threads. The log writer takes all waiting proposals as one group through the consensus core
+ * (raft/raft.h), writes and syncs it while the next group gathers: group commit without a timer.
+ * The committer does what falls due by time and never touches a disk. What is committed is applied
+ * in order, by the applier or, when it is little, by the log writer; each proposal's done() is
+ * called then ("applier" below means whoever applies). Nothing is answered from anywhere else.
  *
  * Backpressure: while db_hot_full() the committer takes nothing more; while the disk is full the
  * log writer waits for room and new proposals of workers are refused with CHR_ENOSPC. After a

@@ -135,24 +135,27 @@ void *committer__writer_main(void *arg)
     pthread_setname_np(pthread_self(), "log-writer");
     bool periodic = c->options.fsync == RAFT_FSYNC_PERIODIC;
     for (;;) {
-        struct committer_group *g = atomic_load_explicit(&c->to_write, memory_order_acquire);
+        bool worked = committer__core_turn(c);
+        committer__apply_or_wake(c);
+        struct committer_group *g = atomic_load(&c->to_write);
         if (g) {
             uint64_t last = g->last_index;
             write_group(c, g);
             if (!periodic)
                 publish_synced(c, last);
-            /* In this order: the committer may hand over the next group once to_write is empty, and
+            /* In this order: the core may hand over the next group once to_write is empty, and
              * looks at saved_index first. */
             atomic_store(&c->saved_index, last);
             atomic_store(&c->to_write, NULL);
-            chr_wake_signal(&c->wake);
         }
+        if (atomic_load_explicit(&c->stopping, memory_order_relaxed))
+            chr_wake_signal(&c->wake); /* is this the end? */
         cut_log(c);
         bool room = !periodic || sync_periodic(c);
-        if (g)
+        if (g || worked)
             continue;
         uint32_t ticket = chr_wake_prepare(&c->writer_wake);
-        if (atomic_load(&c->to_write) != NULL ||
+        if (committer__core_work_waits(c) || atomic_load(&c->to_write) != NULL ||
             atomic_load(&c->cut_index) > atomic_load(&c->cut_done) ||
             (periodic && room && atomic_load(&c->force_sync))) {
             chr_wake_cancel(&c->writer_wake);

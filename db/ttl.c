@@ -52,11 +52,11 @@ void db__due_update(struct db *d)
         for (size_t i = 0; i < d->tables_count; i++)
             d->ttl_due_us = CHR_MIN(d->ttl_due_us, table_due(d->tables[i], d->apply.now_us));
     }
-    atomic_store_explicit(&d->next_due_us, CHR_MIN(d->ttl_due_us, db__sessions_due(&d->sessions)),
-                          memory_order_relaxed);
+    /* Sequentially consistent: whoever sleeps until then looks again after saying so. */
+    atomic_store(&d->next_due_us, CHR_MIN(d->ttl_due_us, db__sessions_due(&d->sessions)));
 }
 
 int64_t db_next_due_us(const db *d)
 {
-    return atomic_load_explicit(&d->next_due_us, memory_order_relaxed);
+    return atomic_load(&d->next_due_us);
 }

@@ -244,14 +244,10 @@ static void process_held(struct broker_loop *loop)
     }
 }
 
-static void handle_event(struct broker_loop *loop, const struct epoll_event *event)
+static void handle_event(const struct epoll_event *event)
 {
-    if (event->data.ptr == NULL) {
-        uint64_t count;
-        ssize_t n = read(loop->wake_fd, &count, sizeof count);
-        (void)n;
-        return;
-    }
+    if (event->data.ptr == NULL)
+        return; /* woken; edge-triggered, so that nobody has to read the counter */
     struct conn *conn = event->data.ptr;
     if (event->events & EPOLLOUT)
         conn_flush(conn);
@@ -331,7 +327,7 @@ static void turn(struct broker_loop *loop)
     resume_waiting(loop);
     process_held(loop);
     for (int i = 0; i < count; i++)
-        handle_event(loop, &events[i]);
+        handle_event(&events[i]);
     if (loop->now_mono_us >= loop->next_second_us) {
         loop->next_second_us = loop->now_mono_us + SECOND_US;
         session_loop_second(loop);
@@ -454,7 +450,7 @@ chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop
     read_clock(loop);
     loop->next_second_us = loop->now_mono_us + SECOND_US;
 
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
     chr_err err = CHR_OK;
     if (!loop->conns || !loop->generations || !loop->free_slots || !loop->listener_counters)
         err = CHR_ENOMEM;
