@@ -76,9 +76,21 @@ static void apply_op(struct db *d, const struct db__op *op, struct db_op_result 
     case DB_OP_SESSION_CLOSE:
     case DB_OP_RELEASE:
     case DB_OP_REJECT:
+    case DB_OP_SUBSCRIBE:
+    case DB_OP_UNSUBSCRIBE:
+    case DB_OP_MESSAGE:
+    case DB_OP_QUEUE_ACK:
         if (d->apply.atomic)
             break;
-        if (op->type == DB_OP_SESSION_OPEN)
+        if (op->type == DB_OP_MESSAGE)
+            db__apply_message(d, op, result);
+        else if (op->type == DB_OP_QUEUE_ACK)
+            db__apply_queue_ack(d, op, result);
+        else if (op->type == DB_OP_SUBSCRIBE)
+            db__apply_subscribe(d, op, result);
+        else if (op->type == DB_OP_UNSUBSCRIBE)
+            db__apply_unsubscribe(d, op, result);
+        else if (op->type == DB_OP_SESSION_OPEN)
             db__apply_session_open(d, op, result);
         else if (op->type == DB_OP_SESSION_CLOSE)
             db__apply_session_close(d, op, result);
@@ -187,6 +199,8 @@ void db_apply(db *d, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_app
     a->writer.hlc = hlc;
     chr_arena_reset(&a->arena);
     chr_arena_reset(&a->details);
+    db__durable_entry_begin(d);
+    db__durable_expire(d);
     db__sessions_expire(d, a->now_us);
     db__request_keys_expire(&d->requests, a->now_us);
     if (bytes.len)
@@ -197,6 +211,7 @@ void db_apply(db *d, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_app
     for (size_t i = 0; i < a->marks_count; i++)
         db__marks_publish(a->marks[i]);
     a->marks_count = 0;
+    db__durable_entry_end(d, result);
     db__publish(d, index, hlc, a->version_dirty ? db__version_new(d) : NULL);
     DB__COUNT(d, rows_applied, a->rows_applied);
     DB__COUNT(d, rows_deleted, a->rows_deleted);

@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "db/checkpoint.h"
+#include "db/durable_save.h"
 #include "db/series_key.h"
 #include "db/store.h"
 
@@ -447,7 +448,18 @@ static void check_key(struct check *c, chr_slice key, const struct ids *ids, uin
     case DB__RECORD_SESSION:
     case DB__RECORD_REQUEST:
     case DB__RECORD_GARBAGE:
+    case DB__RECORD_MESSAGE:
+    case DB__RECORD_RETAINED:
         if (db__store_key_parse(key, (enum db__record)key.ptr[0], &id))
+            return;
+        break;
+    case DB__RECORD_QUEUE:
+        if (db__store_key_parse_queue(key, &id, &id))
+            return;
+        break;
+    case DB__RECORD_SUBSCRIPTION:
+    case DB__RECORD_WILL:
+        if (db__store_key_parse_of_session(key, (enum db__record)key.ptr[0], &id, &table_id))
             return;
         break;
     }
@@ -481,6 +493,11 @@ static chr_err check_store(struct check *c, const db_read *read)
     return err == CHR_ENOTFOUND ? CHR_OK : err;
 }
 
+static void found_text(void *arg, const char *text)
+{
+    found(arg, "%s", text);
+}
+
 chr_err db_check(db *d, void (*report)(void *arg, const char *finding), void *arg,
                  uint64_t *findings)
 {
@@ -503,6 +520,8 @@ chr_err db_check(db *d, void (*report)(void *arg, const char *finding), void *ar
     }
     if (!err)
         err = check_store(&c, read);
+    if (!err)
+        err = db__durable_check(d, found_text, &c);
     db_read_end(read);
     *findings = c.findings;
     return err;

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "db/durable_save.h"
 
 chr_err db__checkpoint_init(struct db *d)
 {
@@ -32,6 +33,7 @@ void db__checkpoint_free(struct db *d)
         db__chunk_release(cp->garbage);
         cp->garbage = next;
     }
+    db__durable_saving_free(d);
     db__pending_free(cp);
     db__sealer_free(cp->sealer);
     chr_buf_free(&cp->buf);
@@ -237,6 +239,8 @@ chr_err db_checkpoint(db *d, enum db_checkpoint_reason reason,
     int64_t sealed_us = chr_clock_mono_us(clock);
     DB__COUNT(d, seal_us_total, sealed_us - began_us);
     if (!err)
+        err = db__durable_write_ahead(d);
+    if (!err)
         err = wait_synced(arg, cp->read->index); /* keeps D3 */
     if (!err)
         err = db__checkpoint_save(d, msg);
@@ -244,6 +248,7 @@ chr_err db_checkpoint(db *d, enum db_checkpoint_reason reason,
     if (saved) {
         pthread_mutex_lock(&d->apply_lock);
         db__checkpoint_swap(d);
+        db__durable_saved(d);
         pthread_mutex_unlock(&d->apply_lock);
         forget_dropped(d);
         cp->last_mono_us = mono_us;

@@ -58,6 +58,8 @@ struct db__checkpoint {
     size_t pending_count, pending_capacity;
     struct db__table **dropped;
     size_t dropped_count, dropped_capacity;
+    struct db__stored **saving; /* messages of cuts not saved yet (db/durable_save.h) */
+    size_t saving_count, saving_capacity, saving_written;
     uint64_t request_first, request_next;
     uint64_t rows_applied, rows_deleted;
     uint32_t next_table_id;
@@ -78,6 +80,8 @@ void db__checkpoint_free(struct db *d);
 CHR_MUST_USE chr_err db__checkpoint_plan(struct db *d);
 /* checkpoint_capture.c: under apply_lock. Copies sessions and request keys that changed. */
 void db__checkpoint_capture(struct db *d);
+/* Copies; a value without pointer: the record is deleted. */
+void db__pending_add(struct db__checkpoint *cp, struct db__store_key key, chr_slice value);
 void db__pending_free(struct db__checkpoint *cp);
 /* checkpoint_save.c: the one transaction that makes it true. */
 CHR_MUST_USE chr_err db__checkpoint_save(struct db *d, struct chr_errmsg *msg);

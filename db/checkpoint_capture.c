@@ -8,8 +8,9 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "db/checkpoint.h"
+#include "db/durable_save.h"
 
-static void pending_add(struct db__checkpoint *cp, struct db__store_key key, chr_slice value)
+void db__pending_add(struct db__checkpoint *cp, struct db__store_key key, chr_slice value)
 {
     DB__RESERVE(cp->pending, cp->pending_count, cp->pending_capacity);
     struct db__pending *p = &cp->pending[cp->pending_count];
@@ -75,9 +76,21 @@ static void capture_session(struct db__checkpoint *cp, struct db__session *s)
     pb.expiry_s = s->expiry_s;
     pb.connected = s->connected;
     pb.expires_us = s->expires_us;
+    pb.queue_messages_max = s->queue_messages_max;
+    pb.window = s->window;
+    pb.queue_bytes_max = s->queue_bytes_max;
+    pb.queues_bytes_max = s->queues_bytes_max;
+    pb.drop_oldest = s->drop_oldest;
+    pb.next_sequence = s->next_sequence;
+    pb.sent = s->sent;
+    pb.dropped = s->dropped;
+    pb.messages_expired = s->messages_expired;
+    pb.next_subscription = s->next_subscription;
+    pb.sweeps = s->sweep.at != 0;
+    pb.sweep_us = pb.sweeps ? s->sweep.us : 0;
     pb.guards = (ProtobufCBinaryData){.len = (size_t)s->guards_count * 2, .data = guards};
     must_pack(cp, DB__RECORD_SESSION, &pb.base);
-    pending_add(cp, db__store_key(DB__RECORD_SESSION, s->epoch), chr_buf_slice(&cp->buf));
+    db__pending_add(cp, db__store_key(DB__RECORD_SESSION, s->epoch), chr_buf_slice(&cp->buf));
     free(guards);
     s->dirty = false;
 }
@@ -90,7 +103,7 @@ static void capture_request(struct db__checkpoint *cp, const struct db__request_
     pb.key = (ProtobufCBinaryData){.len = k->key_len, .data = (uint8_t *)k->bytes + k->user_len};
     pb.time_us = k->time_us;
     must_pack(cp, DB__RECORD_REQUEST, &pb.base);
-    pending_add(cp, db__store_key(DB__RECORD_REQUEST, sequence), chr_buf_slice(&cp->buf));
+    db__pending_add(cp, db__store_key(DB__RECORD_REQUEST, sequence), chr_buf_slice(&cp->buf));
 }
 
 void db__checkpoint_capture(struct db *d)
@@ -98,8 +111,9 @@ void db__checkpoint_capture(struct db *d)
     struct db__checkpoint *cp = d->checkpoint;
     struct db__sessions *ss = &d->sessions;
     bool again = cp->pending_count > 0;
+    db__durable_capture(d);
     for (size_t i = 0; i < ss->ended_count; i++)
-        pending_add(cp, db__store_key(DB__RECORD_SESSION, ss->ended[i]), (chr_slice){0});
+        db__pending_add(cp, db__store_key(DB__RECORD_SESSION, ss->ended[i]), (chr_slice){0});
     ss->ended_count = 0;
     for (size_t i = 0; i < ss->capacity; i++)
         if (ss->by_id[i] && ss->by_id[i]->dirty)

@@ -33,7 +33,9 @@ chr_err db_open(const struct db_kv *kv, const struct db_options *options, db **o
     chr_list_init(&d->reads);
     d->next_table_id = DB__TABLE_ID_FIRST;
     d->ttl_due_us = INT64_MIN; /* looked at by the first entry */
-    chr_err err = db__apply_init(d);
+    chr_err err = db__durable_init(d);
+    if (!err)
+        err = db__apply_init(d);
     if (!err)
         err = db__checkpoint_init(d);
     if (!err)
@@ -60,6 +62,7 @@ void db_close(db *d)
     free(d->tables);
     free(d->dropped);
     db_catalog_release(d->catalog);
+    db__durable_free(d);
     db__sessions_free(&d->sessions);
     db__request_keys_free(&d->requests);
     db__rejects_free(&d->rejects);

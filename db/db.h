@@ -56,6 +56,8 @@ struct db_op_result {
     chr_slice detail; /* CHR_EDUPKEY: "(device_id, ts)=(a, 2024…)"; valid until the next apply */
 };
 
+struct db_due_will; /* db/durable.h */
+
 struct db_apply_result {
     chr_err err; /* 0; CHR_ESTALE: decoded under older mappings, nothing done (R9);
                     CHR_EEXIST: the request key was seen before, nothing done (R2) */
@@ -66,6 +68,12 @@ struct db_apply_result {
     const uint64_t *duplicates;
     const uint64_t *gone;
     uint32_t guards_count;
+    /* Sessions (epochs, each once, rising) in whose queues this entry put something, and wills it
+     * made due (db/durable.h), ticks included; valid until the next apply. */
+    const uint64_t *woken;
+    uint32_t woken_count;
+    uint32_t wills_count;
+    const struct db_due_will *wills;
 };
 
 /* Applies one committed entry. index must be db_apply_index() + 1. Never fails half way: memory

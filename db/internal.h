@@ -13,8 +13,8 @@
  *       and no read of that version has a lower index.
  *   V2  Index, HLC and version are published together under pin_lock.
  *
- * Locks, in order: apply_lock (db_apply; the checkpoint's cut and swap), pin_lock (a few loads and
- * stores), then the locks around pointers of marks. */
+ * Locks, in order: apply_lock (db_apply; the checkpoint's cut and swap), durable.lock
+ * (db/durable.h), pin_lock (a few loads and stores), then the locks around pointers of marks. */
 #ifndef CHR_DB_INTERNAL_H
 #define CHR_DB_INTERNAL_H
 
@@ -27,6 +27,7 @@
 #include "base/list.h"
 #include "db/catalog_internal.h"
 #include "db/db.h"
+#include "db/durable_internal.h"
 #include "db/hot.h"
 #include "db/key_index.h"
 #include "db/marks.h"
@@ -153,6 +154,7 @@ struct db {
     uint32_t next_table_id;
     struct db__apply apply;
     struct db__sessions sessions;
+    struct db__durable durable;
     struct db__request_keys requests;
     struct db__rejects rejects;
 

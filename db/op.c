@@ -144,26 +144,47 @@ void db_entry_add_drop_table(struct db_entry *entry, uint32_t table_id)
 void db_entry_add_session_open(struct db_entry *entry, const struct db_session_open *open)
 {
     struct chr_buf *out = &entry->bytes;
-    size_t at = op_begin(entry, DB_OP_SESSION_OPEN, 0, 0, 1);
+    static const struct db_will none;
+    const struct db_will *will = open->will ? open->will : &none;
+    size_t at = op_begin(entry, DB_OP_SESSION_OPEN, DB_OP_DURABLE, 0, 1);
     chr_buf_add_u32le(out, open->expiry_s);
     chr_buf_add_u32le(out, open->clean_start);
     chr_buf_add_u32le(out, (uint32_t)open->client_id.len);
     chr_buf_add_u32le(out, 0);
+    chr_buf_add_u32le(out, open->queue_messages_max);
+    chr_buf_add_u32le(out, open->window);
+    chr_buf_add_u64le(out, open->queue_bytes_max);
+    chr_buf_add_u64le(out, open->queues_bytes_max);
+    chr_buf_add_u8(out, (uint8_t)((open->drop_oldest ? DB__OPEN_DROP_OLDEST : 0) |
+                                  (open->will ? DB__OPEN_WILL : 0) |
+                                  (will->retain ? DB__OPEN_WILL_RETAIN : 0)));
+    chr_buf_add_u8(out, will->qos);
+    chr_buf_add_u16le(out, 0);
+    chr_buf_add_u32le(out, will->delay_s);
+    chr_buf_add_u32le(out, will->message_expiry_s);
+    chr_buf_add_u32le(out, (uint32_t)will->topic.len);
+    chr_buf_add_u32le(out, (uint32_t)will->properties.len);
+    chr_buf_add_u32le(out, (uint32_t)will->payload.len);
+    chr_buf_add_u64le(out, 0);
     chr_buf_add_slice(out, open->client_id);
+    chr_buf_add_slice(out, will->topic);
+    chr_buf_add_slice(out, will->properties);
+    chr_buf_add_slice(out, will->payload);
     op_end(entry, at);
 }
 
-void db_entry_add_session_close(struct db_entry *entry, chr_slice client_id, uint64_t epoch,
-                                uint32_t generation, uint32_t expiry_s)
+void db_entry_add_session_close(struct db_entry *entry, const struct db_session_close *close)
 {
     struct chr_buf *out = &entry->bytes;
     size_t at = op_begin(entry, DB_OP_SESSION_CLOSE, 0, 0, 1);
-    chr_buf_add_u64le(out, epoch);
-    chr_buf_add_u32le(out, generation);
-    chr_buf_add_u32le(out, expiry_s);
-    chr_buf_add_u32le(out, (uint32_t)client_id.len);
-    chr_buf_add_u32le(out, 0);
-    chr_buf_add_slice(out, client_id);
+    chr_buf_add_u64le(out, close->epoch);
+    chr_buf_add_u32le(out, close->generation);
+    chr_buf_add_u32le(out, close->expiry_s);
+    chr_buf_add_u32le(out, (uint32_t)close->client_id.len);
+    chr_buf_add_u32le(out,
+                      DB__CLOSE_SENT | (close->will == DB_WILL_KEEP ? DB__CLOSE_WILL_KEEP : 0u));
+    chr_buf_add_u64le(out, close->sent);
+    chr_buf_add_slice(out, close->client_id);
     op_end(entry, at);
 }
 
@@ -217,5 +238,90 @@ void db_entry_add_request_key(struct db_entry *entry, chr_slice user, chr_slice 
     chr_buf_add_u32le(out, (uint32_t)key.len);
     chr_buf_add_slice(out, user);
     chr_buf_add_slice(out, key);
+    op_end(entry, at);
+}
+
+static void add_filters(struct db_entry *entry, enum db_op_type type, uint64_t epoch,
+                        uint32_t generation, const struct db_subscription *items, uint32_t count)
+{
+    if (count == 0)
+        return;
+    struct chr_buf *out = &entry->bytes;
+    bool all = type == DB_OP_SUBSCRIBE;
+    size_t at = op_begin(entry, type, 0, 0, count);
+    chr_buf_add_u64le(out, epoch);
+    chr_buf_add_u32le(out, generation);
+    chr_buf_add_u32le(out, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct db_subscription *s = &items[i];
+        chr_buf_add_u32le(out, (uint32_t)s->filter.len);
+        chr_buf_add_u32le(out, (uint32_t)s->group.len);
+        chr_buf_add_u32le(out, all ? s->id : 0);
+        chr_buf_add_u8(out, all ? s->qos : 0);
+        chr_buf_add_u8(
+            out, (uint8_t)(all ? (s->no_local ? 1 : 0) | (s->retain_as_published ? 2 : 0) : 0));
+        chr_buf_add_u8(out, all ? s->retain_handling : 0);
+        chr_buf_add_u8(out, 0);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        chr_buf_add_slice(out, items[i].filter);
+        chr_buf_add_slice(out, items[i].group);
+    }
+    op_end(entry, at);
+}
+
+void db_entry_add_subscribe(struct db_entry *entry, uint64_t epoch, uint32_t generation,
+                            const struct db_subscription *items, uint32_t count)
+{
+    add_filters(entry, DB_OP_SUBSCRIBE, epoch, generation, items, count);
+}
+
+void db_entry_add_unsubscribe(struct db_entry *entry, uint64_t epoch, uint32_t generation,
+                              const struct db_subscription *items, uint32_t count)
+{
+    add_filters(entry, DB_OP_UNSUBSCRIBE, epoch, generation, items, count);
+}
+
+void db_entry_add_message(struct db_entry *entry, const struct db_publish *publish)
+{
+    struct chr_buf *out = &entry->bytes;
+    size_t at =
+        op_begin(entry, DB_OP_MESSAGE, publish->guard == UINT32_MAX ? 0 : DB_OP_GUARDED, 0, 1);
+    chr_buf_add_u64le(out, publish->publisher);
+    chr_buf_add_u32le(out, publish->expiry_s);
+    chr_buf_add_u32le(out, publish->guard);
+    chr_buf_add_u8(out, publish->qos);
+    chr_buf_add_u8(out, publish->retain);
+    chr_buf_add_u16le(out, 0);
+    chr_buf_add_u32le(out, (uint32_t)publish->topic.len);
+    chr_buf_add_u32le(out, (uint32_t)publish->properties.len);
+    chr_buf_add_u32le(out, (uint32_t)publish->payload.len);
+    chr_buf_add_slice(out, publish->topic);
+    chr_buf_add_slice(out, publish->properties);
+    chr_buf_add_slice(out, publish->payload);
+    op_end(entry, at);
+}
+
+static void add_ranges(struct chr_buf *out, const struct db_sequence_range *ranges, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        chr_buf_add_u64le(out, ranges[i].first);
+        chr_buf_add_u64le(out, ranges[i].last);
+    }
+}
+
+void db_entry_add_queue_ack(struct db_entry *entry, uint64_t epoch, uint32_t generation,
+                            const struct db_sequence_range *done, uint32_t done_count,
+                            const struct db_sequence_range *received, uint32_t received_count)
+{
+    if (done_count + received_count == 0)
+        return;
+    struct chr_buf *out = &entry->bytes;
+    size_t at = op_begin(entry, DB_OP_QUEUE_ACK, 0, 0, done_count + received_count);
+    chr_buf_add_u64le(out, epoch);
+    chr_buf_add_u32le(out, generation);
+    chr_buf_add_u32le(out, done_count);
+    add_ranges(out, done, done_count);
+    add_ranges(out, received, received_count);
     op_end(entry, at);
 }

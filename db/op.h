@@ -55,9 +55,16 @@ enum db_op_type {
     DB_OP_REJECT = 10,       /* messages that fit no row, kept in chronos_rejects (R3) */
     DB_OP_REQUEST_KEY = 11,  /* dedup key of an SQL write: idempotency-key (R2) */
     DB_OP_ALTER_TABLE = 12,  /* protobuf TableDef with the same id, schema_version + 1 */
+    /* What outlives connections (db/durable.h); they cannot be undone and stand in entries that are
+     * not atomic. */
+    DB_OP_SUBSCRIBE = 13,
+    DB_OP_UNSUBSCRIBE = 14,
+    DB_OP_MESSAGE = 15,   /* one published message, verbatim, once (R7) */
+    DB_OP_QUEUE_ACK = 16, /* a client acknowledged messages of its queue (R8) */
 };
 #define DB_OP_IF_EXISTENCE 0x1 /* CREATE … IF NOT EXISTS */
-#define DB_OP_GUARDED      0x2 /* ROWS, REJECT: each row names an item of the entry's GUARDS */
+#define DB_OP_GUARDED      0x2 /* ROWS, REJECT, MESSAGE: each names an item of the entry's GUARDS */
+#define DB_OP_DURABLE      0x4 /* SESSION_OPEN: with limits of the queue and perhaps a will */
 
 enum db_rows_mode {
     DB_ROWS_MERGE = 1, /* publish: an existing key merges the columns the row names (design 2.3) */
@@ -170,21 +177,45 @@ void db_entry_add_drop_table(struct db_entry *entry, uint32_t table_id);
 CHR_MUST_USE chr_err db_entry_add_alter_table(struct db_entry *entry,
                                               const struct db_table_def *table);
 
+/* A message the client left to be published when it is lost. */
+struct db_will {
+    chr_slice topic, properties, payload;
+    uint8_t qos;
+    bool retain;
+    uint32_t delay_s;          /* after the connection was lost */
+    uint32_t message_expiry_s; /* from its publication; UINT32_MAX: none */
+};
 struct db_session_open {
     chr_slice client_id;
     bool clean_start;
     uint32_t
         expiry_s; /* 0xffffffff: never; 0 is not logged (the session ends with its connection) */
+    const struct db_will *will;  /* borrowed; NULL: none */
+    uint32_t queue_messages_max; /* 0: no limit, as for the three below */
+    uint32_t window;             /* so many more while connected: the client's Receive Maximum */
+    uint64_t queue_bytes_max;
+    uint64_t queues_bytes_max; /* of all sessions together */
+    bool drop_oldest;          /* at a limit: the oldest waiting message goes; else the new one */
 };
 void db_entry_add_session_open(struct db_entry *entry, const struct db_session_open *open);
-/* expiry_s 0: the session ends now. generation: of the connection that ended; an older one than the
- * session's has no effect. */
-void db_entry_add_session_close(struct db_entry *entry, chr_slice client_id, uint64_t epoch,
-                                uint32_t generation, uint32_t expiry_s);
+enum db_will_action {
+    DB_WILL_DROP = 0, /* the client took its leave */
+    DB_WILL_KEEP = 1, /* due when its delay has passed or the session ends, whichever is first */
+};
+struct db_session_close {
+    chr_slice client_id;
+    uint64_t epoch;
+    uint32_t generation; /* of the connection that ended; an older one has no effect */
+    uint32_t expiry_s;   /* 0: the session ends now */
+    enum db_will_action will;
+    uint64_t sent; /* the highest sequence of its queue that may have been sent */
+};
+void db_entry_add_session_close(struct db_entry *entry, const struct db_session_close *close);
 struct db_guard {
     uint64_t epoch;      /* of the session (R5) */
     uint32_t generation; /* of the connection */
-    uint16_t packet_id;
+    uint16_t packet_id;  /* 0, in GUARDS: the will of that connection, which must be due: it is
+                            taken, or counts as a duplicate when it was before */
 };
 /* At most one per entry, before the guarded rows; a row's guard is an index into items. */
 void db_entry_add_guards(struct db_entry *entry, const struct db_guard *items, uint32_t count);
@@ -196,6 +227,50 @@ struct db_reject {
     int64_t received_at_us;
 };
 void db_entry_add_reject(struct db_entry *entry, const struct db_reject *reject);
+
+/* -- What outlives connections (db/durable.h) ---------------------------------------------------*/
+
+struct db_subscription {
+    chr_slice filter; /* of a shared one: what follows the group */
+    chr_slice group;  /* empty: not shared */
+    uint8_t qos;
+    bool no_local, retain_as_published;
+    uint8_t retain_handling; /* 0: retained messages at SUBSCRIBE, 1: if it is new, 2: none */
+    uint32_t id;             /* 0: none */
+};
+#define DB_SUBSCRIPTION_ID_MAX 268435455u
+#define DB_SUBSCRIPTIONS_MAX   65536u /* of a session */
+#define DB_TOPIC_LEVELS_MAX    200u
+/* Of the present connection of a session; those with another epoch or generation: CHR_ENOTFOUND.
+ * result.rows: how many of them were taken, from the first on. Retained messages that match with
+ * QoS above 0 are queued. count 0 adds nothing. */
+void db_entry_add_subscribe(struct db_entry *entry, uint64_t epoch, uint32_t generation,
+                            const struct db_subscription *items, uint32_t count);
+/* Only filter and group are looked at. result.rows: how many there were. */
+void db_entry_add_unsubscribe(struct db_entry *entry, uint64_t epoch, uint32_t generation,
+                              const struct db_subscription *items, uint32_t count);
+struct db_publish {
+    chr_slice topic;      /* UTF-8 without wildcards */
+    chr_slice properties; /* a block that is passed on, db does not look inside */
+    chr_slice payload;
+    uint8_t qos;
+    bool retain;        /* set the topic's retained message, or with an empty payload remove it */
+    uint32_t expiry_s;  /* UINT32_MAX: none */
+    uint64_t publisher; /* epoch, for no_local; 0: no session */
+    uint32_t guard;     /* index into the entry's guards: skipped when that is a duplicate or gone;
+                           UINT32_MAX: none */
+};
+/* After the entry's GUARDS. result.rows: sessions in whose queues it is. */
+void db_entry_add_message(struct db_entry *entry, const struct db_publish *publish);
+struct db_sequence_range {
+    uint64_t first, last; /* inclusive */
+};
+/* done: gone from the queue. received: the client has it (QoS 2) and will be asked to release it.
+ * Sequences that are not there are ignored. result.rows: messages that changed. */
+void db_entry_add_queue_ack(struct db_entry *entry, uint64_t epoch, uint32_t generation,
+                            const struct db_sequence_range *done, uint32_t done_count,
+                            const struct db_sequence_range *received, uint32_t received_count);
+
 /* The operations of this (atomic) entry are skipped when the key was seen; the result says so. */
 void db_entry_add_request_key(struct db_entry *entry, chr_slice user, chr_slice key);
 

@@ -249,36 +249,206 @@ static bool take_last(chr_slice rest, uint64_t len, chr_slice *out)
     return p && rest.len == 0;
 }
 
-chr_err db__session_open_decode(chr_slice body, struct db_session_open *out)
+/* Topics and filters: UTF-8, not empty, wildcards where they may be, levels within bounds (4.7). */
+
+static bool levels_proper(chr_slice s, bool wildcards)
 {
+    if (s.len == 0 || s.len > UINT16_MAX || !chr_utf8_valid_mqtt(s))
+        return false;
+    uint32_t levels = 1;
+    for (size_t i = 0; i < s.len; i++) {
+        uint8_t c = s.ptr[i];
+        levels += c == '/';
+        if (c != '+' && c != '#')
+            continue;
+        bool alone = (i == 0 || s.ptr[i - 1] == '/') && (i + 1 == s.len || s.ptr[i + 1] == '/');
+        if (!wildcards || !alone || (c == '#' && i + 1 != s.len))
+            return false;
+    }
+    return levels <= DB_TOPIC_LEVELS_MAX;
+}
+
+bool db__topic_proper(chr_slice topic)
+{
+    return levels_proper(topic, false);
+}
+
+bool db__filter_proper(chr_slice filter)
+{
+    return levels_proper(filter, true);
+}
+
+/* A share name is one level without wildcards [MQTT-4.8.2-1]. */
+bool db__group_proper(chr_slice group)
+{
+    return group.len == 0 || (levels_proper(group, false) && !memchr(group.ptr, '/', group.len));
+}
+
+chr_err db__session_open_decode(const struct db__op *op, struct db_session_open *out,
+                                struct db_will *will)
+{
+    chr_slice body = op->body;
     const uint8_t *p = take(&body, 16);
+    *out = (struct db_session_open){0};
     if (!p || chr_get_u32le(p + 4) > 1 || chr_get_u32le(p + 12) ||
         chr_get_u32le(p + 8) > DB__CLIENT_ID_MAX)
         return CHR_ECORRUPT;
+    uint32_t id_len = chr_get_u32le(p + 8);
     out->expiry_s = chr_get_u32le(p);
     out->clean_start = chr_get_u32le(p + 4) != 0;
-    return take_last(body, chr_get_u32le(p + 8), &out->client_id) ? CHR_OK : CHR_ECORRUPT;
+    if (!(op->flags & DB_OP_DURABLE)) /* as written by versions before queues */
+        return take_last(body, id_len, &out->client_id) ? CHR_OK : CHR_ECORRUPT;
+    if (!(p = take(&body, DB__OPEN_DURABLE)))
+        return CHR_ECORRUPT;
+    out->queue_messages_max = chr_get_u32le(p);
+    out->window = chr_get_u32le(p + 4);
+    out->queue_bytes_max = chr_get_u64le(p + 8);
+    out->queues_bytes_max = chr_get_u64le(p + 16);
+    uint8_t flags = p[24];
+    out->drop_oldest = flags & DB__OPEN_DROP_OLDEST;
+    *will = (struct db_will){.qos = p[25],
+                             .retain = flags & DB__OPEN_WILL_RETAIN,
+                             .delay_s = chr_get_u32le(p + 28),
+                             .message_expiry_s = chr_get_u32le(p + 32)};
+    uint64_t topic = chr_get_u32le(p + 36), properties = chr_get_u32le(p + 40);
+    uint64_t payload = chr_get_u32le(p + 44);
+    chr_slice all;
+    if (flags & ~(DB__OPEN_DROP_OLDEST | DB__OPEN_WILL | DB__OPEN_WILL_RETAIN) || p[25] > 2 ||
+        chr_get_u16le(p + 26) || chr_get_u64le(p + 48) ||
+        !take_last(body, id_len + topic + properties + payload, &all))
+        return CHR_ECORRUPT;
+    out->client_id = chr_slice_of(all.ptr, id_len);
+    if (!(flags & DB__OPEN_WILL))
+        return topic + properties + payload + will->qos + will->delay_s + will->message_expiry_s ||
+                       will->retain
+                   ? CHR_ECORRUPT
+                   : CHR_OK;
+    out->will = will;
+    will->topic = chr_slice_of(all.ptr + id_len, topic);
+    will->properties = chr_slice_of(all.ptr + id_len + topic, properties);
+    will->payload = chr_slice_of(all.ptr + id_len + topic + properties, payload);
+    return db__topic_proper(will->topic) ? CHR_OK : CHR_ECORRUPT;
 }
 
-chr_err db__session_close_decode(chr_slice body, struct db__session_close *out)
+chr_err db__session_close_decode(chr_slice body, struct db_session_close *out)
 {
     const uint8_t *p = take(&body, 24);
-    if (!p || chr_get_u32le(p + 20) || chr_get_u32le(p + 16) > DB__CLIENT_ID_MAX)
+    if (!p || chr_get_u32le(p + 16) > DB__CLIENT_ID_MAX)
         return CHR_ECORRUPT;
     out->epoch = chr_get_u64le(p);
     out->generation = chr_get_u32le(p + 8);
     out->expiry_s = chr_get_u32le(p + 12);
-    return take_last(body, chr_get_u32le(p + 16), &out->client_id) ? CHR_OK : CHR_ECORRUPT;
+    uint32_t id_len = chr_get_u32le(p + 16), flags = chr_get_u32le(p + 20);
+    if (flags > (DB__CLOSE_WILL_KEEP | DB__CLOSE_SENT))
+        return CHR_ECORRUPT;
+    out->will = flags & DB__CLOSE_WILL_KEEP ? DB_WILL_KEEP : DB_WILL_DROP;
+    out->sent = 0;
+    if (flags & DB__CLOSE_SENT) {
+        if (!(p = take(&body, 8)))
+            return CHR_ECORRUPT;
+        out->sent = chr_get_u64le(p);
+    }
+    return take_last(body, id_len, &out->client_id) ? CHR_OK : CHR_ECORRUPT;
 }
 
-chr_err db__guards_check(chr_slice body, uint32_t count)
+chr_err db__filters_decode(const struct db__op *op, struct chr_arena *arena,
+                           struct db__filters *out)
+{
+    chr_slice body = op->body;
+    const uint8_t *p = take(&body, 16);
+    bool all = op->type == DB_OP_SUBSCRIBE;
+    if (!p || chr_get_u32le(p + 12) || op->count == 0)
+        return CHR_ECORRUPT;
+    out->epoch = chr_get_u64le(p);
+    out->generation = chr_get_u32le(p + 8);
+    const uint8_t *head = take(&body, (uint64_t)op->count * DB__FILTER_HEAD);
+    if (!head)
+        return CHR_ECORRUPT;
+    out->items = CHR_ARENA_ARRAY(arena, struct db_subscription, op->count);
+    if (!out->items)
+        db__out_of_memory();
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < op->count; i++, head += DB__FILTER_HEAD) {
+        struct db_subscription *s = &out->items[i];
+        uint64_t filter = chr_get_u32le(head), group = chr_get_u32le(head + 4);
+        if (used + filter + group > body.len)
+            return CHR_ECORRUPT;
+        s->filter = chr_slice_of(body.ptr + used, filter);
+        s->group = chr_slice_of(body.ptr + used + filter, group);
+        used += filter + group;
+        s->id = chr_get_u32le(head + 8);
+        s->qos = head[12];
+        s->no_local = head[13] & 1;
+        s->retain_as_published = head[13] & 2;
+        s->retain_handling = head[14];
+        if (s->id > DB_SUBSCRIPTION_ID_MAX || s->qos > 2 || head[13] > 3 || head[14] > 2 ||
+            head[15] || (!all && (s->id || s->qos || head[13] || head[14])) ||
+            !db__filter_proper(s->filter) || !db__group_proper(s->group))
+            return CHR_ECORRUPT;
+    }
+    chr_slice rest;
+    return take_last(body, used, &rest) ? CHR_OK : CHR_ECORRUPT;
+}
+
+chr_err db__message_decode(const struct db__op *op, struct db_publish *out)
+{
+    chr_slice body = op->body;
+    const uint8_t *p = take(&body, DB__MESSAGE_HEAD);
+    if (!p || op->count != 1)
+        return CHR_ECORRUPT;
+    uint64_t topic = chr_get_u32le(p + 20), properties = chr_get_u32le(p + 24);
+    uint64_t payload = chr_get_u32le(p + 28);
+    *out = (struct db_publish){.publisher = chr_get_u64le(p),
+                               .expiry_s = chr_get_u32le(p + 8),
+                               .guard = chr_get_u32le(p + 12),
+                               .qos = p[16],
+                               .retain = p[17] != 0};
+    chr_slice all;
+    if (p[16] > 2 || p[17] > 1 || chr_get_u16le(p + 18) ||
+        !take_last(body, topic + properties + payload, &all))
+        return CHR_ECORRUPT;
+    out->topic = chr_slice_of(all.ptr, topic);
+    out->properties = chr_slice_of(all.ptr + topic, properties);
+    out->payload = chr_slice_of(all.ptr + topic + properties, payload);
+    if (((op->flags & DB_OP_GUARDED) != 0) != (out->guard != UINT32_MAX))
+        return CHR_ECORRUPT;
+    return db__topic_proper(out->topic) ? CHR_OK : CHR_ECORRUPT;
+}
+
+chr_err db__queue_ack_decode(const struct db__op *op, struct db__queue_ack *out)
+{
+    chr_slice body = op->body;
+    const uint8_t *p = take(&body, 16);
+    if (!p || op->count == 0 || (uint64_t)op->count * DB__RANGE_BYTES != body.len)
+        return CHR_ECORRUPT;
+    out->epoch = chr_get_u64le(p);
+    out->generation = chr_get_u32le(p + 8);
+    out->done_count = chr_get_u32le(p + 12);
+    out->ranges = body.ptr;
+    if (out->done_count > op->count)
+        return CHR_ECORRUPT;
+    for (uint32_t i = 0; i < op->count; i++) {
+        struct db_sequence_range r = db__range_get(out, i);
+        if (r.first == 0 || r.first > r.last)
+            return CHR_ECORRUPT;
+    }
+    return CHR_OK;
+}
+
+struct db_sequence_range db__range_get(const struct db__queue_ack *ack, uint32_t i)
+{
+    const uint8_t *p = ack->ranges + (size_t)i * DB__RANGE_BYTES;
+    return (struct db_sequence_range){.first = chr_get_u64le(p), .last = chr_get_u64le(p + 8)};
+}
+
+chr_err db__guards_check(chr_slice body, uint32_t count, bool wills)
 {
     if (count == 0 || (uint64_t)count * DB__GUARD_BYTES != body.len)
         return CHR_ECORRUPT;
     for (uint32_t i = 0; i < count; i++) {
         const uint8_t *p = body.ptr + (size_t)i * DB__GUARD_BYTES;
-        if (chr_get_u16le(p + 12) == 0 || chr_get_u16le(p + 14)) /* no packet id 0: MQTT 2.2.1 */
-            return CHR_ECORRUPT;
+        if ((chr_get_u16le(p + 12) == 0 && !wills) || chr_get_u16le(p + 14))
+            return CHR_ECORRUPT; /* no packet has id 0: MQTT 2.2.1 */
     }
     return CHR_OK;
 }

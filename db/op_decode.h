@@ -70,15 +70,33 @@ CHR_INLINE bool db__rows_names(const struct db__rows_col *c, uint32_t row)
 /* The value of a row, bytes borrowed from the entry. */
 struct db_value db__rows_value(const struct db__rows_col *c, uint32_t row);
 
-CHR_MUST_USE chr_err db__session_open_decode(chr_slice body, struct db_session_open *out);
-struct db__session_close {
-    chr_slice client_id;
+/* UTF-8, not empty, wildcards only where a filter may have them; a group may be empty. */
+bool db__topic_proper(chr_slice topic);
+bool db__filter_proper(chr_slice filter);
+bool db__group_proper(chr_slice group);
+/* out->will points at *will when there is one. */
+CHR_MUST_USE chr_err db__session_open_decode(const struct db__op *op, struct db_session_open *out,
+                                             struct db_will *will);
+CHR_MUST_USE chr_err db__session_close_decode(chr_slice body, struct db_session_close *out);
+/* SUBSCRIBE and UNSUBSCRIBE; filters and groups are proper. */
+struct db__filters {
     uint64_t epoch;
-    uint32_t generation, expiry_s;
+    uint32_t generation;
+    struct db_subscription *items; /* [op->count], from the arena */
 };
-CHR_MUST_USE chr_err db__session_close_decode(chr_slice body, struct db__session_close *out);
-/* Items of GUARDS or RELEASE. */
-CHR_MUST_USE chr_err db__guards_check(chr_slice body, uint32_t count);
+CHR_MUST_USE chr_err db__filters_decode(const struct db__op *op, struct chr_arena *arena,
+                                        struct db__filters *out);
+CHR_MUST_USE chr_err db__message_decode(const struct db__op *op, struct db_publish *out);
+struct db__queue_ack {
+    uint64_t epoch;
+    uint32_t generation;
+    uint32_t done_count;   /* of the ranges, the first ones */
+    const uint8_t *ranges; /* [op->count]; db__range_get */
+};
+CHR_MUST_USE chr_err db__queue_ack_decode(const struct db__op *op, struct db__queue_ack *out);
+struct db_sequence_range db__range_get(const struct db__queue_ack *ack, uint32_t i);
+/* Items of GUARDS or RELEASE; only the former may name wills (packet id 0). */
+CHR_MUST_USE chr_err db__guards_check(chr_slice body, uint32_t count, bool wills);
 struct db_guard db__guards_get(chr_slice body, uint32_t i);
 CHR_MUST_USE chr_err db__reject_decode(const struct db__op *op, struct db_reject *out);
 CHR_MUST_USE chr_err db__request_key_decode(chr_slice body, chr_slice *user, chr_slice *key);

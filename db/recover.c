@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "db/checkpoint.h"
+#include "db/durable_save.h"
 #include "db/series_key.h"
 #include "db/value_crc.h"
 
@@ -186,12 +187,18 @@ static chr_err load_session(struct recovery *r, chr_slice key, chr_slice value)
         value, DB__RECORD_SESSION, &chronos__catalog__session__descriptor, &err, r->msg);
     if (!pb)
         return err == CHR_ECORRUPT ? damaged(r, "session", epoch) : err;
-    struct db__session *s = db__must_calloc(1, sizeof *s);
-    uint8_t *id = db__must_malloc(pb->client_id.len);
-    if (pb->client_id.len)
-        memcpy(id, pb->client_id.data, pb->client_id.len);
-    s->client_id = chr_slice_of(id, pb->client_id.len);
-    s->epoch = pb->epoch;
+    struct db__session *s =
+        db__session_new(chr_slice_of(pb->client_id.data, pb->client_id.len), pb->epoch);
+    s->queue_messages_max = pb->queue_messages_max;
+    s->window = pb->window;
+    s->queue_bytes_max = pb->queue_bytes_max;
+    s->queues_bytes_max = pb->queues_bytes_max;
+    s->drop_oldest = pb->drop_oldest;
+    s->next_sequence = pb->next_sequence ? pb->next_sequence : 1;
+    s->sent = pb->sent;
+    s->dropped = pb->dropped;
+    s->messages_expired = pb->messages_expired;
+    s->next_subscription = pb->next_subscription ? pb->next_subscription : 1;
     s->generation = pb->generation;
     s->expiry_s = pb->expiry_s;
     s->connected = pb->connected;
@@ -201,6 +208,9 @@ static chr_err load_session(struct recovery *r, chr_slice key, chr_slice value)
     for (size_t i = 0; i + 2 <= pb->guards.len && good; i += 2)
         good = db__guard_add(s, chr_get_u16le(pb->guards.data + i));
     db__session_load(&r->d->sessions, s); /* owned there even if it is bad */
+    r->d->durable.stats.connected += s->connected;
+    if (pb->sweeps)
+        db__due_set(&r->d->durable.dues, &s->sweep, pb->sweep_us);
     protobuf_c_message_free_unpacked(&pb->base, NULL);
     return good ? CHR_OK : damaged(r, "session", epoch);
 }
@@ -285,7 +295,7 @@ static chr_err load_meta(struct recovery *r, uint64_t *index, chr_hlc *hlc)
         value, DB__RECORD_META, &chronos__catalog__meta__descriptor, &err, r->msg);
     if (!pb)
         return err;
-    if (pb->format_version != DB__STORE_VERSION)
+    if (pb->format_version == 0 || pb->format_version > DB__STORE_VERSION)
         err = chr_fail(r->msg, CHR_EVERSION, "store has format version %u, known is %u",
                        pb->format_version, DB__STORE_VERSION);
     else if (pb->request_next < pb->request_first || pb->next_table_id < DB__TABLE_ID_FIRST)
@@ -322,6 +332,8 @@ static chr_err load_all(struct recovery *r, uint64_t *index, chr_hlc *hlc)
     if (!err)
         err = each(r, DB__RECORD_SESSION, load_session);
     if (!err)
+        err = db__durable_recover(d, r->txn, *index, r->msg);
+    if (!err)
         err = each(r, DB__RECORD_REQUEST, load_request);
     if (!err && d->requests.next != d->checkpoint->request_next)
         err = damaged(r, "request key", d->requests.next);
@@ -355,6 +367,8 @@ chr_err db__recover(struct db *d, struct chr_errmsg *msg)
     /* Leftovers only waste room: a disk too full to delete them is no reason not to start. */
     if (!err) {
         chr_err swept = db__garbage_sweep(d, d->checkpoint->next_chunk_id);
+        if (!swept)
+            swept = db__durable_sweep(d, index);
         if (swept && swept != CHR_ENOSPC)
             err = chr_fail(msg, swept, "store: %s", chr_strerror(swept));
     }

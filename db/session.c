@@ -14,6 +14,7 @@ static void session_free(struct db__session *s)
 {
     free((void *)s->client_id.ptr);
     free(s->guards);
+    db__queue_free(&s->queue);
     free(s);
 }
 
@@ -164,14 +165,40 @@ static void set_expiry(struct db__sessions *ss, struct db__session *s, int64_t e
     heap_settle(ss, ss->expiry_count);
 }
 
-static int64_t expiry_time(int64_t now_us, uint32_t expiry_s)
+static void set_connected(struct db *d, struct db__session *s, bool connected)
 {
-    return expiry_s == UINT32_MAX ? INT64_MAX : now_us + (int64_t)expiry_s * 1000000;
+    d->durable.stats.connected += (uint64_t)connected - (uint64_t)s->connected;
+    s->connected = connected;
 }
 
+struct db__session *db__session_new(chr_slice client_id, uint64_t epoch)
+{
+    struct db__session *s = db__must_calloc(1, sizeof *s);
+    uint8_t *id = db__must_malloc(client_id.len);
+    if (client_id.len)
+        memcpy(id, client_id.ptr, client_id.len);
+    s->client_id = chr_slice_of(id, client_id.len);
+    s->epoch = epoch;
+    s->expires_us = INT64_MAX;
+    s->next_sequence = 1;
+    s->next_subscription = 1;
+    chr_list_init(&s->subscriptions);
+    s->sweep = (struct db__due){.us = INT64_MAX, .tie = epoch, .kind = DB__DUE_SWEEP};
+    return s;
+}
+
+/* Its will, if there still is one, is due: no delay is longer than the session. */
 static void session_end(struct db *d, struct db__session *s)
 {
     struct db__sessions *ss = &d->sessions;
+    db__durable_write(d);
+    if (s->will)
+        db__will_due(d, s->will);
+    while (!chr_list_empty(&s->subscriptions))
+        db__subscription_remove(
+            d, CHR_CONTAINER_OF(s->subscriptions.next, struct db__subscription, of_session));
+    db__queue_drop_all(d, s);
+    set_connected(d, s, false);
     heap_remove(ss, s);
     table_remove(ss, ss->by_id, s, true);
     table_remove(ss, ss->by_epoch, s, false);
@@ -254,15 +281,29 @@ static bool guard_remove(struct db__session *s, uint16_t packet_id)
 
 /* -- Operations ---------------------------------------------------------------------------------*/
 
+/* A connection of a session that goes on takes the place of the last one: its will is dropped, but
+ * when the connection was there until now and the will has no delay, its loss comes first. */
+static void take_over(struct db *d, struct db__session *s)
+{
+    if (!s->will)
+        return;
+    if (s->connected && s->will->delay_s == 0)
+        db__will_due(d, s->will);
+    else
+        db__will_drop(d, s->will);
+}
+
 void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_result *result)
 {
     struct db_session_open open;
+    struct db_will will;
     uint64_t ordinal = (uint64_t)(result - d->apply.results);
-    if (op->flags || op->table_id || ordinal > UINT16_MAX ||
-        db__session_open_decode(op->body, &open)) {
+    if (op->flags & ~DB_OP_DURABLE || op->table_id || ordinal > UINT16_MAX ||
+        db__session_open_decode(op, &open, &will)) {
         result->err = CHR_ECORRUPT;
         return;
     }
+    db__durable_write(d);
     struct db__session *s = db__session_find(&d->sessions, open.client_id);
     if (s && open.clean_start) {
         session_end(d, s);
@@ -270,27 +311,30 @@ void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_
     }
     result->session_present = s != NULL;
     if (!s) {
-        s = db__must_calloc(1, sizeof *s);
-        uint8_t *id = db__must_malloc(open.client_id.len);
-        if (open.client_id.len)
-            memcpy(id, open.client_id.ptr, open.client_id.len);
-        s->client_id = chr_slice_of(id, open.client_id.len);
-        s->epoch = d->apply.index << 16 | ordinal;
-        s->expires_us = INT64_MAX;
+        s = db__session_new(open.client_id, d->apply.index << 16 | ordinal);
         insert(&d->sessions, s);
+    } else {
+        take_over(d, s);
     }
     s->generation++;
     s->expiry_s = open.expiry_s;
-    s->connected = true;
+    s->queue_messages_max = open.queue_messages_max;
+    s->window = open.window;
+    s->queue_bytes_max = open.queue_bytes_max;
+    s->queues_bytes_max = open.queues_bytes_max;
+    s->drop_oldest = open.drop_oldest;
     s->dirty = true;
+    set_connected(d, s, true);
     set_expiry(&d->sessions, s, INT64_MAX);
+    if (open.will)
+        db__will_set(d, s, open.will);
     result->epoch = s->epoch;
     result->generation = s->generation;
 }
 
 void db__apply_session_close(struct db *d, const struct db__op *op, struct db_op_result *result)
 {
-    struct db__session_close close;
+    struct db_session_close close;
     if (op->flags || op->table_id || db__session_close_decode(op->body, &close)) {
         result->err = CHR_ECORRUPT;
         return;
@@ -300,14 +344,25 @@ void db__apply_session_close(struct db *d, const struct db__op *op, struct db_op
         return; /* somebody connected since: its end is none of this one's business */
     result->epoch = s->epoch;
     result->generation = s->generation;
+    db__durable_write(d);
+    if (close.will == DB_WILL_DROP)
+        db__will_drop(d, s->will);
     if (close.expiry_s == 0) {
         session_end(d, s);
         return;
     }
-    s->connected = false;
+    set_connected(d, s, false);
     s->expiry_s = close.expiry_s;
+    s->sent = CHR_MAX(s->sent, close.sent);
     s->dirty = true;
-    set_expiry(&d->sessions, s, expiry_time(d->apply.now_us, close.expiry_s));
+    if (s->will && s->will->delay_s == 0) {
+        db__will_due(d, s->will);
+    } else if (s->will) {
+        s->will->dirty = true;
+        db__due_set(&d->durable.dues, &s->will->due,
+                    db__time_after(d->apply.now_us, s->will->delay_s));
+    }
+    set_expiry(&d->sessions, s, db__time_after(d->apply.now_us, close.expiry_s));
 }
 
 static void guard_undo(struct db *d, const struct db__undo *item)
@@ -321,7 +376,8 @@ static void guard_undo(struct db *d, const struct db__undo *item)
 void db__apply_guards(struct db *d, const struct db__op *op, struct db_op_result *result)
 {
     struct db__apply *a = &d->apply;
-    if (a->has_guards || op->flags || op->table_id || db__guards_check(op->body, op->count)) {
+    if (a->has_guards || op->flags || op->table_id ||
+        db__guards_check(op->body, op->count, !a->atomic)) {
         result->err = CHR_ECORRUPT;
         return;
     }
@@ -338,7 +394,10 @@ void db__apply_guards(struct db *d, const struct db__op *op, struct db_op_result
     for (uint32_t i = 0; i < op->count; i++) {
         struct db_guard g = db__guards_get(op->body, i);
         struct db__session *s = db__session_by_epoch(&d->sessions, g.epoch);
-        if (!s || s->generation != g.generation) {
+        if (g.packet_id == 0) { /* a will (M5); not in an atomic entry, which might be undone */
+            if (!db__will_take(d, g.epoch, g.generation))
+                db_bit_set(a->duplicates, i);
+        } else if (!s || s->generation != g.generation) {
             db_bit_set(a->gone, i);
         } else if (!db__guard_add(s, g.packet_id)) {
             db_bit_set(a->duplicates, i);
@@ -354,7 +413,7 @@ void db__apply_guards(struct db *d, const struct db__op *op, struct db_op_result
 
 void db__apply_release(struct db *d, const struct db__op *op, struct db_op_result *result)
 {
-    if (op->flags || op->table_id || db__guards_check(op->body, op->count)) {
+    if (op->flags || op->table_id || db__guards_check(op->body, op->count, false)) {
         result->err = CHR_ECORRUPT;
         return;
     }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/slice.h"
+#include "db/durable_internal.h"
 #include "db/op_decode.h"
 
 struct db;
@@ -26,6 +27,19 @@ struct db__session {
     int64_t expires_us; /* replicated time; INT64_MAX: not now */
     uint16_t *guards;   /* packet ids remembered, rising */
     uint32_t guards_count, guards_capacity;
+    /* What outlives its connections (db/durable.h); under durable.lock */
+    uint32_t queue_messages_max, window; /* 0: no limit */
+    uint64_t queue_bytes_max, queues_bytes_max;
+    bool drop_oldest;
+    uint64_t next_sequence; /* from 1 */
+    uint64_t sent, dropped, messages_expired;
+    struct db__queue queue;
+    struct db__due sweep;
+    struct chr_list subscriptions;
+    uint32_t subscriptions_count, next_subscription; /* number of the next, from 1 */
+    struct db__will *will;                           /* of the present or last connection */
+    uint64_t match_stamp, woken_at;                  /* scratch of publish.c */
+    size_t match_at;
     bool dirty;     /* changed since the last checkpoint's cut */
     size_t heap_at; /* place in by_expiry, 1-based; 0: not in it */
 };
@@ -54,6 +68,8 @@ void db__apply_session_close(struct db *db, const struct db__op *op, struct db_o
 void db__apply_guards(struct db *db, const struct db__op *op, struct db_op_result *result);
 void db__apply_release(struct db *db, const struct db__op *op, struct db_op_result *result);
 
+/* A new one without a place in the set, its lists empty. */
+struct db__session *db__session_new(chr_slice client_id, uint64_t epoch);
 /* Recovery: takes ownership of the struct and what it owns. */
 void db__session_load(struct db__sessions *sessions, struct db__session *session);
 bool db__guard_add(struct db__session *session, uint16_t packet_id);

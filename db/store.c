@@ -35,6 +35,41 @@ struct db__store_key db__store_key_part(uint64_t chunk_id, uint8_t kind, uint16_
     return k;
 }
 
+struct db__store_key db__store_key_queue(uint64_t epoch, uint64_t block)
+{
+    struct db__store_key k = {.bytes = {DB__RECORD_QUEUE}, .len = 17};
+    chr_put_u64be(k.bytes + 1, epoch);
+    chr_put_u64be(k.bytes + 9, block);
+    return k;
+}
+
+struct db__store_key db__store_key_of_session(enum db__record kind, uint64_t epoch, uint32_t number)
+{
+    struct db__store_key k = {.bytes = {(uint8_t)kind}, .len = 13};
+    chr_put_u64be(k.bytes + 1, epoch);
+    chr_put_u32be(k.bytes + 9, number);
+    return k;
+}
+
+bool db__store_key_parse_queue(chr_slice key, uint64_t *epoch, uint64_t *block)
+{
+    if (key.len != 17 || key.ptr[0] != DB__RECORD_QUEUE)
+        return false;
+    *epoch = chr_get_u64be(key.ptr + 1);
+    *block = chr_get_u64be(key.ptr + 9);
+    return true;
+}
+
+bool db__store_key_parse_of_session(chr_slice key, enum db__record kind, uint64_t *epoch,
+                                    uint32_t *number)
+{
+    if (key.len != 13 || key.ptr[0] != (uint8_t)kind)
+        return false;
+    *epoch = chr_get_u64be(key.ptr + 1);
+    *number = chr_get_u32be(key.ptr + 9);
+    return true;
+}
+
 bool db__store_key_parse(chr_slice key, enum db__record kind, uint64_t *number)
 {
     struct db__store_key like = db__store_key(kind, 0);

@@ -8,10 +8,16 @@
  *   'b' chunk u64                               bitmap of deleted rows as of the checkpoint
  *   's' epoch u64                               Session
  *   'q' sequence u64                            RequestKey
+ *   'p' message u64                             a message (db/message.c)
+ *   'e' epoch u64, block u64                    64 places of a queue (db/durable_save.c)
+ *   'u' epoch u64, number u32                   Subscription
+ *   'r' message u64                             this message is retained (empty)
+ *   'w' epoch u64, generation u32               Will
  *   'g' chunk u64                               a chunk whose parts are still to be deleted
  *
  * Numbers in keys are big-endian, so that they sort; values begin with db/value_crc.h, bodies are
- * protobuf (proto/catalog.proto) but for 'b' (u64 words, little-endian), 'd' and 'g' (empty). */
+ * protobuf (proto/catalog.proto) but for 'b' (u64 words, little-endian), 'd', 'p', 'e', 'g' and 'r'
+ * (empty). */
 #ifndef CHR_DB_STORE_H
 #define CHR_DB_STORE_H
 
@@ -23,7 +29,8 @@
 #include "db/kv.h"
 #include "proto/catalog.pb-c.h"
 
-#define DB__STORE_VERSION  1 /* of Meta: of the store as a whole */
+/* Of Meta: of the store as a whole. 2 has the records p, e, u, r and w; 1 is still read. */
+#define DB__STORE_VERSION  2
 #define DB__RECORD_VERSION 1
 
 enum db__record {
@@ -35,10 +42,15 @@ enum db__record {
     DB__RECORD_SESSION = 's',
     DB__RECORD_REQUEST = 'q',
     DB__RECORD_GARBAGE = 'g',
+    DB__RECORD_MESSAGE = 'p',
+    DB__RECORD_QUEUE = 'e',
+    DB__RECORD_SUBSCRIPTION = 'u',
+    DB__RECORD_RETAINED = 'r',
+    DB__RECORD_WILL = 'w',
 };
 
 struct db__store_key {
-    uint8_t bytes[16];
+    uint8_t bytes[20];
     uint8_t len;
 };
 CHR_INLINE chr_slice db__key_slice(const struct db__store_key *key)
@@ -49,8 +61,15 @@ CHR_INLINE chr_slice db__key_slice(const struct db__store_key *key)
 struct db__store_key db__store_key(enum db__record kind, uint64_t number);
 struct db__store_key db__store_key_chunk(uint32_t table_id, uint64_t chunk_id);
 struct db__store_key db__store_key_part(uint64_t chunk_id, uint8_t kind, uint16_t column);
+struct db__store_key db__store_key_queue(uint64_t epoch, uint64_t block);
+/* SUBSCRIPTION and WILL: an epoch and a number of 32 bits. */
+struct db__store_key db__store_key_of_session(enum db__record kind, uint64_t epoch,
+                                              uint32_t number);
 /* Numbers back out of a key of the store; false: not of this kind and length. */
 bool db__store_key_parse(chr_slice key, enum db__record kind, uint64_t *number);
+bool db__store_key_parse_queue(chr_slice key, uint64_t *epoch, uint64_t *block);
+bool db__store_key_parse_of_session(chr_slice key, enum db__record kind, uint64_t *epoch,
+                                    uint32_t *number);
 bool db__store_key_parse_chunk(chr_slice key, uint32_t *table_id, uint64_t *chunk_id);
 
 /* Starts a value in buf (reset first) and finishes it: head and checksum. */

@@ -52,8 +52,9 @@ void db__due_update(struct db *d)
         for (size_t i = 0; i < d->tables_count; i++)
             d->ttl_due_us = CHR_MIN(d->ttl_due_us, table_due(d->tables[i], d->apply.now_us));
     }
+    int64_t due_us = CHR_MIN(db__sessions_due(&d->sessions), db__durable_due(d));
     /* Sequentially consistent: whoever sleeps until then looks again after saying so. */
-    atomic_store(&d->next_due_us, CHR_MIN(d->ttl_due_us, db__sessions_due(&d->sessions)));
+    atomic_store(&d->next_due_us, CHR_MIN(d->ttl_due_us, due_us));
 }
 
 int64_t db_next_due_us(const db *d)

@@ -52,8 +52,11 @@ static bool add_to_batch(struct broker_loop *loop, struct log_op *op)
                                        .expiry_s = op->expiry_s};
         db_entry_add_session_open(&batch->entry, &open);
     } else {
-        db_entry_add_session_close(&batch->entry, op->session->client_id, op->epoch, op->generation,
-                                   op->expiry_s);
+        struct db_session_close close = {.client_id = op->session->client_id,
+                                         .epoch = op->epoch,
+                                         .generation = op->generation,
+                                         .expiry_s = op->expiry_s};
+        db_entry_add_session_close(&batch->entry, &close);
     }
     if (batch_full(batch))
         batch_propose(batch);

@@ -3,12 +3,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "broker/session/tree.h"
+#include "base/topic_tree.h"
 #include "proto/mqtt/topic.h"
 
 struct retained {
     pthread_rwlock_t lock;
-    struct topic_tree tree; /* value: struct message, one reference */
+    struct chr_topic_tree tree; /* value: struct message, one reference */
     uint64_t count_max, bytes_max;
     struct retained_stats stats;
     uint64_t expiring; /* messages with an expiry: nothing to sweep without */
@@ -17,7 +17,7 @@ struct retained {
 chr_err retained_new(uint64_t count_max, uint64_t bytes_max, struct retained **out)
 {
     struct retained *r = calloc(1, sizeof *r);
-    if (!r || topic_tree_init(&r->tree)) {
+    if (!r || chr_topic_tree_init(&r->tree)) {
         free(r);
         return CHR_ENOMEM;
     }
@@ -29,7 +29,7 @@ chr_err retained_new(uint64_t count_max, uint64_t bytes_max, struct retained **o
 }
 
 /* The node after n in a walk of the whole tree: children first. */
-static struct topic_node *next_node(const struct topic_tree *tree, struct topic_node *n)
+static struct chr_topic_node *next_node(const struct chr_topic_tree *tree, struct chr_topic_node *n)
 {
     if (n->first_child)
         return n->first_child;
@@ -42,9 +42,10 @@ void retained_free(struct retained *r)
 {
     if (!r)
         return;
-    for (struct topic_node *n = next_node(&r->tree, r->tree.root); n; n = next_node(&r->tree, n))
+    for (struct chr_topic_node *n = next_node(&r->tree, r->tree.root); n;
+         n = next_node(&r->tree, n))
         message_unref(n->value);
-    topic_tree_free(&r->tree);
+    chr_topic_tree_free(&r->tree);
     pthread_rwlock_destroy(&r->lock);
     free(r);
 }
@@ -64,16 +65,16 @@ static chr_err set_locked(struct retained *r, struct message *message, struct me
 {
     if (message->payload.len == 0) {
         /* An empty payload removes what is there and is not kept itself [MQTT-3.3.1-6, -7]. */
-        struct topic_node *node = topic_tree_find(&r->tree, message->topic);
+        struct chr_topic_node *node = chr_topic_tree_find(&r->tree, message->topic);
         if (node && node->value) {
             *old = node->value;
             count_out(r, *old);
             node->value = NULL;
-            topic_tree_prune(&r->tree, node);
+            chr_topic_tree_prune(&r->tree, node);
         }
         return CHR_OK;
     }
-    struct topic_node *node = topic_tree_find(&r->tree, message->topic);
+    struct chr_topic_node *node = chr_topic_tree_find(&r->tree, message->topic);
     struct message *present = node ? node->value : NULL;
     uint64_t freed = present && !present->own ? message_bytes(present) : 0;
     if (!message->own && ((!present && r->stats.count >= r->count_max) ||
@@ -82,7 +83,7 @@ static chr_err set_locked(struct retained *r, struct message *message, struct me
         return CHR_EFULL;
     }
     if (!node)
-        node = topic_tree_add(&r->tree, message->topic);
+        node = chr_topic_tree_add(&r->tree, message->topic);
     if (!node)
         return CHR_ENOMEM;
     *old = present;
@@ -115,7 +116,7 @@ struct visit {
     bool stopped;
 };
 
-static void visit_node(struct visit *v, const struct topic_node *node)
+static void visit_node(struct visit *v, const struct chr_topic_node *node)
 {
     struct message *m = node->value;
     if (m && !v->stopped && !(m->has_expiry && m->expires_mono_us <= v->now_us))
@@ -123,9 +124,10 @@ static void visit_node(struct visit *v, const struct topic_node *node)
 }
 
 /* All below node, itself included; `$` topics only if the first level was named [MQTT-4.7.2-1]. */
-static void visit_below(struct visit *v, const struct topic_tree *tree, struct topic_node *top)
+static void visit_below(struct visit *v, const struct chr_topic_tree *tree,
+                        struct chr_topic_node *top)
 {
-    struct topic_node *n = top;
+    struct chr_topic_node *n = top;
     while (n && !v->stopped) {
         bool hidden =
             n->parent == tree->root && top == tree->root && n->level_len && n->level[0] == '$';
@@ -141,7 +143,7 @@ static void visit_below(struct visit *v, const struct topic_tree *tree, struct t
     }
 }
 
-static void walk(struct visit *v, const struct topic_tree *tree, struct topic_node *node,
+static void walk(struct visit *v, const struct chr_topic_tree *tree, struct chr_topic_node *node,
                  struct mqtt_level_iter it)
 {
     chr_slice level;
@@ -154,11 +156,11 @@ static void walk(struct visit *v, const struct topic_tree *tree, struct topic_no
     if (chr_slice_eq(level, CHR_LIT("#"))) {
         visit_below(v, tree, node);
     } else if (chr_slice_eq(level, CHR_LIT("+"))) {
-        for (struct topic_node *c = node->first_child; c && !v->stopped; c = c->next_sibling)
+        for (struct chr_topic_node *c = node->first_child; c && !v->stopped; c = c->next_sibling)
             if (node != tree->root || c->level_len == 0 || c->level[0] != '$')
                 walk(v, tree, c, it);
     } else {
-        struct topic_node *c = topic_tree_child(tree, node, level);
+        struct chr_topic_node *c = chr_topic_tree_child(tree, node, level);
         if (c)
             walk(v, tree, c, it);
     }
@@ -176,17 +178,17 @@ void retained_match(struct retained *r, chr_slice filter, int64_t now_mono_us,
 void retained_sweep(struct retained *r, int64_t now_mono_us)
 {
     pthread_rwlock_wrlock(&r->lock);
-    struct topic_node *n = r->expiring ? next_node(&r->tree, r->tree.root) : NULL;
+    struct chr_topic_node *n = r->expiring ? next_node(&r->tree, r->tree.root) : NULL;
     while (n) {
         struct message *m = n->value;
-        struct topic_node *next = next_node(&r->tree, n);
+        struct chr_topic_node *next = next_node(&r->tree, n);
         if (m && m->has_expiry && m->expires_mono_us <= now_mono_us) {
             count_out(r, m);
             n->value = NULL;
             message_unref(m);
             /* A leaf goes, and with it what only led to it. Its successor in the walk is no leaf's
              * ancestor, so it stays. */
-            topic_tree_prune(&r->tree, n);
+            chr_topic_tree_prune(&r->tree, n);
         }
         n = next;
     }

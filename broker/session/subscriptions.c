@@ -8,9 +8,9 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "base/topic_tree.h"
 #include "broker/net/loop.h"
 #include "broker/session/session.h"
-#include "broker/session/tree.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
 
@@ -37,7 +37,7 @@ struct subscriptions {
     pthread_rwlock_t lock;
     _Atomic uint64_t version;
     _Atomic uint64_t count, shared_count;
-    struct topic_tree tree;
+    struct chr_topic_tree tree;
     struct subscription **buckets; /* by (session, node, group) */
     size_t mask;
 };
@@ -49,7 +49,7 @@ chr_err subscriptions_new(struct subscriptions **out)
         return CHR_ENOMEM;
     subs->buckets = calloc(BUCKETS_FIRST, sizeof(struct subscription *));
     subs->mask = BUCKETS_FIRST - 1;
-    if (!subs->buckets || topic_tree_init(&subs->tree)) {
+    if (!subs->buckets || chr_topic_tree_init(&subs->tree)) {
         free((void *)subs->buckets);
         free(subs);
         return CHR_ENOMEM;
@@ -65,7 +65,7 @@ void subscriptions_free(struct subscriptions *subs)
     if (!subs)
         return;
     CHR_ASSERT(atomic_load(&subs->count) == 0);
-    topic_tree_free(&subs->tree);
+    chr_topic_tree_free(&subs->tree);
     pthread_rwlock_destroy(&subs->lock);
     free((void *)subs->buckets);
     free(subs);
@@ -89,7 +89,7 @@ uint64_t subscriptions_shared_count(const struct subscriptions *subs)
 /* ---- One subscription -------------------------------------------------------------------------
  */
 
-static uint64_t key_hash(const struct session *session, const struct topic_node *node,
+static uint64_t key_hash(const struct session *session, const struct chr_topic_node *node,
                          const struct share_group *group)
 {
     uint64_t h = chr_hash_u64(session->number ^ chr_hash_seed());
@@ -98,7 +98,7 @@ static uint64_t key_hash(const struct session *session, const struct topic_node 
 }
 
 static struct subscription *find(const struct subscriptions *subs, const struct session *session,
-                                 const struct topic_node *node, const struct share_group *group)
+                                 const struct chr_topic_node *node, const struct share_group *group)
 {
     uint64_t hash = key_hash(session, node, group);
     struct subscription *s = subs->buckets[hash & subs->mask];
@@ -150,7 +150,7 @@ static struct share_group *group_add(struct filter *filter, chr_slice name)
 }
 
 /* Gives back what serves nobody any more. */
-static void tidy(struct subscriptions *subs, struct topic_node *node)
+static void tidy(struct subscriptions *subs, struct chr_topic_node *node)
 {
     struct filter *filter = node->value;
     if (filter) {
@@ -168,7 +168,7 @@ static void tidy(struct subscriptions *subs, struct topic_node *node)
         node->value = NULL;
         free(filter);
     }
-    topic_tree_prune(&subs->tree, node);
+    chr_topic_tree_prune(&subs->tree, node);
 }
 
 static void link_in(struct subscriptions *subs, struct subscription *s)
@@ -220,7 +220,7 @@ static void unlink_and_free(struct subscriptions *subs, struct subscription *s)
     atomic_fetch_sub(&subs->count, 1);
     if (s->group)
         atomic_fetch_sub(&subs->shared_count, 1);
-    struct topic_node *node = s->node;
+    struct chr_topic_node *node = s->node;
     free(s);
     tidy(subs, node);
 }
@@ -228,7 +228,7 @@ static void unlink_and_free(struct subscriptions *subs, struct subscription *s)
 static chr_err add_locked(struct subscriptions *subs, struct session *session, chr_slice group_name,
                           chr_slice text, const struct subscription_options *options, bool *existed)
 {
-    struct topic_node *node = topic_tree_add(&subs->tree, text);
+    struct chr_topic_node *node = chr_topic_tree_add(&subs->tree, text);
     if (!node)
         return CHR_ENOMEM;
     struct filter *filter = node->value;
@@ -274,7 +274,7 @@ bool subscriptions_remove(struct subscriptions *subs, struct session *session, c
                           chr_slice text)
 {
     pthread_rwlock_wrlock(&subs->lock);
-    struct topic_node *node = topic_tree_find(&subs->tree, text);
+    struct chr_topic_node *node = chr_topic_tree_find(&subs->tree, text);
     struct filter *filter = node ? node->value : NULL;
     struct share_group *group = NULL;
     if (filter && group_name.len) {
@@ -339,7 +339,7 @@ static bool reserve(void **array, uint32_t *max, uint32_t count, size_t size)
     return true;
 }
 
-static void take_node(struct gather *g, const struct topic_node *node)
+static void take_node(struct gather *g, const struct chr_topic_node *node)
 {
     const struct filter *filter = node->value;
     if (!filter)
@@ -371,14 +371,14 @@ static void take_node(struct gather *g, const struct topic_node *node)
 
 /* Every filter of the tree below node that matches the levels left. Depth is bounded by
  * MQTT_TOPIC_LEVELS_MAX, which both names and filters keep. */
-static void walk(struct gather *g, const struct topic_tree *tree, const struct topic_node *node,
-                 struct mqtt_level_iter it, bool first)
+static void walk(struct gather *g, const struct chr_topic_tree *tree,
+                 const struct chr_topic_node *node, struct mqtt_level_iter it, bool first)
 {
     chr_slice level;
     if (!mqtt_level_next(&it, &level)) {
         take_node(g, node);
         /* `a/#` matches `a` as well (4.7.1.2). */
-        const struct topic_node *all = topic_tree_child(tree, node, CHR_LIT("#"));
+        const struct chr_topic_node *all = chr_topic_tree_child(tree, node, CHR_LIT("#"));
         if (all)
             take_node(g, all);
         return;
@@ -387,14 +387,14 @@ static void walk(struct gather *g, const struct topic_tree *tree, const struct t
         return;
     /* Wildcards at the start don't match names that start with `$` [MQTT-4.7.2-1]. */
     if (!(first && level.len && level.ptr[0] == '$')) {
-        const struct topic_node *all = topic_tree_child(tree, node, CHR_LIT("#"));
+        const struct chr_topic_node *all = chr_topic_tree_child(tree, node, CHR_LIT("#"));
         if (all)
             take_node(g, all);
-        const struct topic_node *one = topic_tree_child(tree, node, CHR_LIT("+"));
+        const struct chr_topic_node *one = chr_topic_tree_child(tree, node, CHR_LIT("+"));
         if (one)
             walk(g, tree, one, it, false);
     }
-    const struct topic_node *exact = topic_tree_child(tree, node, level);
+    const struct chr_topic_node *exact = chr_topic_tree_child(tree, node, level);
     if (exact)
         walk(g, tree, exact, it, false);
 }
@@ -522,7 +522,7 @@ bool subscriptions_pick(struct subscriptions *subs, const struct match *match, u
 static size_t filter_text(const struct subscription *s, uint8_t *out)
 {
     size_t len = 0;
-    for (const struct topic_node *n = s->node; n->parent; n = n->parent)
+    for (const struct chr_topic_node *n = s->node; n->parent; n = n->parent)
         len += n->level_len + (n->parent->parent ? 1u : 0u);
     size_t prefix = s->group ? 8 + s->group->name_len : 0; /* "$share/" name "/" */
     if (!out)
@@ -533,7 +533,7 @@ static size_t filter_text(const struct subscription *s, uint8_t *out)
         out[prefix - 1] = '/';
     }
     size_t at = prefix + len;
-    for (const struct topic_node *n = s->node; n->parent; n = n->parent) {
+    for (const struct chr_topic_node *n = s->node; n->parent; n = n->parent) {
         at -= n->level_len;
         memcpy(out + at, n->level, n->level_len);
         if (n->parent->parent)

@@ -26,7 +26,7 @@ struct broker_loop;
 struct session;
 struct share_group;
 struct subscriptions;
-struct topic_node;
+struct chr_topic_node;
 
 struct subscription_options {
     uint8_t qos;
@@ -38,7 +38,7 @@ struct subscription_options {
 /* One filter of one session. */
 struct subscription {
     struct session *session;
-    struct topic_node *node;
+    struct chr_topic_node *node;
     struct share_group *group;         /* NULL: not shared */
     struct subscription *next_of_node; /* or of the group */
     struct subscription *prev_of_node;

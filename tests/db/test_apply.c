@@ -429,8 +429,9 @@ static void test_bounds_prune(void **state)
 
 static void open_session(struct kit *k, const char *client, bool clean)
 {
-    db_entry_add_session_open(&k->entry,
-                              &(struct db_session_open){chr_slice_cstr(client), clean, 60});
+    db_entry_add_session_open(
+        &k->entry, &(struct db_session_open){
+                       .client_id = chr_slice_cstr(client), .clean_start = clean, .expiry_s = 60});
     apply(k);
 }
 
@@ -491,7 +492,9 @@ static void test_sessions_end_by_replicated_time(void **state)
     struct kit *k = *state;
     open_session(k, "a", false);
     uint64_t epoch = k->result.ops[0].epoch;
-    db_entry_add_session_close(&k->entry, CHR_LIT("a"), epoch, 1, 60);
+    db_entry_add_session_close(
+        &k->entry, &(struct db_session_close){
+                       .client_id = CHR_LIT("a"), .epoch = epoch, .generation = 1, .expiry_s = 60});
     assert_int_equal(apply_at(k, MS(1000)), 0);
     assert_int_equal(db_next_due_us(k->d), chr_hlc_unix_us(MS(61000)));
     assert_int_equal(apply_at(k, MS(60999)), 0);
@@ -512,7 +515,10 @@ static void test_sessions_end_by_replicated_time(void **state)
     reopen(k);
     /* A close of a connection that was followed by another changes nothing. */
     open_session(k, "a", false);
-    db_entry_add_session_close(&k->entry, CHR_LIT("a"), k->result.ops[0].epoch, 1, 0);
+    db_entry_add_session_close(&k->entry,
+                               &(struct db_session_close){.client_id = CHR_LIT("a"),
+                                                          .epoch = k->result.ops[0].epoch,
+                                                          .generation = 1});
     apply(k);
     db_stats(k->d, &stats);
     assert_int_equal(stats.sessions, 1);
@@ -791,7 +797,10 @@ static void test_mutated_entries(void **state)
                                                        .topic = CHR_LIT("t"),
                                                        .payload = CHR_LIT("p"),
                                                        .reason = CHR_LIT("r")});
-    db_entry_add_session_close(&k->entry, CHR_LIT("s"), guard.epoch, 1, 5);
+    db_entry_add_session_close(&k->entry, &(struct db_session_close){.client_id = CHR_LIT("s"),
+                                                                     .epoch = guard.epoch,
+                                                                     .generation = 1,
+                                                                     .expiry_s = 5});
     db_entry_add_release(&k->entry, &guard, 1);
     assert_int_equal(db_entry_end(&k->entry), 0);
     size_t len = k->entry.bytes.len;

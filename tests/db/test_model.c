@@ -434,6 +434,11 @@ static void build_op(struct life *l, struct twin_op *op, struct db_entry *entry)
 {
     size_t at = entry->bytes.len;
     switch (op->type) {
+    case DB_OP_SUBSCRIBE: /* tests/db/test_durable_model.c */
+    case DB_OP_UNSUBSCRIBE:
+    case DB_OP_MESSAGE:
+    case DB_OP_QUEUE_ACK:
+        break;
     case DB_OP_ROWS:
     case DB_OP_UPDATE:
         build_rows(l, op, entry);
@@ -459,8 +464,11 @@ static void build_op(struct life *l, struct twin_op *op, struct db_entry *entry)
                                                             .expiry_s = op->expiry_s});
         break;
     case DB_OP_SESSION_CLOSE:
-        db_entry_add_session_close(entry, chr_slice_cstr(op->client), op->epoch, op->generation,
-                                   op->expiry_s);
+        db_entry_add_session_close(
+            entry, &(struct db_session_close){.client_id = chr_slice_cstr(op->client),
+                                              .epoch = op->epoch,
+                                              .generation = op->generation,
+                                              .expiry_s = op->expiry_s});
         break;
     case DB_OP_GUARDS:
         db_entry_add_guards(entry, op->items, op->rows);

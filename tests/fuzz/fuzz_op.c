@@ -102,7 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     db_entry_init(&entry, DB_ENTRY_BYTES_MAX);
     db_entry_begin(&entry, 0, 0);
     create_table(&entry);
-    db_entry_add_session_open(&entry, &(struct db_session_open){CHR_LIT("c"), false, 100});
+    db_entry_add_session_open(
+        &entry, &(struct db_session_open){.client_id = CHR_LIT("c"), .expiry_s = 100});
     REQUIRE(!db_entry_end(&entry));
     db_apply(d, 1, 1 << 16, chr_buf_slice(&entry.bytes), &r);
     db_entry_begin(&entry, 0, 0);
