@@ -121,6 +121,7 @@ void db__queue_sweep(struct db *d, struct db__session *s)
     }
     db__due_set(&d->durable.dues, &s->sweep, INT64_MAX);
     sweep_at(d, s, next_us);
+    s->dirty = true; /* its time is saved, too */
 }
 
 bool db__queue_has_room(const struct db *d, const struct db__session *s, uint32_t bytes)

@@ -1,0 +1,1200 @@
+/* tests/db/test_durable_model.c: what outlives connections (db/durable.h) against a naive twin.
+ *
+ * Each seed lives a life: sessions open, close and expire, subscribe, acknowledge; messages are
+ * published with all options, retained, expire; wills fall due and are taken, twice, too; between
+ * them checkpoints (some fail, some lose power), restarts with replays. After each entry the
+ * results and all that can be read are compared with the twin, which keeps everything in plain
+ * arrays and matches filters by looking at them.
+ *
+ *     CHR_SEED=17 test_db_durable_model      lives one life
+ *     CHR_SEEDS=10000 test_db_durable_model  lives more of them */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "db/durable.h"
+#include "tests/sim/fake_kv.h"
+
+#define ENTRIES  400
+#define CLIENTS  6
+#define OPS_MAX  4
+#define IDS_MAX  16
+#define OVERHEAD 64 /* of a message, for limits */
+#define SWEEP_US INT64_C(10000000)
+
+/* -- The twin -----------------------------------------------------------------------------------*/
+
+struct tmessage {
+    char topic[16];
+    uint8_t payload;
+    size_t payload_len;
+    uint8_t qos;
+    bool retain;
+    int64_t expires_us;
+    uint64_t publisher, id;
+};
+struct titem {
+    uint64_t sequence;
+    size_t message;
+    uint8_t qos;
+    bool retain, received;
+    uint32_t ids[IDS_MAX], ids_count;
+};
+struct tsub {
+    char filter[16], group[4];
+    uint8_t qos, handling;
+    bool no_local, as_published;
+    uint32_t id;
+    uint32_t number;
+    uint64_t served;
+};
+struct twill {
+    uint64_t epoch;
+    uint32_t generation, delay_s, expiry_s;
+    char topic[16];
+    uint8_t qos;
+    bool retain, due;
+    int64_t due_us; /* INT64_MAX: pending */
+    uint64_t order;
+};
+struct tsession {
+    char client[4];
+    uint64_t epoch;
+    uint32_t generation, expiry_s;
+    bool connected;
+    int64_t expires_us, sweep_us;
+    uint32_t messages_max, window;
+    uint64_t bytes_max, total_max;
+    bool drop_oldest;
+    uint64_t next_sequence, sent, dropped, expired;
+    uint32_t next_number;
+    struct tsub subs[64];
+    size_t subs_count;
+    struct titem items[2048];
+    size_t items_count;
+};
+struct twin {
+    struct tsession *sessions[64];
+    size_t sessions_count;
+    struct tmessage messages[ENTRIES * OPS_MAX + 1];
+    size_t messages_count;
+    size_t retained[16];
+    size_t retained_count;
+    struct twill wills[128];
+    size_t wills_count;
+    uint64_t will_order;
+    uint64_t index;
+    int64_t now_us;
+    /* of the entry */
+    uint64_t woken[64];
+    size_t woken_count;
+    struct twill due[128];
+    size_t due_count;
+};
+
+static bool match(const char *f, const char *t)
+{
+    if (strcmp(f, "#") == 0)
+        return true;
+    if (strcmp(f, "/#") == 0 && !*t)
+        return true;
+    if (f[0] == '+') {
+        size_t n = strcspn(t, "/");
+        if (!f[1])
+            return !t[n];
+        if (!t[n])
+            return strcmp(f + 1, "/#") == 0;
+        return match(f + 2, t + n + 1);
+    }
+    size_t nf = strcspn(f, "/"), nt = strcspn(t, "/");
+    if (nf != nt || memcmp(f, t, nf) != 0)
+        return false;
+    if (!f[nf] || !t[nt])
+        return !t[nt] && (!f[nf] || strcmp(f + nf, "/#") == 0);
+    return match(f + nf + 1, t + nt + 1);
+}
+
+static bool matches(const char *f, const char *t)
+{
+    return !(t[0] == '$' && (f[0] == '+' || f[0] == '#')) && match(f, t);
+}
+
+static uint64_t size_of(const struct twin *t, size_t m)
+{
+    return strlen(t->messages[m].topic) + t->messages[m].payload_len + 1 + OVERHEAD;
+}
+
+static uint64_t bytes_of(const struct twin *t, const struct tsession *s)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < s->items_count; i++)
+        sum += size_of(t, s->items[i].message);
+    return sum;
+}
+
+static void take(struct tsession *s, size_t i)
+{
+    memmove(s->items + i, s->items + i + 1, (--s->items_count - i) * sizeof *s->items);
+}
+
+static void sweep_at(const struct twin *t, struct tsession *s, int64_t us)
+{
+    if (us == INT64_MAX)
+        return;
+    us = us > t->now_us ? us : t->now_us;
+    us = (us / SWEEP_US + 1) * SWEEP_US;
+    s->sweep_us = us < s->sweep_us ? us : s->sweep_us;
+}
+
+static void sweep(const struct twin *t, struct tsession *s)
+{
+    s->sweep_us = INT64_MAX;
+    for (size_t i = 0; i < s->items_count;) {
+        int64_t us = t->messages[s->items[i].message].expires_us;
+        if (!s->items[i].received && us <= t->now_us) {
+            take(s, i);
+            s->expired++;
+            continue;
+        }
+        if (!s->items[i].received)
+            sweep_at(t, s, us);
+        i++;
+    }
+}
+
+static bool room(const struct twin *t, const struct tsession *s, uint64_t bytes)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < t->sessions_count; i++)
+        total += bytes_of(t, t->sessions[i]);
+    return (!s->messages_max ||
+            s->items_count < s->messages_max + (s->connected ? s->window : 0)) &&
+           (!s->bytes_max || bytes_of(t, s) + bytes <= s->bytes_max) &&
+           (!s->total_max || total + bytes <= s->total_max);
+}
+
+static bool append(struct twin *t, struct tsession *s, const struct titem *item)
+{
+    uint64_t bytes = size_of(t, item->message);
+    if (!room(t, s, bytes) && s->sweep_us != INT64_MAX)
+        sweep(t, s);
+    for (size_t i = 0; i < s->items_count && s->drop_oldest && !room(t, s, bytes);) {
+        if (s->bytes_max && bytes > s->bytes_max)
+            break;
+        if (s->items[i].received) {
+            i++;
+            continue;
+        }
+        take(s, i);
+        s->dropped++;
+    }
+    if (!room(t, s, bytes)) {
+        s->dropped++;
+        return false;
+    }
+    s->items[s->items_count] = *item;
+    s->items[s->items_count++].sequence = s->next_sequence++;
+    sweep_at(t, s, t->messages[item->message].expires_us);
+    size_t at = 0;
+    while (at < t->woken_count && t->woken[at] < s->epoch)
+        at++;
+    if (at == t->woken_count || t->woken[at] != s->epoch) {
+        memmove(t->woken + at + 1, t->woken + at, (t->woken_count++ - at) * sizeof *t->woken);
+        t->woken[at] = s->epoch;
+    }
+    return true;
+}
+
+static void will_due(struct twin *t, size_t w)
+{
+    t->wills[w].due = true;
+    t->wills[w].due_us = INT64_MAX;
+    t->wills[w].order = t->will_order++;
+    t->due[t->due_count++] = t->wills[w];
+}
+
+static void will_gone(struct twin *t, size_t w)
+{
+    memmove(t->wills + w, t->wills + w + 1, (--t->wills_count - w) * sizeof *t->wills);
+}
+
+/* The will of a session that is not due yet; SIZE_MAX. */
+static size_t will_of(const struct twin *t, uint64_t epoch)
+{
+    for (size_t w = 0; w < t->wills_count; w++)
+        if (t->wills[w].epoch == epoch && !t->wills[w].due)
+            return w;
+    return SIZE_MAX;
+}
+
+static struct tsession *by_epoch(const struct twin *t, uint64_t epoch)
+{
+    for (size_t i = 0; i < t->sessions_count; i++)
+        if (t->sessions[i]->epoch == epoch)
+            return t->sessions[i];
+    return NULL;
+}
+
+static struct tsession *by_client(const struct twin *t, const char *client)
+{
+    for (size_t i = 0; i < t->sessions_count; i++)
+        if (strcmp(t->sessions[i]->client, client) == 0)
+            return t->sessions[i];
+    return NULL;
+}
+
+static void end(struct twin *t, struct tsession *s)
+{
+    size_t w = will_of(t, s->epoch), i = 0;
+    if (w != SIZE_MAX)
+        will_due(t, w);
+    while (t->sessions[i] != s)
+        i++;
+    t->sessions[i] = t->sessions[--t->sessions_count];
+    free(s);
+}
+
+static void expire(struct twin *t)
+{
+    for (;;) { /* wills, by time, then epoch */
+        size_t best = SIZE_MAX;
+        for (size_t w = 0; w < t->wills_count; w++)
+            if (t->wills[w].due_us <= t->now_us &&
+                (best == SIZE_MAX || t->wills[w].due_us < t->wills[best].due_us ||
+                 (t->wills[w].due_us == t->wills[best].due_us &&
+                  t->wills[w].epoch < t->wills[best].epoch)))
+                best = w;
+        if (best == SIZE_MAX)
+            break;
+        will_due(t, best);
+    }
+    for (size_t i = 0; i < t->retained_count;)
+        if (t->messages[t->retained[i]].expires_us <= t->now_us)
+            t->retained[i] = t->retained[--t->retained_count];
+        else
+            i++;
+    for (size_t i = 0; i < t->sessions_count; i++)
+        if (t->sessions[i]->sweep_us <= t->now_us)
+            sweep(t, t->sessions[i]);
+    for (;;) {
+        struct tsession *best = NULL;
+        for (size_t i = 0; i < t->sessions_count; i++) {
+            struct tsession *s = t->sessions[i];
+            if (s->expires_us <= t->now_us &&
+                (!best || s->expires_us < best->expires_us ||
+                 (s->expires_us == best->expires_us && s->epoch < best->epoch)))
+                best = s;
+        }
+        if (!best)
+            break;
+        end(t, best);
+    }
+}
+
+static int64_t after(const struct twin *t, uint32_t s)
+{
+    return s == UINT32_MAX ? INT64_MAX : t->now_us + (int64_t)s * 1000000;
+}
+
+/* Operations with everything they need. */
+struct top {
+    enum db_op_type type;
+    char client[4];
+    bool clean, has_will;
+    struct twill will;
+    uint32_t expiry_s, messages_max, window;
+    uint64_t bytes_max, total_max;
+    bool drop_oldest;
+    uint64_t epoch, sent;
+    uint32_t generation;
+    bool keep;
+    struct tsub subs[3];
+    uint32_t count; /* of subs, guards, ranges */
+    struct tmessage message;
+    uint32_t message_expiry_s, guard;
+    struct db_guard guards[2];
+    struct db_sequence_range ranges[3];
+    uint32_t done_count;
+};
+struct tresult {
+    chr_err err;
+    uint32_t rows, generation;
+    uint64_t epoch;
+    bool present;
+};
+
+static void twin_open(struct twin *t, const struct top *op, uint32_t ordinal, struct tresult *r)
+{
+    struct tsession *s = by_client(t, op->client);
+    if (s && op->clean) {
+        end(t, s);
+        s = NULL;
+    }
+    r->present = s != NULL;
+    if (!s) {
+        s = calloc(1, sizeof *s);
+        t->sessions[t->sessions_count++] = s;
+        strcpy(s->client, op->client);
+        s->epoch = t->index << 16 | ordinal;
+        s->next_sequence = s->next_number = 1;
+        s->sweep_us = INT64_MAX;
+    } else {
+        size_t w = will_of(t, s->epoch);
+        if (w != SIZE_MAX && s->connected && t->wills[w].delay_s == 0)
+            will_due(t, w);
+        else if (w != SIZE_MAX)
+            will_gone(t, w);
+    }
+    s->generation++;
+    s->expiry_s = op->expiry_s;
+    s->messages_max = op->messages_max;
+    s->window = op->window;
+    s->bytes_max = op->bytes_max;
+    s->total_max = op->total_max;
+    s->drop_oldest = op->drop_oldest;
+    s->connected = true;
+    s->expires_us = INT64_MAX;
+    if (op->has_will) {
+        struct twill *w = &t->wills[t->wills_count++];
+        *w = op->will;
+        w->epoch = s->epoch;
+        w->generation = s->generation;
+        w->due_us = INT64_MAX;
+        w->due = false;
+    }
+    r->epoch = s->epoch;
+    r->generation = s->generation;
+}
+
+static void twin_close(struct twin *t, const struct top *op, struct tresult *r)
+{
+    struct tsession *s = by_client(t, op->client);
+    if (!s || s->epoch != op->epoch || s->generation != op->generation)
+        return;
+    r->epoch = s->epoch;
+    r->generation = s->generation;
+    size_t w = will_of(t, s->epoch);
+    if (!op->keep && w != SIZE_MAX) {
+        will_gone(t, w);
+        w = SIZE_MAX;
+    }
+    if (op->expiry_s == 0) {
+        end(t, s);
+        return;
+    }
+    s->connected = false;
+    s->expiry_s = op->expiry_s;
+    s->sent = op->sent > s->sent ? op->sent : s->sent;
+    s->expires_us = after(t, op->expiry_s);
+    if (w != SIZE_MAX && t->wills[w].delay_s == 0)
+        will_due(t, w);
+    else if (w != SIZE_MAX)
+        t->wills[w].due_us = after(t, t->wills[w].delay_s);
+}
+
+static struct tsub *sub_of(struct tsession *s, const struct tsub *like)
+{
+    for (size_t i = 0; i < s->subs_count; i++)
+        if (strcmp(s->subs[i].filter, like->filter) == 0 &&
+            strcmp(s->subs[i].group, like->group) == 0)
+            return &s->subs[i];
+    return NULL;
+}
+
+static void twin_subscribe(struct twin *t, const struct top *op, struct tresult *r)
+{
+    struct tsession *s = by_epoch(t, op->epoch);
+    if (!s || s->generation != op->generation) {
+        r->err = CHR_ENOTFOUND;
+        return;
+    }
+    for (uint32_t i = 0; i < op->count; i++) {
+        const struct tsub *item = &op->subs[i];
+        struct tsub *sub = sub_of(s, item);
+        bool send = item->handling == 0 || (item->handling == 1 && !sub);
+        if (sub) {
+            uint64_t served = sub->served;
+            uint32_t number = sub->number;
+            *sub = *item;
+            sub->served = served;
+            sub->number = number;
+        } else {
+            s->subs[s->subs_count] = *item;
+            s->subs[s->subs_count++].number = s->next_number++;
+        }
+        r->rows++;
+        if (!send || !item->qos || item->group[0])
+            continue;
+        for (size_t m = 0; m < t->messages_count; m++) {
+            bool is = false;
+            for (size_t k = 0; k < t->retained_count; k++)
+                is = is || t->retained[k] == m;
+            const struct tmessage *message = &t->messages[m];
+            if (!is || !message->qos || !matches(item->filter, message->topic) ||
+                message->expires_us <= t->now_us ||
+                (item->no_local && message->publisher == s->epoch))
+                continue;
+            struct titem queued = {.message = m,
+                                   .qos = item->qos < message->qos ? item->qos : message->qos,
+                                   .retain = true};
+            if (item->id)
+                queued.ids[queued.ids_count++] = item->id;
+            append(t, s, &queued);
+        }
+    }
+}
+
+static void add_id(struct titem *item, uint32_t id)
+{
+    size_t at = 0;
+    if (!id)
+        return;
+    while (at < item->ids_count && item->ids[at] < id)
+        at++;
+    memmove(item->ids + at + 1, item->ids + at, (item->ids_count++ - at) * sizeof *item->ids);
+    item->ids[at] = id;
+}
+
+struct choice {
+    struct tsession *session;
+    uint32_t number;
+    struct titem item;
+};
+
+static int choice_cmp(const void *a, const void *b)
+{
+    const struct choice *x = a, *y = b;
+    if (x->session->epoch != y->session->epoch)
+        return x->session->epoch < y->session->epoch ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+static const char *const filters[] = {"a",   "a/b", "a/c", "b/x/y", "$s/a", "#",     "+",
+                                      "a/+", "a/#", "+/b", "+/+",   "$s/#", "b/+/y", "/"};
+#define FILTERS (sizeof filters / sizeof filters[0])
+static const char *const groups[] = {"", "g", "h"};
+
+static void twin_message(struct twin *t, const struct top *op, uint32_t ordinal,
+                         const bool *duplicate, struct tresult *r)
+{
+    if (op->guard != UINT32_MAX && duplicate[op->guard])
+        return;
+    size_t m = t->messages_count++;
+    t->messages[m] = op->message;
+    t->messages[m].expires_us = after(t, op->message_expiry_s);
+    t->messages[m].id = t->index << 20 | ordinal;
+    const struct tmessage *p = &t->messages[m];
+    if (p->retain) {
+        for (size_t i = 0; i < t->retained_count; i++)
+            if (strcmp(t->messages[t->retained[i]].topic, p->topic) == 0) {
+                t->retained[i] = t->retained[--t->retained_count];
+                break;
+            }
+        if (p->payload_len)
+            t->retained[t->retained_count++] = m;
+    }
+    if (!p->qos)
+        return;
+    static struct choice choices[256];
+    size_t n = 0;
+    for (size_t i = 0; i < t->sessions_count; i++) {
+        struct choice c = {.session = t->sessions[i], .item = {.message = m}};
+        bool any = false;
+        for (size_t k = 0; k < c.session->subs_count; k++) {
+            const struct tsub *sub = &c.session->subs[k];
+            if (sub->group[0] || !matches(sub->filter, p->topic) ||
+                (sub->no_local && p->publisher && p->publisher == c.session->epoch))
+                continue;
+            any = true;
+            c.item.qos = sub->qos > c.item.qos ? sub->qos : c.item.qos;
+            c.item.retain = c.item.retain || (sub->as_published && p->retain);
+            add_id(&c.item, sub->id);
+        }
+        if (any && c.item.qos)
+            choices[n++] = c;
+    }
+    for (size_t f = 0; f < FILTERS; f++)
+        for (size_t g = 1; g < 3; g++) {
+            struct tsession *best = NULL;
+            struct tsub *best_sub = NULL;
+            struct tsub like = {0};
+            strcpy(like.filter, filters[f]);
+            strcpy(like.group, groups[g]);
+            for (size_t i = 0; i < t->sessions_count && matches(filters[f], p->topic); i++) {
+                struct tsession *s = t->sessions[i];
+                struct tsub *sub = sub_of(s, &like);
+                if (!sub || !sub->qos)
+                    continue;
+                bool wins = !best;
+                if (best) {
+                    bool a = room(t, s, size_of(t, m)), b = room(t, best, size_of(t, m));
+                    if (a != b)
+                        wins = a;
+                    else if (s->connected != best->connected)
+                        wins = s->connected;
+                    else if (sub->served != best_sub->served)
+                        wins = sub->served < best_sub->served;
+                    else
+                        wins = s->epoch < best->epoch;
+                }
+                if (wins) {
+                    best = s;
+                    best_sub = sub;
+                }
+            }
+            if (!best)
+                continue;
+            choices[n] = (struct choice){.session = best,
+                                         .number = best_sub->number,
+                                         .item = {.message = m,
+                                                  .qos = best_sub->qos,
+                                                  .retain = best_sub->as_published && p->retain}};
+            add_id(&choices[n++].item, best_sub->id);
+            best_sub->served = p->id;
+        }
+    qsort(choices, n, sizeof *choices, choice_cmp);
+    for (size_t i = 0; i < n; i++) {
+        choices[i].item.qos = choices[i].item.qos < p->qos ? choices[i].item.qos : p->qos;
+        r->rows += append(t, choices[i].session, &choices[i].item);
+    }
+}
+
+static void twin_ack(struct twin *t, const struct top *op, struct tresult *r)
+{
+    struct tsession *s = by_epoch(t, op->epoch);
+    if (!s || op->generation > s->generation) {
+        r->err = CHR_ENOTFOUND;
+        return;
+    }
+    for (uint32_t i = 0; i < op->count; i++)
+        for (size_t k = 0; k < s->items_count;) {
+            struct titem *item = &s->items[k];
+            bool in = item->sequence >= op->ranges[i].first && item->sequence <= op->ranges[i].last;
+            if (in && i < op->done_count) {
+                take(s, k);
+                r->rows++;
+                continue;
+            }
+            if (in && item->qos == 2 && !item->received) {
+                item->received = true;
+                r->rows++;
+            }
+            k++;
+        }
+}
+
+static void twin_apply(struct twin *t, int64_t now_us, const struct top *ops, uint32_t count,
+                       struct tresult *results)
+{
+    bool duplicate[2] = {false, false};
+    t->index++;
+    t->now_us = now_us;
+    t->woken_count = t->due_count = 0;
+    memset(results, 0, count * sizeof *results);
+    expire(t);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct top *op = &ops[i];
+        struct tresult *r = &results[i];
+        switch (op->type) {
+        case DB_OP_SESSION_OPEN:
+            twin_open(t, op, i, r);
+            break;
+        case DB_OP_SESSION_CLOSE:
+            twin_close(t, op, r);
+            break;
+        case DB_OP_SUBSCRIBE:
+            twin_subscribe(t, op, r);
+            break;
+        case DB_OP_UNSUBSCRIBE: {
+            struct tsession *s = by_epoch(t, op->epoch);
+            if (!s || s->generation != op->generation) {
+                r->err = CHR_ENOTFOUND;
+                break;
+            }
+            for (uint32_t k = 0; k < op->count; k++) {
+                struct tsub *sub = sub_of(s, &op->subs[k]);
+                if (sub) {
+                    *sub = s->subs[--s->subs_count];
+                    r->rows++;
+                }
+            }
+            break;
+        }
+        case DB_OP_GUARDS:
+            for (uint32_t k = 0; k < op->count; k++) {
+                duplicate[k] = true;
+                for (size_t w = 0; w < t->wills_count; w++)
+                    if (t->wills[w].due && t->wills[w].epoch == op->guards[k].epoch &&
+                        t->wills[w].generation == op->guards[k].generation) {
+                        will_gone(t, w);
+                        duplicate[k] = false;
+                        break;
+                    }
+            }
+            break;
+        case DB_OP_MESSAGE:
+            twin_message(t, op, i, duplicate, r);
+            break;
+        default:
+            twin_ack(t, op, r);
+            break;
+        }
+    }
+}
+
+/* -- A life -------------------------------------------------------------------------------------*/
+
+struct life {
+    uint64_t seed;
+    struct chr_random random;
+    fake_kv *store;
+    struct db_kv kv;
+    db *d;
+    struct twin *twin;
+    chr_hlc hlc;
+    struct logged {
+        uint8_t *bytes;
+        size_t len;
+        chr_hlc hlc;
+    } log[ENTRIES + 1];
+    uint64_t queued, checkpoints, reopened, wills_taken;
+};
+
+static struct life *living;
+
+#define REQUIRE(cond)                                                                              \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            fprintf(stderr, "seed %llu, index %llu, %s:%d: %s\n",                                  \
+                    (unsigned long long)living->seed, (unsigned long long)living->twin->index,     \
+                    __FILE__, __LINE__, #cond);                                                    \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+static uint64_t below(struct life *l, uint64_t bound)
+{
+    return chr_random_below(&l->random, bound);
+}
+
+static bool chance(struct life *l, uint64_t percent)
+{
+    return below(l, 100) < percent;
+}
+
+static chr_slice payload_of(const struct tmessage *m)
+{
+    static uint8_t bytes[4096];
+    memset(bytes, m->payload, m->payload_len);
+    return chr_slice_of(bytes, m->payload_len);
+}
+
+static const char *random_topic(struct life *l)
+{
+    return filters[below(l, 5)];
+}
+
+static void some_session(struct life *l, struct top *op)
+{
+    op->epoch = 77;
+    op->generation = 1;
+    if (!l->twin->sessions_count || chance(l, 3))
+        return;
+    const struct tsession *s = l->twin->sessions[below(l, l->twin->sessions_count)];
+    strcpy(op->client, s->client);
+    op->epoch = s->epoch;
+    op->generation = s->generation - (chance(l, 4) ? 1 : 0) + (chance(l, 2) ? 1 : 0);
+}
+
+static void random_subs(struct life *l, struct top *op)
+{
+    op->count = 1 + (uint32_t)below(l, 3);
+    for (uint32_t i = 0; i < op->count; i++) {
+        struct tsub *s = &op->subs[i];
+        strcpy(s->filter, filters[below(l, FILTERS)]);
+        strcpy(s->group, groups[chance(l, 30) ? 1 + below(l, 2) : 0]);
+        if (op->type == DB_OP_UNSUBSCRIBE)
+            continue;
+        s->qos = (uint8_t)below(l, 3);
+        s->handling = (uint8_t)below(l, 3);
+        s->no_local = !s->group[0] && chance(l, 20);
+        s->as_published = chance(l, 50);
+        s->id = chance(l, 50) ? 1 + (uint32_t)below(l, 9) : 0;
+    }
+}
+
+static void random_op(struct life *l, struct top *op, uint32_t guards)
+{
+    uint64_t kind = below(l, 100);
+    memset(op, 0, sizeof *op);
+    op->guard = UINT32_MAX;
+    if (kind < 10 || !l->twin->sessions_count) {
+        op->type = DB_OP_SESSION_OPEN;
+        snprintf(op->client, sizeof op->client, "c%u", (unsigned)below(l, CLIENTS));
+        op->clean = chance(l, 20);
+        op->expiry_s = chance(l, 20) ? UINT32_MAX : 1 + (uint32_t)below(l, 60);
+        op->messages_max = chance(l, 50) ? 1 + (uint32_t)below(l, 8) : 0;
+        op->window = (uint32_t)below(l, 4);
+        op->bytes_max = chance(l, 30) ? 100 + below(l, 2000) : 0;
+        op->total_max = chance(l, 20) ? 100 + below(l, 6000) : 0;
+        op->drop_oldest = chance(l, 50);
+        op->has_will = chance(l, 50);
+        strcpy(op->will.topic, random_topic(l));
+        op->will.qos = (uint8_t)below(l, 3);
+        op->will.retain = chance(l, 30);
+        op->will.delay_s = chance(l, 50) ? (uint32_t)below(l, 40) : 0;
+        op->will.expiry_s = chance(l, 50) ? UINT32_MAX : (uint32_t)below(l, 20);
+    } else if (kind < 20) {
+        op->type = DB_OP_SESSION_CLOSE;
+        some_session(l, op);
+        op->expiry_s = chance(l, 15) ? 0 : chance(l, 30) ? UINT32_MAX : 1 + (uint32_t)below(l, 60);
+        op->keep = chance(l, 70);
+        op->sent = below(l, 20);
+    } else if (kind < 35) {
+        op->type = DB_OP_SUBSCRIBE;
+        some_session(l, op);
+        random_subs(l, op);
+    } else if (kind < 39) {
+        op->type = DB_OP_UNSUBSCRIBE;
+        some_session(l, op);
+        random_subs(l, op);
+    } else if (kind < 80) {
+        op->type = DB_OP_MESSAGE;
+        strcpy(op->message.topic, random_topic(l));
+        op->message.payload = (uint8_t)below(l, 256);
+        op->message.payload_len = chance(l, 10) ? 0 : chance(l, 5) ? below(l, 4096) : below(l, 40);
+        op->message.qos = (uint8_t)below(l, 3);
+        op->message.retain = chance(l, 30);
+        op->message_expiry_s = chance(l, 60) ? UINT32_MAX : (uint32_t)below(l, 30);
+        if (chance(l, 50))
+            op->message.publisher = l->twin->sessions[below(l, l->twin->sessions_count)]->epoch;
+        if (guards && chance(l, 60))
+            op->guard = (uint32_t)below(l, guards);
+    } else {
+        op->type = DB_OP_QUEUE_ACK;
+        some_session(l, op);
+        const struct tsession *s = by_epoch(l->twin, op->epoch);
+        uint64_t first = s && s->items_count ? s->items[0].sequence : 1;
+        op->count = 1 + (uint32_t)below(l, 3);
+        op->done_count = (uint32_t)below(l, op->count + 1);
+        for (uint32_t i = 0; i < op->count; i++) {
+            op->ranges[i].first = first + below(l, 4);
+            op->ranges[i].last = op->ranges[i].first + (chance(l, 80) ? 0 : below(l, 200));
+        }
+    }
+}
+
+/* A GUARDS for wills, mostly due ones. */
+static void random_guards(struct life *l, struct top *op)
+{
+    memset(op, 0, sizeof *op);
+    op->type = DB_OP_GUARDS;
+    op->count = 1 + (uint32_t)below(l, 2);
+    for (uint32_t i = 0; i < op->count; i++) {
+        op->guards[i] = (struct db_guard){.epoch = 5, .generation = 1};
+        if (l->twin->wills_count) {
+            const struct twill *w = &l->twin->wills[below(l, l->twin->wills_count)];
+            op->guards[i] = (struct db_guard){.epoch = w->epoch, .generation = w->generation};
+            l->wills_taken += w->due;
+        }
+    }
+}
+
+static struct db_subscription sub_public(const struct tsub *s)
+{
+    return (struct db_subscription){.filter = chr_slice_cstr(s->filter),
+                                    .group = chr_slice_cstr(s->group),
+                                    .qos = s->qos,
+                                    .no_local = s->no_local,
+                                    .retain_as_published = s->as_published,
+                                    .retain_handling = s->handling,
+                                    .id = s->id};
+}
+
+static void add_op(struct db_entry *entry, const struct top *op)
+{
+    struct db_subscription subs[3];
+    for (uint32_t i = 0; i < 3; i++)
+        subs[i] = sub_public(&op->subs[i]);
+    switch (op->type) {
+    case DB_OP_SESSION_OPEN: {
+        struct db_will will = {.topic = chr_slice_cstr(op->will.topic),
+                               .properties = CHR_LIT("p"),
+                               .payload = CHR_LIT("will"),
+                               .qos = op->will.qos,
+                               .retain = op->will.retain,
+                               .delay_s = op->will.delay_s,
+                               .message_expiry_s = op->will.expiry_s};
+        struct db_session_open open = {.client_id = chr_slice_cstr(op->client),
+                                       .clean_start = op->clean,
+                                       .expiry_s = op->expiry_s,
+                                       .will = op->has_will ? &will : NULL,
+                                       .queue_messages_max = op->messages_max,
+                                       .window = op->window,
+                                       .queue_bytes_max = op->bytes_max,
+                                       .queues_bytes_max = op->total_max,
+                                       .drop_oldest = op->drop_oldest};
+        db_entry_add_session_open(entry, &open);
+        break;
+    }
+    case DB_OP_SESSION_CLOSE:
+        db_entry_add_session_close(
+            entry, &(struct db_session_close){.client_id = chr_slice_cstr(op->client),
+                                              .epoch = op->epoch,
+                                              .generation = op->generation,
+                                              .expiry_s = op->expiry_s,
+                                              .will = op->keep ? DB_WILL_KEEP : DB_WILL_DROP,
+                                              .sent = op->sent});
+        break;
+    case DB_OP_SUBSCRIBE:
+        db_entry_add_subscribe(entry, op->epoch, op->generation, subs, op->count);
+        break;
+    case DB_OP_UNSUBSCRIBE:
+        db_entry_add_unsubscribe(entry, op->epoch, op->generation, subs, op->count);
+        break;
+    case DB_OP_GUARDS:
+        db_entry_add_guards(entry, op->guards, op->count);
+        break;
+    case DB_OP_MESSAGE:
+        db_entry_add_message(entry, &(struct db_publish){.topic = chr_slice_cstr(op->message.topic),
+                                                         .properties = CHR_LIT("q"),
+                                                         .payload = payload_of(&op->message),
+                                                         .qos = op->message.qos,
+                                                         .retain = op->message.retain,
+                                                         .expiry_s = op->message_expiry_s,
+                                                         .publisher = op->message.publisher,
+                                                         .guard = op->guard});
+        break;
+    default:
+        db_entry_add_queue_ack(entry, op->epoch, op->generation, op->ranges, op->done_count,
+                               op->ranges + op->done_count, op->count - op->done_count);
+        break;
+    }
+}
+
+/* -- Comparing ----------------------------------------------------------------------------------*/
+
+static void same_message(const struct twin *t, size_t m, const struct db_message *got)
+{
+    const struct tmessage *want = &t->messages[m];
+    REQUIRE(chr_slice_eq(got->topic, chr_slice_cstr(want->topic)));
+    REQUIRE(chr_slice_eq(got->properties, CHR_LIT("q")));
+    REQUIRE(chr_slice_eq(got->payload, payload_of(want)));
+    REQUIRE(got->qos == want->qos && got->retain == want->retain);
+    REQUIRE(got->expires_us == want->expires_us && got->publisher == want->publisher);
+}
+
+static void same_queue(struct life *l, const struct tsession *s)
+{
+    static struct db_queue_item items[2048];
+    size_t n = db_queue_read(l->d, s->epoch, 0, items, 2048, UINT64_MAX), at = 0;
+    for (size_t i = 0; i < s->items_count; i++) {
+        const struct titem *want = &s->items[i];
+        if (!want->received && l->twin->messages[want->message].expires_us <= l->twin->now_us)
+            continue;
+        REQUIRE(at < n);
+        struct db_queue_item *got = &items[at++];
+        REQUIRE(got->message && !got->error);
+        REQUIRE(got->sequence == want->sequence && got->qos == want->qos);
+        REQUIRE(got->retain == want->retain && got->received == want->received);
+        REQUIRE(got->ids_count == want->ids_count);
+        REQUIRE(!want->ids_count ||
+                memcmp(got->ids, want->ids, want->ids_count * sizeof *want->ids) == 0);
+        same_message(l->twin, want->message, got->message);
+        db_message_unref(got->message);
+        free(got->ids);
+    }
+    REQUIRE(at == n);
+    if (n < 2) /* in part: from the second one, one at a time */
+        return;
+    uint64_t from = items[1].sequence;
+    REQUIRE(db_queue_read(l->d, s->epoch, from, items, 9, 1) == 1 && items[0].sequence == from);
+    db_message_unref(items[0].message);
+    free(items[0].ids);
+}
+
+struct count {
+    const struct tsession *session;
+    struct life *life;
+    size_t n;
+    const char *filter;
+};
+
+static void same_session(void *arg, const struct db_session_info *got)
+{
+    struct count *c = arg;
+    const struct tsession *s = by_epoch(c->life->twin, got->epoch);
+    REQUIRE(s && chr_slice_eq(got->client_id, chr_slice_cstr(s->client)));
+    REQUIRE(got->generation == s->generation && got->expiry_s == s->expiry_s);
+    REQUIRE(got->connected == s->connected && got->expires_us == s->expires_us);
+    REQUIRE(got->sent == s->sent && got->next_sequence == s->next_sequence);
+    REQUIRE(got->subscriptions_count == s->subs_count && got->queued_count == s->items_count);
+    REQUIRE(got->queued_bytes == bytes_of(c->life->twin, s));
+    REQUIRE(got->dropped == s->dropped && got->expired == s->expired);
+    c->n++;
+}
+
+static void same_sub(void *arg, const struct db_subscription *got)
+{
+    struct count *c = arg;
+    struct tsub like = {0};
+    memcpy(like.filter, got->filter.ptr, got->filter.len);
+    if (got->group.len)
+        memcpy(like.group, got->group.ptr, got->group.len);
+    const struct tsub *s = sub_of((struct tsession *)c->session, &like);
+    REQUIRE(s && got->qos == s->qos && got->no_local == s->no_local && got->id == s->id);
+    REQUIRE(got->retain_as_published == s->as_published && got->retain_handling == s->handling);
+    c->n++;
+}
+
+static bool same_retained(void *arg, struct db_message *got)
+{
+    struct count *c = arg;
+    const struct twin *t = c->life->twin;
+    for (size_t i = 0; i < t->retained_count; i++)
+        if (chr_slice_eq(got->topic, chr_slice_cstr(t->messages[t->retained[i]].topic))) {
+            same_message(t, t->retained[i], got);
+            REQUIRE(matches(c->filter, t->messages[t->retained[i]].topic));
+            c->n++;
+            return true;
+        }
+    REQUIRE(!"retained");
+    return true;
+}
+
+static void same_will(void *arg, const struct db_due_will *got)
+{
+    struct count *c = arg;
+    const struct twin *t = c->life->twin;
+    const struct twill *want = NULL; /* the next in order */
+    size_t at = 0;
+    for (uint64_t order = 0; order < t->will_order && !want; order++)
+        for (size_t w = 0; w < t->wills_count; w++)
+            if (t->wills[w].due && t->wills[w].order == order && at++ == c->n)
+                want = &t->wills[w];
+    REQUIRE(want && got->epoch == want->epoch && got->generation == want->generation);
+    REQUIRE(got->message_expiry_s == want->expiry_s && got->message->qos == want->qos);
+    REQUIRE(chr_slice_eq(got->message->topic, chr_slice_cstr(want->topic)));
+    REQUIRE(chr_slice_eq(got->message->payload, CHR_LIT("will")));
+    REQUIRE(got->message->retain == want->retain && got->message->publisher == want->epoch);
+    c->n++;
+}
+
+static void compare(struct life *l)
+{
+    const struct twin *t = l->twin;
+    struct count c = {.life = l};
+    struct db_durable_stats stats;
+    uint64_t queued = 0, subscriptions = 0, connected = 0;
+    int64_t due_us = INT64_MAX;
+    db_sessions_read(l->d, same_session, &c);
+    REQUIRE(c.n == t->sessions_count);
+    for (size_t i = 0; i < t->sessions_count; i++) {
+        const struct tsession *s = t->sessions[i];
+        c = (struct count){.life = l, .session = s};
+        db_subscriptions_read(l->d, s->epoch, same_sub, &c);
+        REQUIRE(c.n == s->subs_count);
+        same_queue(l, s);
+        queued += s->items_count;
+        subscriptions += s->subs_count;
+        connected += s->connected;
+        due_us = s->expires_us < due_us ? s->expires_us : due_us;
+        due_us = s->sweep_us < due_us ? s->sweep_us : due_us;
+    }
+    for (size_t f = 0; f < FILTERS; f++) {
+        size_t want = 0;
+        c = (struct count){.life = l, .filter = filters[f]};
+        db_retained_read(l->d, chr_slice_cstr(filters[f]), t->now_us, same_retained, &c);
+        for (size_t i = 0; i < t->retained_count; i++)
+            want += matches(filters[f], t->messages[t->retained[i]].topic) &&
+                    t->messages[t->retained[i]].expires_us > t->now_us;
+        REQUIRE(c.n == want);
+    }
+    for (size_t i = 0; i < t->retained_count; i++)
+        due_us = t->messages[t->retained[i]].expires_us < due_us
+                     ? t->messages[t->retained[i]].expires_us
+                     : due_us;
+    c = (struct count){.life = l};
+    db_wills_read(l->d, same_will, &c);
+    for (size_t w = 0; w < t->wills_count; w++) {
+        c.n -= t->wills[w].due;
+        due_us = t->wills[w].due_us < due_us ? t->wills[w].due_us : due_us;
+    }
+    REQUIRE(c.n == 0);
+    REQUIRE(db_next_due_us(l->d) == due_us);
+    db_durable_stats(l->d, &stats);
+    REQUIRE(stats.queued_count == queued && stats.subscriptions == subscriptions);
+    REQUIRE(stats.connected == connected && stats.retained_count == t->retained_count);
+    REQUIRE(stats.wills == t->wills_count && stats.sessions == t->sessions_count);
+}
+
+static void check(struct life *l)
+{
+    uint64_t findings;
+    REQUIRE(!db_check(l->d, NULL, NULL, &findings));
+    REQUIRE(findings == 0);
+}
+
+/* -- Living -------------------------------------------------------------------------------------*/
+
+static void step(struct life *l)
+{
+    struct top ops[OPS_MAX];
+    struct tresult results[OPS_MAX];
+    struct db_apply_result got;
+    struct db_entry entry;
+    uint32_t count = 0, wanted = 1 + (uint32_t)below(l, OPS_MAX), guards = 0;
+    if (chance(l, 15)) {
+        random_guards(l, &ops[count]);
+        guards = ops[count++].count;
+    }
+    while (count < wanted)
+        random_op(l, &ops[count++], guards);
+    if (chance(l, 3))
+        count = 0; /* a tick */
+    db_entry_init(&entry, DB_ENTRY_BYTES_MAX);
+    db_entry_begin(&entry, 0, 0);
+    for (uint32_t i = 0; i < count; i++)
+        add_op(&entry, &ops[i]);
+    REQUIRE(!db_entry_end(&entry));
+    uint64_t pause_ms = chance(l, 80) ? below(l, 300) : below(l, 20000);
+    l->hlc = ((l->hlc >> 16) + 1 + pause_ms) << 16;
+    struct logged *e = &l->log[l->twin->index];
+    e->len = count ? entry.bytes.len : 0;
+    e->bytes = malloc(e->len + 1);
+    memcpy(e->bytes, entry.bytes.ptr, e->len);
+    e->hlc = l->hlc;
+    twin_apply(l->twin, chr_hlc_unix_us(l->hlc), ops, count, results);
+    db_apply(l->d, l->twin->index, l->hlc, chr_slice_of(e->bytes, e->len), &got);
+    REQUIRE(!got.err && got.ops_count == count);
+    for (uint32_t i = 0; i < count; i++) {
+        REQUIRE(got.ops[i].err == results[i].err && got.ops[i].rows == results[i].rows);
+        REQUIRE(got.ops[i].epoch == results[i].epoch);
+        REQUIRE(got.ops[i].generation == results[i].generation);
+        REQUIRE(got.ops[i].session_present == results[i].present);
+        l->queued += ops[i].type == DB_OP_MESSAGE ? results[i].rows : 0;
+    }
+    REQUIRE(got.woken_count == l->twin->woken_count);
+    REQUIRE(!got.woken_count ||
+            memcmp(got.woken, l->twin->woken, got.woken_count * sizeof *got.woken) == 0);
+    REQUIRE(got.wills_count == l->twin->due_count);
+    for (uint32_t i = 0; i < got.wills_count; i++)
+        REQUIRE(got.wills[i].epoch == l->twin->due[i].epoch &&
+                got.wills[i].generation == l->twin->due[i].generation &&
+                chr_slice_eq(got.wills[i].message->topic, chr_slice_cstr(l->twin->due[i].topic)));
+    db_entry_free(&entry);
+}
+
+static chr_err synced(void *arg, uint64_t index)
+{
+    (void)arg, (void)index;
+    return CHR_OK;
+}
+
+static void open_db(struct life *l)
+{
+    struct db_options options;
+    struct chr_errmsg msg = {.text = ""};
+    struct db_apply_result got;
+    db_options_default(&options);
+    chr_err err = db_open(&l->kv, &options, &l->d, &msg);
+    if (err)
+        fprintf(stderr, "%s\n", msg.text);
+    REQUIRE(!err);
+    for (uint64_t i = db_apply_index(l->d); i < l->twin->index; i++)
+        db_apply(l->d, i + 1, l->log[i].hlc, chr_slice_of(l->log[i].bytes, l->log[i].len), &got);
+}
+
+static void checkpoint(struct life *l)
+{
+    struct chr_errmsg msg;
+    struct fake_kv_faults *faults = fake_kv_faults(l->store);
+    uint64_t at = fake_kv_commits(l->store) + 1 + below(l, 3);
+    if (chance(l, 15))
+        faults->crash_at = at;
+    else if (chance(l, 15))
+        faults->enospc_at = at;
+    l->checkpoints += !db_checkpoint(l->d, DB_CHECKPOINT_REQUEST, synced, NULL, 0, &msg);
+    *faults = (struct fake_kv_faults){0};
+    if (fake_kv_crashed(l->store) || chance(l, 40)) {
+        db_close(l->d);
+        fake_kv_reopen(l->store);
+        l->reopened++;
+        open_db(l);
+    }
+    check(l);
+    compare(l);
+}
+
+static void live(uint64_t seed, uint64_t sums[4])
+{
+    struct life *l = calloc(1, sizeof *l);
+    living = l;
+    l->seed = seed;
+    l->random.state = seed;
+    l->twin = calloc(1, sizeof *l->twin);
+    l->store = fake_kv_new(seed);
+    l->kv = fake_kv_seam(l->store);
+    l->hlc = (chr_hlc)UINT64_C(1700000000000) << 16;
+    open_db(l);
+    while (l->twin->index < ENTRIES && l->twin->wills_count < 100) {
+        step(l);
+        compare(l);
+        if (chance(l, 6))
+            checkpoint(l);
+    }
+    db_close(l->d);
+    fake_kv_reopen(l->store);
+    open_db(l);
+    compare(l);
+    check(l);
+    sums[0] += l->queued;
+    sums[1] += l->checkpoints;
+    sums[2] += l->reopened;
+    sums[3] += l->wills_taken;
+    db_close(l->d);
+    fake_kv_free(l->store);
+    for (size_t i = 0; i < ENTRIES; i++)
+        free(l->log[i].bytes);
+    for (size_t i = 0; i < l->twin->sessions_count; i++)
+        free(l->twin->sessions[i]);
+    free(l->twin);
+    free(l);
+}
+
+static void test_lives(void **state)
+{
+    (void)state;
+    const char *seed = getenv("CHR_SEED"), *seeds = getenv("CHR_SEEDS");
+    uint64_t sums[4] = {0}, count = seeds ? strtoull(seeds, NULL, 10) : 100;
+    chr_log_set_level(CHR_LOG_ERROR);
+    count = count > 100 && !getenv("LONG") ? 100 : count; /* these lives are longer than others */
+    if (seed) {
+        live(strtoull(seed, NULL, 10), sums);
+        return;
+    }
+    for (uint64_t s = 1; s <= count; s++)
+        live(s, sums);
+    printf("%llu queued, %llu checkpoints, %llu restarts, %llu wills taken\n",
+           (unsigned long long)sums[0], (unsigned long long)sums[1], (unsigned long long)sums[2],
+           (unsigned long long)sums[3]);
+    if (count >= 20) { /* the lives were not empty */
+        assert_true(sums[0] > count * 50);
+        assert_true(sums[1] > count * 5);
+        assert_true(sums[3] > count);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lives)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
