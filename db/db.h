@@ -139,5 +139,11 @@ void db_stats(db *db, struct db_stats *out); /* any thread */
  * keys unique, marks in range. Calls report once per finding. *findings 0: clean. */
 CHR_MUST_USE chr_err db_check(db *db, void (*report)(void *arg, const char *finding), void *arg,
                               uint64_t *findings);
+/* The same, and calls progress now and then: rows looked at and to be looked at in all, each as
+ * often as that is done, and the table it is at. */
+CHR_MUST_USE chr_err db_check_watched(db *db, void (*report)(void *arg, const char *finding),
+                                      void (*progress)(void *arg, const char *table, uint64_t done,
+                                                       uint64_t total),
+                                      void *arg, uint64_t *findings);
 
 #endif

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -26,6 +27,9 @@ struct check {
     uint64_t map_bytes;
     bool help;
     uint64_t findings;
+    bool watched; /* stderr is a terminal: how far it is stands in its last line */
+    int shown;    /* columns of that line */
+    int64_t shown_ms;
 };
 
 static chr_err set_help(struct options *options, void *target, const char *value,
@@ -68,15 +72,52 @@ void check_help(FILE *out)
     set_defaults(&defaults);
     fputs("Usage: chronos check [--data-dir DIR]\n\n"
           "Verifies every checksum, index and statistic of a data directory. The node must not\n"
-          "run. Exit status: 0 clean, 1 findings (one line each), 2 it could not be checked.\n\n",
+          "run. Exit status: 0 clean, 1 findings (one line each), 2 it could not be checked.\n"
+          "On a terminal the last line says how far it is.\n\n",
           out);
     options_help(out, table, CHR_COUNT_OF(table), &defaults);
+}
+
+/* -- How far it is ------------------------------------------------------------------------------*/
+
+#define SHOW_EVERY_MS 200
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Takes the line away, so that what is printed next stands in its place. */
+static void clear_line(struct check *check)
+{
+    if (check->shown)
+        fprintf(stderr, "\r%*s\r", check->shown, "");
+    check->shown = 0;
+    fflush(stderr);
+}
+
+static void progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+    struct check *check = arg;
+    int64_t ms = check->watched ? now_ms() : 0;
+    if (!check->watched || ms - check->shown_ms < SHOW_EVERY_MS)
+        return;
+    char text[96];
+    int n = snprintf(text, sizeof text, "%3u %% %.60s",
+                     total ? (unsigned)(100.0 * (double)done / (double)total) : 100, what);
+    fprintf(stderr, "\r%-*s", check->shown, text);
+    check->shown = CHR_MIN(n, (int)sizeof text - 1);
+    check->shown_ms = ms;
+    fflush(stderr);
 }
 
 static void report(void *arg, const char *finding)
 {
     struct check *check = arg;
     check->findings++;
+    clear_line(check);
     printf("finding: %s\n", finding);
 }
 
@@ -89,7 +130,8 @@ static void report_error(struct check *check, const char *part, chr_err err,
 }
 
 /* Reads every entry that the log holds; raft_log_read verifies its checksum once more. */
-static chr_err read_log(raft_log *log, uint64_t first, uint64_t last, uint64_t *entries_read)
+static chr_err read_log(struct check *check, raft_log *log, uint64_t first, uint64_t last,
+                        uint64_t *entries_read)
 {
     struct chr_buf buf;
     chr_buf_init(&buf, 2 * READ_BYTES);
@@ -102,7 +144,9 @@ static chr_err read_log(raft_log *log, uint64_t first, uint64_t last, uint64_t *
             err = CHR_ECORRUPT;
         index += count;
         *entries_read += count;
+        progress(check, "log", index - first, last - first + 1);
     }
+    clear_line(check);
     free(entries);
     chr_buf_free(&buf);
     return err;
@@ -123,7 +167,7 @@ static void check_log(struct check *check, const char *path, uint64_t durable_in
     err = raft_log_open(&io, &options, durable_index + 1, &log, &recovery, &msg);
     if (!err) {
         uint64_t entries = 0;
-        err = read_log(log, recovery.first_index, recovery.last_index, &entries);
+        err = read_log(check, log, recovery.first_index, recovery.last_index, &entries);
         printf("log: %" PRIu64 " segments, entries %" PRIu64 " to %" PRIu64 ", %" PRIu64 " read\n",
                recovery.segments, recovery.first_index, recovery.last_index, entries);
         if (recovery.torn_bytes)
@@ -152,7 +196,8 @@ static bool check_db(struct check *check, const char *path, uint64_t *durable_in
     err = db_open(&kv, &options, &database, &msg);
     if (!err) {
         uint64_t findings = 0;
-        err = db_check(database, report, check, &findings);
+        err = db_check_watched(database, report, progress, check, &findings);
+        clear_line(check);
         struct db_stats stats;
         db_stats(database, &stats);
         *durable_index = db_durable_index(database);
@@ -188,6 +233,7 @@ static int run(struct check *check)
         return EXIT_USAGE;
     }
     uint64_t durable_index = 0;
+    check->watched = isatty(STDERR_FILENO);
     if (check_db(check, dir.db_path, &durable_index))
         check_log(check, dir.log_path, durable_index);
     data_dir_close(&dir);

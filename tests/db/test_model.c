@@ -20,6 +20,7 @@
 #include "base/arena.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "db/check_internal.h"
 #include "db/scan.h"
 #include "tests/db/twin.h"
 #include "tests/sim/fake_kv.h"
@@ -891,6 +892,16 @@ static void print_finding(void *arg, const char *finding)
 static void check(struct life *l)
 {
     uint64_t findings = 0;
+    static struct db__check_limits usual;
+    if (usual.hashes == 0)
+        usual = db__check_limits;
+    db__check_limits = usual;
+    if (chance(l, 50)) /* many small windows */
+        db__check_limits = (struct db__check_limits){.id_bits = 1 + below(l, 2000),
+                                                     .id_blocks = (uint32_t)(1 + below(l, 100)),
+                                                     .key_rows = (uint32_t)(1 + below(l, 200)),
+                                                     .sample_rows = (uint32_t)(1 + below(l, 100)),
+                                                     .hashes = 1 + below(l, 300)};
     REQUIRE(!db_check(l->d, print_finding, NULL, &findings));
     REQUIRE(findings == 0);
 }
