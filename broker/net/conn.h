@@ -70,11 +70,12 @@ struct conn {
     bool eof;
 
     /* Session layer's (session/): */
-    struct session *session; /* NULL until CONNECT succeeded */
-    void *connect;           /* CONNECT being processed; session layer's */
-    uint16_t keep_alive_s;   /* 0: none */
-    int64_t last_receive_us; /* mono; of the last bytes */
-    int64_t last_send_us;    /* mono; when the socket last took some */
+    struct session *session;          /* NULL until CONNECT succeeded */
+    void *connect;                    /* CONNECT being processed; session layer's */
+    uint16_t keep_alive_s;            /* 0: none */
+    uint32_t client_packet_bytes_max; /* Maximum Packet Size of its CONNECT; 0: not said yet */
+    int64_t last_receive_us;          /* mono; of the last bytes */
+    int64_t last_send_us;             /* mono; when the socket last took some */
     int64_t opened_us;
     uint32_t batch_inflight; /* messages of it in batches not yet answered */
 

@@ -333,17 +333,29 @@ void conn_ack_set_reason(struct conn *conn, uint32_t sequence, uint8_t reason,
         conn->ack_texts_last = text;
 }
 
+/* At most `most` bytes of a text, whole characters. */
+static chr_slice text_start(const struct conn_ack_text *text, uint32_t most)
+{
+    uint32_t len = CHR_MIN(text->len, most);
+    while (len < text->len && len > 0 && (text->bytes[len] & 0xc0) == 0x80)
+        len--;
+    return chr_slice_of(text->bytes, len);
+}
+
 static void send_with_text(struct conn *conn, const struct conn_ack *ack,
                            const struct conn_ack_text *text)
 {
     uint8_t block[512];
     struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
-    mqtt_put_bytes(&w, MQTT_PROPERTY_REASON_STRING,
-                   chr_slice_of(text->bytes, CHR_MIN(text->len, 500u)));
+    mqtt_put_bytes(&w, MQTT_PROPERTY_REASON_STRING, text_start(text, 500));
     struct mqtt_ack packet = {.packet_id = ack->packet_id, .reason_code = ack->reason};
     if (!w.failed)
         packet.properties.raw = mqtt_property_block(&w);
     size_t size = mqtt_encode_ack_size(conn->version, &packet);
+    if (conn->client_packet_bytes_max && size > conn->client_packet_bytes_max) {
+        packet.properties.raw = CHR_LIT(""); /* [MQTT-3.4.2-2], [MQTT-3.5.2-2] */
+        size = mqtt_encode_ack_size(conn->version, &packet);
+    }
     uint8_t *at = conn_out_reserve(conn, size);
     if (at)
         conn_out_commit(conn, mqtt_encode_ack(at, size, conn->version,

@@ -16,6 +16,7 @@ struct outbox_item {
     struct message *message; /* a reference */
     uint64_t session_number; /* 0: whoever of the loop has subscribed */
     uint32_t id;
+    uint32_t share; /* group that named the session */
     uint8_t qos;
     bool retain;
 };
@@ -59,13 +60,13 @@ static void deliver_own(struct message *message, const struct match *match)
 }
 
 static void deliver_to(struct session *session, struct message *message, uint8_t qos, bool retain,
-                       uint32_t id)
+                       uint32_t id, uint32_t share)
 {
     uint8_t block[8];
     struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
     if (id)
         mqtt_put_number(&w, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER, id);
-    session_deliver(session, message, qos, retain, mqtt_property_block(&w));
+    session_deliver_shared(session, message, qos, retain, mqtt_property_block(&w), share);
 }
 
 /* ---- There ------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ static void open_letter(struct broker_loop *loop, struct loop_mail *mail)
         if (item->session_number) {
             struct session *s = session__by_number(loop, item->session_number);
             if (s)
-                deliver_to(s, item->message, item->qos, item->retain, item->id);
+                deliver_to(s, item->message, item->qos, item->retain, item->id, item->share);
         } else {
             struct route *route = routes_get(routes, item->message->topic);
             const struct match *match = route ? route_match(routes, route) : NULL;
@@ -152,6 +153,40 @@ void session__outboxes_free(struct broker_loop *loop)
 /* ---- Everyone ---------------------------------------------------------------------------------
  */
 
+static void deliver_pick(struct broker_loop *loop, struct message *message,
+                         const struct share_pick *p)
+{
+    struct outbox_item item = {.message = message,
+                               .session_number = p->session_number,
+                               .id = p->options.id,
+                               .share = p->group,
+                               .qos = CHR_MIN(p->options.qos, message->qos),
+                               .retain = message->retain && p->options.retain_as_published};
+    if (p->loop != loop) {
+        post_item(loop, p->loop, &item);
+        return;
+    }
+    struct session *s = session__by_number(loop, p->session_number);
+    if (s)
+        deliver_to(s, message, item.qos, item.retain, item.id, item.share);
+}
+
+void session__deliver_again(struct broker_loop *loop, struct message *message, uint32_t share)
+{
+    struct routes *routes = &state_of(loop)->routes;
+    struct route *route = routes_get(routes, message->topic);
+    struct share_pick pick = {0};
+    const struct match *match;
+    do
+        match = route ? route_match(routes, route) : NULL;
+    while (match && !subscriptions_pick_group(loop->node->subscriptions, match,
+                                              route->match_version, share, &pick));
+    if (pick.loop)
+        deliver_pick(loop, message, &pick);
+    else
+        LOOP_COUNT(loop, publishes_dropped, 1);
+}
+
 static void deliver_shared(struct broker_loop *loop, struct message *message, struct route *route,
                            const struct match *match)
 {
@@ -173,23 +208,8 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
             goto out;
         }
     }
-    for (uint32_t i = 0; i < match->groups_count; i++) {
-        const struct share_pick *p = &picks[i];
-        uint8_t qos = CHR_MIN(p->options.qos, message->qos);
-        bool retain = message->retain && p->options.retain_as_published;
-        if (p->loop == loop) {
-            struct session *s = session__by_number(loop, p->session_number);
-            if (s)
-                deliver_to(s, message, qos, retain, p->options.id);
-        } else {
-            post_item(loop, p->loop,
-                      &(struct outbox_item){.message = message,
-                                            .session_number = p->session_number,
-                                            .id = p->options.id,
-                                            .qos = qos,
-                                            .retain = retain});
-        }
-    }
+    for (uint32_t i = 0; i < match->groups_count; i++)
+        deliver_pick(loop, message, &picks[i]);
 out:
     if (picks != stack)
         free(picks);

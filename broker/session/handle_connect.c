@@ -17,11 +17,14 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/utf8.h"
 #include "broker/net/listener.h"
 #include "broker/session/internal.h"
 #include "broker/session/will.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
+
+#define CONNACK_BYTES_MAX 320
 
 /* A CONNECT being answered: conn->connect. */
 struct pending {
@@ -73,6 +76,10 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
     if (connect->has_will && mqtt_topic_levels(connect->will.topic) > MQTT_TOPIC_LEVELS_MAX)
         return refuse(conn, connect, MQTT_REASON_TOPIC_NAME_INVALID,
                       "the topic of the will has more than 200 levels");
+    if (connect->has_will && connect->will.properties.payload_format_indicator == 1 &&
+        !chr_utf8_valid(connect->will.payload)) /* 3.1.3.2.3 */
+        return refuse(conn, connect, MQTT_REASON_PAYLOAD_FORMAT_INVALID,
+                      "the will is not UTF-8, which its Payload Format Indicator says it is");
     return DISPATCH_DONE;
 }
 
@@ -131,9 +138,11 @@ static void put_connack_properties(struct mqtt_property_writer *w, const struct 
     }
 }
 
-static void send_connack(struct conn *conn, const struct pending *p, bool session_present)
+/* Into packet; 0: it is larger than the client takes. */
+static size_t write_connack(uint8_t packet[static CONNACK_BYTES_MAX], const struct conn *conn,
+                            const struct pending *p, bool session_present)
 {
-    uint8_t block[256], packet[320];
+    uint8_t block[256];
     struct mqtt_connack connack = {.session_present = session_present};
     struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
     if (conn->version == MQTT_V5) {
@@ -141,9 +150,9 @@ static void send_connack(struct conn *conn, const struct pending *p, bool sessio
         CHR_ASSERT(!w.failed);
         connack.properties.raw = mqtt_property_block(&w);
     }
-    size_t n = mqtt_encode_connack(packet, sizeof packet, conn->version, &connack);
+    size_t n = mqtt_encode_connack(packet, CONNACK_BYTES_MAX, conn->version, &connack);
     CHR_ASSERT(n > 0);
-    conn_send(conn, chr_slice_of(packet, n));
+    return conn->version == MQTT_V5 && n > p->connect.properties.maximum_packet_size ? 0 : n;
 }
 
 /* The session is this connection's now. */
@@ -155,6 +164,14 @@ static void finish(struct conn *conn, bool session_present)
     const struct mqtt_connect *connect = &p->connect;
     const struct broker_config *config = loop->node->config;
     CHR_ASSERT(!s->conn);
+    conn->keep_alive_s = granted_keep_alive(loop, connect);
+    uint8_t connack[CONNACK_BYTES_MAX];
+    size_t connack_bytes = write_connack(connack, conn, p, session_present);
+    if (connack_bytes == 0) { /* [MQTT-3.1.2-24] */
+        (void)refuse(conn, connect, MQTT_REASON_PACKET_TOO_LARGE,
+                     "CONNACK is larger than the client's Maximum Packet Size");
+        return;
+    }
     if (!session_present)
         session_clear(s);
     if (will_set(s, connect)) {
@@ -178,12 +195,11 @@ static void finish(struct conn *conn, bool session_present)
     s->max_packet_bytes = connect->properties.maximum_packet_size;
     uint32_t own = config->max_inflight_messages ? config->max_inflight_messages : 65535;
     s->receive_maximum = conn->version == MQTT_V5 ? connect->properties.receive_maximum : own;
-    conn->keep_alive_s = granted_keep_alive(loop, connect);
     chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),
                  CHR_KV_C("address", conn->address),
                  CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
                  CHR_KV_U("expiry_s", s->expiry_s), CHR_KV_U("present", session_present));
-    send_connack(conn, p, session_present);
+    conn_send(conn, chr_slice_of(connack, connack_bytes));
     pending_free(conn);
     conn_resume(conn, CONN_PAUSE_CONNECT);
     session_redeliver(s);
@@ -336,6 +352,8 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
     conn->version = connect.version;
     if (err)
         return session_fault(conn, &fault);
+    if (connect.version == MQTT_V5)
+        conn->client_packet_bytes_max = connect.properties.maximum_packet_size;
     enum dispatch checked = check(conn, &connect);
     if (checked != DISPATCH_DONE)
         return checked;

@@ -10,6 +10,7 @@
  * everything before that point in here may be done again. */
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "broker/net/listener.h"
 #include "broker/session/publish.h"
 #include "broker/session/sql_request.h"
@@ -237,6 +238,22 @@ static enum dispatch publish_refused(struct conn *conn, const struct mqtt_publis
                             "clients may not publish to this topic");
 }
 
+/* 3.3.2.3.2: it says that it is UTF-8, and is not. */
+static enum dispatch payload_invalid(struct conn *conn, const struct mqtt_publish *publish)
+{
+    static const char text[] =
+        "the payload is not UTF-8, which its Payload Format Indicator says it is";
+    if (publish->qos == 0) /* there is no other way to say it */
+        return session_fault_of(conn, MQTT_REASON_PAYLOAD_FORMAT_INVALID, "3.3.2.3.2", text);
+    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    uint32_t sequence =
+        conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
+    conn_ack_set_reason(conn, sequence, MQTT_REASON_PAYLOAD_FORMAT_INVALID,
+                        conn->session->problem_information ? chr_slice_cstr(text) : CHR_LIT(""));
+    conn_ack_done(conn, sequence, 1, MQTT_REASON_PAYLOAD_FORMAT_INVALID);
+    return DISPATCH_DONE;
+}
+
 /* ---- All of it --------------------------------------------------------------------------------
  */
 
@@ -304,6 +321,9 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
         acknowledge(conn, 2, publish.packet_id, MQTT_REASON_SUCCESS);
         return DISPATCH_DONE;
     }
+    if (publish.properties.payload_format_indicator == 1 &&
+        !incoming_held(&s->incoming, publish.packet_id) && !chr_utf8_valid(publish.payload))
+        return payload_invalid(conn, &publish);
     if (!session__current(loop))
         return pause_for_batch(conn);
     struct route *route = routes_get(&state_of(loop)->routes, p.topic);

@@ -64,8 +64,9 @@ static bool send_retained(void *arg, struct message *message)
 {
     struct retained_out *out = arg;
     out->count++;
-    /* Retained messages of one's own are sent as well: No Local is about messages as they come. The
-     * flag is set: this message was retained [MQTT-3.3.1-8]. */
+    if (out->options.no_local && message->publisher == out->session->number)
+        return true; /* [MQTT-3.8.3-3] */
+    /* The flag is set: this message was retained [MQTT-3.3.1-8]. */
     return session_deliver_retained(out->session, message, CHR_MIN(out->options.qos, message->qos),
                                     true, out->ids) == CHR_OK;
 }
@@ -115,10 +116,22 @@ static void send_all_retained(struct session *s, const struct mqtt_subscribe *su
             (sub.retain_handling == MQTT_RETAIN_SEND_IF_NEW && existed[i]))
             continue;
         struct subscription_options options = {.qos = sub.qos,
+                                               .no_local = sub.no_local,
                                                .id = subscribe->properties.subscription_identifier};
         deliver_retained(s, filter, &options);
     }
     session_pump(s);
+}
+
+/* [MQTT-3.1.2-24]: asked for in one packet, it would have to be answered by one that is too large.
+ * True: the connection ends. */
+static bool answer_too_large(struct conn *conn, size_t size)
+{
+    if (!conn->client_packet_bytes_max || size <= conn->client_packet_bytes_max)
+        return false;
+    session_end_connection(conn, MQTT_REASON_PACKET_TOO_LARGE,
+                           "the answer is larger than the client's Maximum Packet Size");
+    return true;
 }
 
 static void send_suback(struct conn *conn, uint16_t packet_id, chr_slice codes)
@@ -137,6 +150,9 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
     struct session *s = conn->session;
     if (mqtt_decode_subscribe(frame, conn->version, &subscribe, &fault))
         return session_fault(conn, &fault);
+    struct mqtt_suback answer = {.reason_codes = {NULL, subscribe.filters_count}};
+    if (answer_too_large(conn, mqtt_encode_suback_size(conn->version, &answer)))
+        return DISPATCH_CLOSE;
     uint8_t *codes = calloc(subscribe.filters_count, 2);
     if (!codes) {
         session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
@@ -173,6 +189,10 @@ enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_f
     struct mqtt_fault fault;
     if (mqtt_decode_unsubscribe(frame, conn->version, &unsubscribe, &fault))
         return session_fault(conn, &fault);
+    struct mqtt_unsuback answer = {.reason_codes = {NULL, unsubscribe.filters_count}};
+    if (conn->version == MQTT_V5 &&
+        answer_too_large(conn, mqtt_encode_unsuback_size(conn->version, &answer)))
+        return DISPATCH_CLOSE;
     uint8_t *codes = calloc(unsubscribe.filters_count, 1);
     if (!codes) {
         session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");

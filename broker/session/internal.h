@@ -100,6 +100,9 @@ void session__connect_abandon(struct conn *conn);
 /* PUBRELs whose batch came back stale and that found no other one. */
 void session__releases_continue(struct broker_loop *loop);
 
+/* A message that a member of group `share` leaves behind, to another one; dropped without any. */
+void session__deliver_again(struct broker_loop *loop, struct message *message, uint32_t share);
+
 /* Publishes a message of the node's or of a will, as if a client had sent it: mapped, retained,
  * delivered. CHR_EFULL: try again later. */
 CHR_MUST_USE chr_err session__publish(struct broker_loop *loop, struct message *message);

@@ -64,6 +64,8 @@ struct session *session_new(struct broker_loop *loop, chr_slice client_id)
 void session_clear(struct session *s)
 {
     subscriptions_remove_all(s->loop->node->subscriptions, s);
+    if (!atomic_load_explicit(&s->loop->stopping, memory_order_relaxed))
+        session_outgoing_pass_on(s);
     session_outgoing_free(s);
     incoming_clear(&s->incoming);
     s->plain_in_log = false;

@@ -8,6 +8,7 @@
 #include "broker/config.h"
 #include "broker/net/loop.h"
 #include "broker/node.h"
+#include "broker/session/internal.h"
 #include "broker/session/session.h"
 #include "proto/mqtt/encode.h"
 
@@ -129,8 +130,9 @@ static uint8_t *put_head(uint8_t *at, const struct session *s, const struct mess
         return at;
     at = mqtt_varint_put(at, (uint32_t)head->properties_bytes);
     if (m->has_expiry) {
-        /* What is left of it [MQTT-3.3.2-6]; a started second counts as a whole one. */
-        int64_t left_us = m->expires_mono_us - s->loop->now_mono_us;
+        /* What is left of it [MQTT-3.3.2-6]; a started second counts as a whole one. Nothing is, of
+         * one that is sent again [MQTT-4.3.3-7]. */
+        int64_t left_us = CHR_MAX(m->expires_mono_us - s->loop->now_mono_us, INT64_C(0));
         *at++ = MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL;
         chr_put_u32be(at, (uint32_t)((left_us + 999999) / 1000000));
         at += 4;
@@ -321,7 +323,7 @@ static void count_dropped(struct session *s, const char *why)
 }
 
 static bool queue_push(struct session *s, struct message *message, uint8_t qos, bool retain,
-                       chr_slice ids, bool free_of_limits)
+                       chr_slice ids, uint32_t share, bool free_of_limits)
 {
     const struct broker_config *config = s->loop->node->config;
     if (!free_of_limits &&
@@ -332,8 +334,9 @@ static bool queue_push(struct session *s, struct message *message, uint8_t qos, 
         return true;
     }
     struct outgoing o = {.message = message,
-                         .qos = qos,
+                         .share = share,
                          .state = OUT_QUEUED,
+                         .qos = qos,
                          .retain = retain,
                          .free = free_of_limits};
     if (!ids_copy(ids, &o.ids))
@@ -407,6 +410,12 @@ static bool output_room(struct session *s, uint64_t limit)
 void session_deliver(struct session *s, struct message *message, uint8_t qos, bool retain,
                      chr_slice ids)
 {
+    session_deliver_shared(s, message, qos, retain, ids, 0);
+}
+
+void session_deliver_shared(struct session *s, struct message *message, uint8_t qos, bool retain,
+                            chr_slice ids, uint32_t share)
+{
     if (message->to_user && message->user != s->user)
         return; /* R1 */
     if (expired(message, s->loop->now_mono_us))
@@ -414,7 +423,7 @@ void session_deliver(struct session *s, struct message *message, uint8_t qos, bo
     struct conn *conn = s->conn;
     bool limited = !message->flow_controlled;
     if (!conn || outgoing_count(&s->queue)) {
-        if ((conn || qos) && !queue_push(s, message, qos, retain, ids, !limited))
+        if ((conn || qos) && !queue_push(s, message, qos, retain, ids, share, !limited))
             count_dropped(s, "out of memory");
         return;
     }
@@ -425,7 +434,7 @@ void session_deliver(struct session *s, struct message *message, uint8_t qos, bo
             return;
         }
         if (!limited && !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) && s->conn) {
-            if (queue_push(s, message, qos, retain, ids, true))
+            if (queue_push(s, message, qos, retain, ids, share, true))
                 s->conn->drain_wanted = true;
             else
                 count_dropped(s, "out of memory");
@@ -436,9 +445,9 @@ void session_deliver(struct session *s, struct message *message, uint8_t qos, bo
             count_dropped(s, "larger than its Maximum Packet Size");
         return;
     }
-    struct outgoing o = {.message = message, .qos = qos, .retain = retain};
+    struct outgoing o = {.message = message, .share = share, .qos = qos, .retain = retain};
     if (!inflight_room(s) || !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) || !s->conn) {
-        if (!queue_push(s, message, qos, retain, ids, !limited))
+        if (!queue_push(s, message, qos, retain, ids, share, !limited))
             count_dropped(s, "out of memory");
         else if (s->conn)
             s->conn->drain_wanted = true;
@@ -458,7 +467,7 @@ void session_deliver(struct session *s, struct message *message, uint8_t qos, bo
 chr_err session_deliver_retained(struct session *s, struct message *message, uint8_t qos,
                                  bool retain, chr_slice ids)
 {
-    return queue_push(s, message, qos, retain, ids, true) ? CHR_OK : CHR_ENOMEM;
+    return queue_push(s, message, qos, retain, ids, 0, true) ? CHR_OK : CHR_ENOMEM;
 }
 
 void session_outgoing_offline(struct session *s)
@@ -477,6 +486,21 @@ void session_outgoing_offline(struct session *s)
     }
     if (count && outgoing_count(&s->queue) == 0)
         ring_free(&s->queue);
+}
+
+void session_outgoing_pass_on(struct session *s)
+{
+    /* First what is older. Of QoS 2 what was sent is nobody else's [MQTT-4.8.2-5]. */
+    for (uint32_t i = 0; i < outgoing_count(&s->inflight); i++) {
+        const struct outgoing *o = outgoing_at(&s->inflight, i);
+        if (o->share && o->state == OUT_PUBACK)
+            session__deliver_again(s->loop, o->message, o->share);
+    }
+    for (uint32_t i = 0; i < outgoing_count(&s->queue); i++) {
+        const struct outgoing *o = outgoing_at(&s->queue, i);
+        if (o->share && o->qos)
+            session__deliver_again(s->loop, o->message, o->share);
+    }
 }
 
 void session_outgoing_free(struct session *s)

@@ -49,6 +49,12 @@ static chr_slice reason_block(uint8_t *block, size_t size, const char *text)
     return w.failed ? CHR_LIT("") : mqtt_property_block(&w);
 }
 
+/* Does the client take a packet of n bytes? [MQTT-3.1.2-24] */
+static bool fits(const struct conn *conn, size_t n)
+{
+    return !conn->client_packet_bytes_max || n <= conn->client_packet_bytes_max;
+}
+
 /* May we add a Reason String? [MQTT-3.1.2-29] speaks of packets other than PUBLISH, CONNACK and
  * DISCONNECT, so both of ours always may; only the client's Maximum Packet Size counts, and they
  * are short. */
@@ -61,12 +67,12 @@ void session_end_connection(struct conn *conn, uint8_t reason_code, const char *
         struct mqtt_disconnect disconnect = {.reason_code = reason_code};
         disconnect.properties.raw = reason_block(block, sizeof block, text);
         size_t n = mqtt_encode_disconnect(packet, sizeof packet, MQTT_V5, &disconnect);
-        uint32_t limit = conn->session ? conn->session->max_packet_bytes : MQTT_PACKET_BYTES_MAX;
-        if (n > limit) {
+        if (!fits(conn, n)) { /* [MQTT-3.14.2-3] */
             disconnect.properties.raw = CHR_LIT("");
             n = mqtt_encode_disconnect(packet, sizeof packet, MQTT_V5, &disconnect);
         }
-        conn_send(conn, chr_slice_of(packet, n));
+        if (fits(conn, n))
+            conn_send(conn, chr_slice_of(packet, n));
     }
     conn_close(conn);
 }
@@ -78,7 +84,12 @@ enum dispatch session_refuse_connect(struct conn *conn, uint8_t reason_code, con
     if (conn->version == MQTT_V5)
         connack.properties.raw = reason_block(block, sizeof block, text);
     size_t n = mqtt_encode_connack(packet, sizeof packet, conn->version, &connack);
-    if (n) /* 3.1.1 has no return code for some: then it is only closed [MQTT-3.2.2-6] */
+    if (!fits(conn, n)) { /* [MQTT-3.2.2-19] */
+        connack.properties.raw = CHR_LIT("");
+        n = mqtt_encode_connack(packet, sizeof packet, conn->version, &connack);
+    }
+    if (n && fits(conn,
+                  n)) /* 3.1.1 has no return code for some: then it is only closed [MQTT-3.2.2-6] */
         conn_send(conn, chr_slice_of(packet, n));
     conn_close(conn);
     return DISPATCH_CLOSE;

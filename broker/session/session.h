@@ -56,12 +56,14 @@ struct outgoing {
     struct message *message; /* a reference; NULL when only the packet id is left */
     uint8_t *ids;            /* malloc'd block of Subscription Identifiers after its length (u32);
                                 NULL: none */
+    uint32_t share;          /* number of the group it was given to this member of; 0: none */
     uint16_t packet_id;
-    uint8_t qos; /* granted */
-    uint8_t state;
-    bool retain; /* the flag to send */
-    bool free;   /* of the queue's limits */
+    uint8_t qos;        /* granted */
+    uint8_t state : 4;  /* enum outgoing_state */
+    uint8_t retain : 1; /* the flag to send */
+    uint8_t free : 1;   /* of the queue's limits */
 };
+_Static_assert(sizeof(struct outgoing) == 24, "there are many of them");
 
 /* A deque that grows by doubling; index i counts from head. */
 struct outgoing_ring {
@@ -171,6 +173,12 @@ void session_expire(struct session *session);
  *   ids     block of Subscription Identifiers; borrowed */
 void session_deliver(struct session *session, struct message *message, uint8_t qos, bool retain,
                      chr_slice ids);
+/* The same for a member of a shared subscription; share: the group's number. */
+void session_deliver_shared(struct session *session, struct message *message, uint8_t qos,
+                            bool retain, chr_slice ids, uint32_t share);
+/* The session ends: what it had as a member of a group and has not begun to be sent at QoS 2 goes
+ * to another member (4.8.2). Its subscriptions are gone already. */
+void session_outgoing_pass_on(struct session *session);
 /* A retained message for a new subscription: never dropped. The caller pumps after the last one.
  * CHR_ENOMEM */
 CHR_MUST_USE chr_err session_deliver_retained(struct session *session, struct message *message,

@@ -23,6 +23,7 @@ struct share_group {
     /* Whose turn it is; NULL: the first. Picking needs the lock for reading only, so two loops may
      * pick the same member now and then: fair enough. */
     _Atomic(struct subscription *) turn;
+    uint32_t number; /* never 0; of this group alone, also when it is made anew later */
     uint32_t name_len;
     uint8_t name[];
 };
@@ -37,6 +38,7 @@ struct subscriptions {
     pthread_rwlock_t lock;
     _Atomic uint64_t version;
     _Atomic uint64_t count, shared_count;
+    uint32_t groups_made;
     struct chr_topic_tree tree;
     struct subscription **buckets; /* by (session, node, group) */
     size_t mask;
@@ -134,7 +136,8 @@ static struct share_group *group_find(const struct filter *filter, chr_slice nam
     return g;
 }
 
-static struct share_group *group_add(struct filter *filter, chr_slice name)
+static struct share_group *group_add(struct subscriptions *subs, struct filter *filter,
+                                     chr_slice name)
 {
     struct share_group *g = group_find(filter, name);
     if (g)
@@ -142,6 +145,9 @@ static struct share_group *group_add(struct filter *filter, chr_slice name)
     g = calloc(1, sizeof *g + name.len);
     if (!g)
         return NULL;
+    if (++subs->groups_made == 0)
+        subs->groups_made = 1;
+    g->number = subs->groups_made;
     g->name_len = (uint32_t)name.len;
     memcpy(g->name, name.ptr, name.len);
     g->next = filter->groups;
@@ -237,7 +243,7 @@ static chr_err add_locked(struct subscriptions *subs, struct session *session, c
     struct share_group *group = NULL;
     bool failed = !filter;
     if (!failed && group_name.len) {
-        group = group_add(filter, group_name);
+        group = group_add(subs, filter, group_name);
         failed = !group;
     }
     struct subscription *s = failed ? NULL : find(subs, session, node, group);
@@ -499,19 +505,37 @@ static struct subscription *pick(struct share_group *group)
     return s;
 }
 
+static struct share_pick pick_of(struct share_group *group)
+{
+    const struct subscription *s = pick(group);
+    return (struct share_pick){
+        .loop = s->session->loop,
+        .session_number = s->session->number,
+        .group = group->number,
+        .options = s->options,
+    };
+}
+
+bool subscriptions_pick_group(struct subscriptions *subs, const struct match *match,
+                              uint64_t version, uint32_t group, struct share_pick *out)
+{
+    *out = (struct share_pick){0};
+    pthread_rwlock_rdlock(&subs->lock);
+    bool current = subscriptions_version(subs) == version;
+    for (uint32_t i = 0; current && i < match->groups_count; i++)
+        if (match->groups[i]->number == group)
+            *out = pick_of(match->groups[i]);
+    pthread_rwlock_unlock(&subs->lock);
+    return current;
+}
+
 bool subscriptions_pick(struct subscriptions *subs, const struct match *match, uint64_t version,
                         struct share_pick *picks)
 {
     pthread_rwlock_rdlock(&subs->lock);
     bool current = subscriptions_version(subs) == version;
-    for (uint32_t i = 0; current && i < match->groups_count; i++) {
-        const struct subscription *s = pick(match->groups[i]);
-        picks[i] = (struct share_pick){
-            .loop = s->session->loop,
-            .session_number = s->session->number,
-            .options = s->options,
-        };
-    }
+    for (uint32_t i = 0; current && i < match->groups_count; i++)
+        picks[i] = pick_of(match->groups[i]);
     pthread_rwlock_unlock(&subs->lock);
     return current;
 }

@@ -104,12 +104,16 @@ CHR_MUST_USE chr_err subscriptions_match(struct subscriptions *subs, chr_slice t
 struct share_pick {
     struct broker_loop *loop;
     uint64_t session_number;
+    uint32_t group; /* its number; never 0 */
     struct subscription_options options;
 };
 /* Picks for all groups of a match of `version`; false: subscriptions have changed since, match
  * again. picks: [groups_count], those of empty groups have loop NULL. */
 bool subscriptions_pick(struct subscriptions *subs, const struct match *match, uint64_t version,
                         struct share_pick *picks);
+/* The same for one group, told by its number; loop is NULL when nobody is left in it. */
+bool subscriptions_pick_group(struct subscriptions *subs, const struct match *match,
+                              uint64_t version, uint32_t group, struct share_pick *out);
 
 /* Calls each(arg, subscription, filter) for the subscriptions of a session; session's loop. The
  * filter is borrowed until return and bears its `$share/<group>/`. */

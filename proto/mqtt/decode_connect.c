@@ -267,9 +267,10 @@ chr_err mqtt_unexpected_packet(const struct mqtt_frame *frame, enum mqtt_version
     case MQTT_CONNECT:
         return mqtt__fail(fault, version, MQTT_FAULT_SECOND_CONNECT);
     case MQTT_AUTH:
+        if (version != MQTT_V5)
+            return mqtt__fail(fault, version, MQTT_FAULT_TYPE_RESERVED);
         return mqtt__fail(fault, version,
-                          version == MQTT_V5 ? MQTT_FAULT_UNEXPECTED_AUTH
-                                             : MQTT_FAULT_TYPE_RESERVED);
+                          frame->flags ? MQTT_FAULT_AUTH_FLAGS : MQTT_FAULT_UNEXPECTED_AUTH);
     default:
         return mqtt__fail(fault, version, MQTT_FAULT_UNEXPECTED_PACKET);
     }

@@ -245,7 +245,7 @@ struct mqtt_properties {
     uint16_t topic_alias_maximum;      /* default 0: no aliases */
     uint16_t topic_alias;              /* default 0: none */
     uint16_t server_keep_alive_s;      /* default 0; look at `present` */
-    uint8_t payload_format_indicator;  /* default 0; 1: the payload is UTF-8 (not verified here) */
+    uint8_t payload_format_indicator;  /* default 0; 1: the payload is UTF-8 (the session checks) */
     uint8_t maximum_qos;               /* default 2 */
     bool request_problem_information;  /* default true */
     bool request_response_information; /* default false */

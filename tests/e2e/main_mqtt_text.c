@@ -14,11 +14,12 @@
  *     A< CONNACK …             the next packet that A receives, as mqtt_text.h prints it; lines
  * that Session Expiry 5       follow it, indented, are properties that it must have; `*` and `?`
  *                              match anything, `'` in them stands for `"`. A line `  none` says
- * that it has no properties. A< nothing               nothing came: a PINGREQ is answered before
- * anything else A< close                 the server closes A close                  we close,
- * without DISCONNECT sql TEXT                 a statement over another connection… rows [[1]] …and
- * the rows of its answer; `eventually [[1]]` asks until they are restart kill | term      the node
- * dies and starts again on its data # …                      a comment: the rule by its number
+ * that it has no properties, one `  no PATTERN` that it has none like that. A< nothing nothing
+ * came: a PINGREQ is answered before anything else A< close                 the server closes A
+ * close                  we close, without DISCONNECT sql TEXT                 a statement over
+ * another connection… rows [[1]] …and the rows of its answer; `eventually [[1]]` asks until they
+ * are restart kill | term      the node dies and starts again on its data # … a comment: the rule
+ * by its number
  *
  * Nothing waits for a fixed time: an expected packet has TIMEOUT_MS to come. */
 #include <errno.h>
@@ -276,6 +277,11 @@ static bool expect_packet(struct client *c, char **expected, int count)
         const char *want = expected[i] + strspn(expected[i], " ");
         if (strcmp(want, "none") == 0) {
             ok = lines_count == 1;
+            continue;
+        }
+        if (strncmp(want, "no ", 3) == 0) {
+            for (int k = 1; ok && k < lines_count; k++)
+                ok = !matches(want + 3, lines[k] + strspn(lines[k], " "));
             continue;
         }
         bool found = false; /* in this order, others may stand between */
