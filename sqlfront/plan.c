@@ -392,6 +392,16 @@ static int named_output(struct sql_plan *p, const struct sql_ast *ast, const cha
     return found;
 }
 
+static bool has_aggregate(const struct sql_expr *e)
+{
+    if (e->kind == SQL_EXPR_AGG)
+        return true;
+    for (uint32_t i = 0; i < e->args_count; i++)
+        if (has_aggregate(e->args[i]))
+            return true;
+    return false;
+}
+
 static bool bind_group(struct sql_plan *p, const struct sql_stmt *stmt)
 {
     struct sql_query *q = p->q;
@@ -420,7 +430,8 @@ static bool bind_group(struct sql_plan *p, const struct sql_stmt *stmt)
         }
         if (!e)
             return false;
-        if (e->kind == SQL_EXPR_AGG)
+        /* An ordinal or an alias may mean an output with an aggregate somewhere inside. */
+        if (has_aggregate(e))
             return sql__fail(q, "42803", i->pos, "aggregate functions are not allowed in GROUP BY");
         bool again = false;
         for (uint32_t k = 0; k < p->keys_count; k++)
