@@ -83,7 +83,7 @@ ProtobufCMessage *db__value_unpack(chr_slice value, enum db__record kind,
                                    const ProtobufCMessageDescriptor *descriptor, chr_err *err,
                                    struct chr_errmsg *msg);
 
-/* Reads of parts of a chunk within a transaction; msg names the part. */
+/* Reads of parts of a chunk within a transaction; msg names chunk and part. */
 CHR_MUST_USE chr_err db__store_part(const struct db_kv *kv, db_kv_txn *txn, uint64_t chunk_id,
                                     uint8_t kind, uint16_t column, chr_slice *value,
                                     struct chr_errmsg *msg);
