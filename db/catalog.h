@@ -13,7 +13,6 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/slice.h"
-#include "db/grant.h"
 #include "db/types.h"
 
 #define DB_NAME_BYTES_MAX  63   /* of a table or column, as PostgreSQL */
@@ -59,9 +58,7 @@ struct db_table_def {
     uint16_t topics_count;
     char **topics; /* topic templates, e.g. "farm/{site}/{device_id}/env" */
     enum db_payload_format format;
-    uint64_t created_index; /* log index of CREATE TABLE; 0 for built-in tables */
-    uint32_t grants_count;
-    struct db_grant *grants; /* by kind and name */
+    uint64_t created_index;  /* log index of CREATE TABLE; 0 for built-in tables */
     uint16_t next_column_id; /* the id a new column gets: ids of dropped columns stay unused */
 };
 

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
@@ -64,8 +63,6 @@ struct retained_out {
 static bool send_retained(void *arg, struct message *message)
 {
     struct retained_out *out = arg;
-    if (!session__may_read(out->session, message->topic))
-        return true;
     out->count++;
     if (out->options.no_local && message->publisher == out->session->number)
         return true; /* [MQTT-3.8.3-3] */
@@ -91,8 +88,6 @@ static uint8_t subscribe_one(struct session *s, const struct mqtt_subscription *
     struct wanted w = examine(sub->filter);
     if (w.code >= 0x80)
         return w.code;
-    if (!session__may_subscribe(s->conn, w.filter))
-        return MQTT_REASON_NOT_AUTHORIZED;
     uint32_t most = s->loop->node->config->max_subscriptions_per_client;
     if (most && s->subscriptions_count >= most)
         return MQTT_REASON_QUOTA_EXCEEDED;

@@ -35,7 +35,6 @@ struct route {
     ingest_route *ingest; /* NULL: mapped to nothing */
     struct match match;   /* look at it through route_match */
     uint64_t match_version;
-    uint64_t publish_key; /* acl_key of who may publish here, looked at last; 0: nobody was */
     uint32_t topic_len;
     uint8_t topic[];
 };
