@@ -35,7 +35,6 @@ struct route {
     ingest_route *ingest; /* NULL: mapped to nothing */
     struct match match;   /* look at it through route_match */
     uint64_t match_version;
-    uint64_t logged; /* serial of the last batch with a message of it that is in no table (R6) */
     uint32_t topic_len;
     uint8_t topic[];
 };

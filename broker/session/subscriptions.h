@@ -32,8 +32,7 @@ struct subscription_options {
     uint8_t qos;
     bool no_local;
     bool retain_as_published;
-    uint32_t id;  /* Subscription Identifier; 0: none */
-    bool durable; /* of a session the log knows: above QoS 0 the log's queue serves it */
+    uint32_t id; /* Subscription Identifier; 0: none */
 };
 
 /* One filter of one session. */
@@ -82,8 +81,6 @@ struct recipient {
 struct match {
     struct recipient *own;
     uint32_t own_count, own_max;
-    bool durable; /* some durable session, of whichever loop, takes it above QoS 0: a message above
-                     QoS 0 goes through the log (R6) */
     uint64_t others;             /* bit (number mod 64) of each other loop with recipients */
     struct share_group **groups; /* matching shared subscriptions; pointers are tokens for
                                     subscriptions_pick, valid while the version stands */
@@ -108,8 +105,6 @@ struct share_pick {
     struct broker_loop *loop;
     uint64_t session_number;
     uint32_t group; /* its number; never 0 */
-    bool durable;   /* the group has members that are durable above QoS 0: then the log serves it
-                       with messages above QoS 0 */
     struct subscription_options options;
 };
 /* Picks for all groups of a match of `version`; false: subscriptions have changed since, match
