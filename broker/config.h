@@ -56,12 +56,6 @@ struct listener_config {
 
 void listener_config_default(struct listener_config *listener);
 
-/* What a publisher beyond its rate meets. */
-enum publish_rate_action {
-    PUBLISH_RATE_PAUSE,      /* its socket is not read for a while */
-    PUBLISH_RATE_DISCONNECT, /* 0x96 */
-};
-
 struct broker_config {
     /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
@@ -99,18 +93,6 @@ struct broker_config {
     uint32_t max_retained_messages;   /* 1,000,000 */
     uint64_t max_retained_bytes;      /* 256 MiB */
     uint32_t max_subscriptions_per_client; /* 10,000 */
-
-    /* Overload: more than this of one client, or of all of them together. 0: no limit. */
-    uint32_t max_publish_rate;  /* messages per second of one client; 0 */
-    uint64_t max_publish_bytes; /* bytes of PUBLISH packets per second of one client; 0 */
-    enum publish_rate_action publish_rate_action;
-    uint32_t message_size_limit;   /* payload of a PUBLISH; 0 */
-    uint16_t max_topic_levels;     /* of topics and filters; 200 */
-    uint32_t max_durable_sessions; /* that outlive their connection; 1,000,000 */
-    uint64_t max_queued_total;     /* bytes waiting in the queues of all sessions; 512 MiB */
-    uint64_t max_output_total;     /* unsent bytes towards all sockets; beyond it each gets a fair
-                                      share; 512 MiB */
-    uint64_t max_partial_bytes;    /* packets that have not arrived whole; 64 MiB */
 
     /* Batches: what is on its way between a loop and its answer is bounded by their number. */
     uint32_t batches_per_loop;       /* 64 */

@@ -14,8 +14,6 @@
 #define BATCH_BYTES_MAX (3u << 20)
 /* Remaining length of an MQTT packet [MQTT-2.1.4]. */
 #define PACKET_BYTES_MAX 268435455u
-/* A bucket of it, in millionths, still is a 64-bit number. */
-#define PUBLISH_BYTES_MAX (UINT64_C(1) << 40)
 /* Address space that four-level page tables give a process, less what else lives in it. */
 #define MAP_BYTES_MAX (UINT64_C(64) << 40)
 
@@ -23,11 +21,6 @@ static const struct option_choice fsync_modes[] = {
     {"batch", RAFT_FSYNC_BATCH},
     {"every", RAFT_FSYNC_EVERY},
     {"periodic", RAFT_FSYNC_PERIODIC},
-    {NULL, 0},
-};
-static const struct option_choice publish_rate_actions[] = {
-    {"pause", PUBLISH_RATE_PAUSE},
-    {"disconnect", PUBLISH_RATE_DISCONNECT},
     {NULL, 0},
 };
 static const struct option_choice log_levels[] = {
@@ -185,27 +178,6 @@ static const struct option table[] = {
      NULL, "BYTES", "their memory"},
     {OPTION_U32, "max-subscriptions", NULL, 0, false, CFG(max_subscriptions_per_client), 1, 0, NULL,
      NULL, "N", "of one client"},
-
-    HEADING("Overload (0: no limit)"),
-    {OPTION_U32, "max-publish-rate", NULL, 0, false, CFG(max_publish_rate), 0, 0, NULL, NULL, "N",
-     "messages per second of one client"},
-    {OPTION_BYTES64, "max-publish-bytes", NULL, 0, false, CFG(max_publish_bytes), 0,
-     PUBLISH_BYTES_MAX, NULL, NULL, "BYTES", "of publishes per second of one client"},
-    {OPTION_CHOICE, "publish-rate-action", NULL, 0, false, CFG(publish_rate_action), 0, 0,
-     publish_rate_actions, NULL, "ACTION",
-     "pause: who publishes more is not read for a while; disconnect: it gets 0x96"},
-    {OPTION_BYTES32, "message-size-limit", NULL, 0, false, CFG(message_size_limit), 0,
-     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "payload of a message"},
-    {OPTION_U16, "max-topic-levels", NULL, 0, false, CFG(max_topic_levels), 1, 200, NULL, NULL, "N",
-     "levels of a topic or filter"},
-    {OPTION_U32, "max-durable-sessions", NULL, 0, false, CFG(max_durable_sessions), 0, 0, NULL,
-     NULL, "N", "sessions that outlive their connection"},
-    {OPTION_BYTES64, "max-queued-total", NULL, 0, false, CFG(max_queued_total), 0, 0, NULL, NULL,
-     "BYTES", "messages waiting for all clients together"},
-    {OPTION_BYTES64, "max-output-total", NULL, 0, false, CFG(max_output_total), 0, 0, NULL, NULL,
-     "BYTES", "unsent towards all sockets; beyond it each gets a fair share"},
-    {OPTION_BYTES64, "max-partial-bytes", NULL, 0, false, CFG(max_partial_bytes), 0, 0, NULL, NULL,
-     "BYTES", "packets that have not arrived whole; more of them wait"},
 
     HEADING("Batches between a loop and the log"),
     {OPTION_U32, "batches-per-loop", NULL, 0, false, CFG(batches_per_loop), 2, 4096, NULL, NULL,

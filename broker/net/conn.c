@@ -30,7 +30,6 @@
 #define CONNECT_BYTES_MAX (256u << 10)
 
 void conn_output_free(struct conn *conn);
-void session__rate_free(struct conn *conn); /* session/publish_rate.c */
 
 static uint32_t conn_max_packet_size(const struct conn *conn)
 {
@@ -90,10 +89,7 @@ void conn_free(struct conn *conn)
     close(conn->fd); /* leaves epoll by itself: no other descriptor refers to the socket */
     chr_list_remove(&conn->flush_link);
     chr_list_remove(&conn->wait_link);
-    session__rate_free(conn);
-    conn->loop->unsent_bytes -= conn_out_bytes(conn);
     chr_buf_free(&conn->in);
-    conn_partial_count(conn);
     conn_output_free(conn);
     free(conn);
 }
@@ -198,12 +194,9 @@ static void hold(struct conn *conn, chr_slice bytes)
     if (bytes.len == 0) {
         if (conn->in.capacity)
             chr_buf_free(&conn->in);
-        if (conn->held_bytes)
-            conn_partial_count(conn);
         return;
     }
     chr_buf_add_slice(&conn->in, bytes);
-    conn_partial_count(conn);
     if (conn->in.failed) {
         chr_log_error("net", "out of memory for received bytes; closing",
                       CHR_KV_C("address", conn->address));
@@ -261,8 +254,6 @@ static void receive_and_dispatch(struct conn *conn, size_t extra)
     size_t total = held + (size_t)n;
     slab_ref(slab); /* a handler may make the loop take a new slab */
     chr_slice left = dispatch_packets(conn, slab, chr_slice_of(start, total));
-    if (conn->partial_bytes && left.ptr != start)
-        conn_partial_release(conn); /* the packet it was for is complete */
     /* What is left was copied out, so its place is free again; a slab nobody kept starts over. */
     hold(conn, left);
     if (slab->refs > 2) /* the loop's (or ours) and the one above: somebody else keeps packets */
@@ -297,7 +288,6 @@ static bool gather_large(struct conn *conn)
         return true;
     }
     conn->in.len += (size_t)got;
-    conn_partial_count(conn);
     count_received(conn, got);
     if ((size_t)got == missing)
         receive_and_dispatch(conn, 0);
@@ -308,12 +298,8 @@ void conn_read(struct conn *conn)
 {
     if (conn->paused || conn->state == CONN_CLOSING)
         return;
-    if (!conn_partial_reserve(conn) || gather_large(conn))
-        return;
-    /* Paused connections hold what was received; when that is much, they receive less at a time. */
-    bool much =
-        conn->loop->partial_bytes_max && conn->loop->held_bytes > conn->loop->partial_bytes_max;
-    receive_and_dispatch(conn, much ? RECEIVE_BYTES_MIN / 2 : RECEIVE_BYTES);
+    if (!gather_large(conn))
+        receive_and_dispatch(conn, RECEIVE_BYTES);
 }
 
 void conn_process_held(struct conn *conn)

@@ -73,7 +73,6 @@ uint8_t *conn_out_reserve(struct conn *conn, size_t n)
 void conn_out_commit(struct conn *conn, size_t n)
 {
     conn->out.len += n;
-    conn->loop->unsent_bytes += n;
     queue_flush(conn);
 }
 
@@ -109,7 +108,6 @@ void conn_send_shared(struct conn *conn, chr_slice head, struct message *message
         conn->shared_first = shared;
     conn->shared_last = shared;
     conn->shared_bytes += payload.len;
-    conn->loop->unsent_bytes += payload.len;
 }
 
 static void shared_pop(struct conn *conn)
@@ -212,7 +210,6 @@ void conn_flush(struct conn *conn)
         conn->last_send_us = conn->loop->now_mono_us;
         LOOP_COUNT(conn->loop, bytes_sent, n);
         LOOP_ADD(&conn->loop->listener_counters[conn->listener->index].bytes_sent, n);
-        conn->loop->unsent_bytes -= (uint64_t)n;
         consume_sent(conn, (size_t)n);
     }
     compact(conn);

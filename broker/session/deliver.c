@@ -103,7 +103,7 @@ static void post_item(struct broker_loop *loop, struct broker_loop *target,
     if (!item->message->flow_controlled &&
         atomic_load_explicit(&theirs->inbox_bytes, memory_order_relaxed) + bytes >
             INBOX_BYTES_MAX) {
-        LOOP_COUNT_DROP(loop, DROP_INBOX);
+        LOOP_COUNT(loop, publishes_dropped, 1);
         return;
     }
     struct outbox *box = state->outboxes[target->number];
@@ -111,7 +111,7 @@ static void post_item(struct broker_loop *loop, struct broker_loop *target,
         uint32_t max = box ? box->max * 2 : OUTBOX_ITEMS_FIRST;
         struct outbox *bigger = realloc(box, sizeof *box + max * sizeof box->items[0]);
         if (!bigger) {
-            LOOP_COUNT_DROP(loop, DROP_MEMORY);
+            LOOP_COUNT(loop, publishes_dropped, 1);
             return;
         }
         if (!box)
@@ -195,7 +195,7 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
     if (match->groups_count > PICKS_STACK) {
         picks = malloc(match->groups_count * sizeof *picks);
         if (!picks) {
-            LOOP_COUNT_DROP(loop, DROP_MEMORY);
+            LOOP_COUNT(loop, publishes_dropped, 1);
             return;
         }
     }
@@ -204,7 +204,7 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
     while (!subscriptions_pick(loop->node->subscriptions, match, route->match_version, picks)) {
         match = route_match(routes, route);
         if (!match || match->groups_count > room) {
-            LOOP_COUNT_DROP(loop, DROP_MEMORY);
+            LOOP_COUNT(loop, publishes_dropped, 1);
             goto out;
         }
     }
@@ -219,11 +219,8 @@ void session__deliver(struct broker_loop *loop, struct message *message, struct 
 {
     if (message->retain) {
         /* What cannot be kept is delivered all the same; retained_stats counts it. */
-        if (retained_set(loop->node->retained, message) == CHR_EFULL) {
-            const struct session *s = session__by_number(loop, message->publisher);
-            limit_hit(loop, LIMIT_RETAINED, s ? s->client_id : CHR_LIT(""),
-                      s && s->conn ? s->conn->address : NULL);
-        }
+        chr_err err = retained_set(loop->node->retained, message);
+        (void)err;
     }
     const struct match *match = route_match(&state_of(loop)->routes, route);
     if (!match || !match_any(match))

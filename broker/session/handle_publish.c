@@ -112,9 +112,6 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     }
     if (v5 && *at++ != 0)
         return DISPATCH_CLOSE; /* has properties */
-    uint32_t most = loop->node->config->message_size_limit;
-    if (CHR_UNLIKELY(most && (size_t)(end - at) > most))
-        return DISPATCH_CLOSE;
     struct inbound in = {
         .conn = conn,
         .ref = conn->ref,
@@ -241,28 +238,20 @@ static enum dispatch publish_refused(struct conn *conn, const struct mqtt_publis
                             "clients may not publish to this topic");
 }
 
-/* Above message_size_limit: neither delivered nor stored. 5.0 hears of it where it has an
- * acknowledgement; 3.1.1 knows no way but to end the connection, as for what it may not publish;
- * at QoS 0 the message is dropped, as it may be. */
-static enum dispatch publish_too_large(struct conn *conn, const struct mqtt_publish *publish)
+/* 3.3.2.3.2: it says that it is UTF-8, and is not. */
+static enum dispatch payload_invalid(struct conn *conn, const struct mqtt_publish *publish)
 {
+    static const char text[] =
+        "the payload is not UTF-8, which its Payload Format Indicator says it is";
+    if (publish->qos == 0) /* there is no other way to say it */
+        return session_fault_of(conn, MQTT_REASON_PAYLOAD_FORMAT_INVALID, "3.3.2.3.2", text);
     LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
-    LOOP_COUNT_DROP(conn->loop, DROP_SIZE);
-    limit_hit(conn->loop, LIMIT_MESSAGE_SIZE, session_conn_client(conn), conn->address);
-    if (publish->qos == 0)
-        return DISPATCH_DONE;
-    if (conn->version == MQTT_V5) {
-        uint32_t sequence =
-            conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
-        conn_ack_set_reason(conn, sequence, MQTT_REASON_QUOTA_EXCEEDED,
-                            conn->session->problem_information
-                                ? CHR_LIT("the payload is larger than message_size_limit")
-                                : CHR_LIT(""));
-        conn_ack_done(conn, sequence, 1, MQTT_REASON_QUOTA_EXCEEDED);
-        return DISPATCH_DONE;
-    }
-    session_end_connection(conn, MQTT_REASON_PACKET_TOO_LARGE, NULL);
-    return DISPATCH_CLOSE;
+    uint32_t sequence =
+        conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
+    conn_ack_set_reason(conn, sequence, MQTT_REASON_PAYLOAD_FORMAT_INVALID,
+                        conn->session->problem_information ? chr_slice_cstr(text) : CHR_LIT(""));
+    conn_ack_done(conn, sequence, 1, MQTT_REASON_PAYLOAD_FORMAT_INVALID);
+    return DISPATCH_DONE;
 }
 
 /* ---- All of it --------------------------------------------------------------------------------
@@ -317,11 +306,9 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
     if (!resolve_alias(conn, &publish, &p.topic))
         return DISPATCH_CLOSE;
     p.by_alias = publish.topic.len == 0;
-    if (mqtt_topic_levels(p.topic) > loop->node->config->max_topic_levels) {
-        limit_hit(loop, LIMIT_TOPIC_LEVELS, s->client_id, conn->address);
+    if (mqtt_topic_levels(p.topic) > MQTT_TOPIC_LEVELS_MAX)
         return session_fault_of(conn, MQTT_REASON_TOPIC_NAME_INVALID, "4.7",
-                                "the topic has more levels than max_topic_levels");
-    }
+                                "the topic has more than 200 levels");
     if (publish.qos) {
         if (receive_maximum_exceeded(conn, s, publish.packet_id))
             return session_fault_of(conn, MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-9",
@@ -334,9 +321,9 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
         acknowledge(conn, 2, publish.packet_id, MQTT_REASON_SUCCESS);
         return DISPATCH_DONE;
     }
-    uint32_t most = loop->node->config->message_size_limit;
-    if (CHR_UNLIKELY(most && publish.payload.len > most))
-        return publish_too_large(conn, &publish);
+    if (publish.properties.payload_format_indicator == 1 &&
+        !incoming_held(&s->incoming, publish.packet_id) && !chr_utf8_valid(publish.payload))
+        return payload_invalid(conn, &publish);
     if (!session__current(loop))
         return pause_for_batch(conn);
     struct route *route = routes_get(&state_of(loop)->routes, p.topic);
@@ -395,7 +382,7 @@ static void deliver_committed(struct broker_loop *loop, const struct batch *batc
         return;
     struct message *m = session__message_from(loop, &publish, topic, publisher);
     if (!m) {
-        LOOP_COUNT_DROP(loop, DROP_MEMORY);
+        LOOP_COUNT(loop, publishes_dropped, 1);
         return;
     }
     session__deliver(loop, m, route);

@@ -82,8 +82,6 @@ void session_free(struct session *s)
     will_drop(s);
     aliases_clear(&s->aliases);
     registry_remove(s->loop->node->registry, s);
-    if (s->reserved)
-        registry_unreserve(s->loop->node->registry);
     struct session **at = &state->by_number[s->number & state->by_number_mask];
     while (*at != s)
         at = &(*at)->number_next;

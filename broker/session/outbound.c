@@ -21,8 +21,6 @@
 /* Fresh messages of QoS 1 and 2, and those whose maker waits, go to the queue rather than have more
  * than this unsent. */
 #define LIVE_OUTPUT_BYTES (4u << 20)
-/* When all sockets together have more unsent than max_output_total, each may have this at least. */
-#define FAIR_OUTPUT_BYTES_MIN UINT64_C(16384)
 /* Head of a PUBLISH that is built on the stack. */
 #define HEAD_STACK_BYTES 2048u
 #define PACKET_IDS       65535u
@@ -67,12 +65,8 @@ static void outgoing_drop(struct outgoing *o)
 
 static void ring_free(struct outgoing_ring *ring)
 {
-    for (uint32_t i = 0; i < outgoing_count(ring); i++) {
-        struct outgoing *o = outgoing_at(ring, i);
-        if (o->state == OUT_QUEUED)
-            message_unqueued(sizeof *o);
-        outgoing_drop(o);
-    }
+    for (uint32_t i = 0; i < outgoing_count(ring); i++)
+        outgoing_drop(outgoing_at(ring, i));
     free(ring->items);
     *ring = (struct outgoing_ring){0};
 }
@@ -254,7 +248,7 @@ static bool send_inflight(struct session *s, const struct outgoing *message)
         s->inflight_bytes -= message_bytes(o.message);
         outgoing_drop(&o);
         s->dropped++;
-        LOOP_COUNT_DROP(s->loop, DROP_TOO_LARGE);
+        LOOP_COUNT(s->loop, publishes_dropped, 1);
     }
     return true;
 }
@@ -317,30 +311,15 @@ bool session_completed(struct session *s, uint16_t packet_id)
 /* ---- The queue --------------------------------------------------------------------------------
  */
 
-static const char *const drop_texts[DROPS] = {
-    [DROP_QUEUE_FULL] = "its queue is full",
-    [DROP_SLOW] = "it reads too slowly",
-    [DROP_TOO_LARGE] = "larger than its Maximum Packet Size",
-    [DROP_INBOX] = "too much is on its way between loops",
-    [DROP_EXPIRED] = "expired",
-    [DROP_SIZE] = "larger than message_size_limit",
-    [DROP_MEMORY] = "out of memory",
-};
-
-static void count_dropped(struct session *s, enum drop cause)
+static void count_dropped(struct session *s, const char *why)
 {
     s->dropped++;
-    LOOP_COUNT_DROP(s->loop, cause);
+    LOOP_COUNT(s->loop, publishes_dropped, 1);
     if (s->drop_logged_us && s->loop->now_mono_us - s->drop_logged_us < 60 * INT64_C(1000000))
         return;
     s->drop_logged_us = s->loop->now_mono_us;
     chr_log_notice("mqtt", "messages dropped", CHR_KV_S("client", s->client_id),
-                   CHR_KV_C("reason", drop_texts[cause]), CHR_KV_U("dropped", s->dropped));
-}
-
-static const char *address_of(const struct session *s)
-{
-    return s->conn ? s->conn->address : NULL;
+                   CHR_KV_C("reason", why), CHR_KV_U("dropped", s->dropped));
 }
 
 static bool queue_push(struct session *s, struct message *message, uint8_t qos, bool retain,
@@ -351,14 +330,7 @@ static bool queue_push(struct session *s, struct message *message, uint8_t qos, 
         ((config->max_queued_messages && s->queue_limited >= config->max_queued_messages) ||
          (config->max_queued_bytes &&
           s->queue_bytes + message_bytes(message) > config->max_queued_bytes))) {
-        limit_hit(s->loop, LIMIT_QUEUE, s->client_id, address_of(s));
-        count_dropped(s, DROP_QUEUE_FULL);
-        return true;
-    }
-    if (!free_of_limits && config->max_queued_total &&
-        messages_queued_bytes() > config->max_queued_total) {
-        limit_hit(s->loop, LIMIT_QUEUES, s->client_id, address_of(s));
-        count_dropped(s, DROP_QUEUE_FULL);
+        count_dropped(s, "its queue is full");
         return true;
     }
     struct outgoing o = {.message = message,
@@ -374,7 +346,6 @@ static bool queue_push(struct session *s, struct message *message, uint8_t qos, 
         return false;
     }
     message_ref(message);
-    message_queued(message, sizeof o);
     if (!free_of_limits) {
         s->queue_limited++;
         s->queue_bytes += message_bytes(message);
@@ -406,7 +377,6 @@ void session_pump(struct session *s)
             break; /* an acknowledgement pumps again */
         uint64_t bytes = message_bytes(o.message);
         if (late) {
-            LOOP_COUNT_DROP(s->loop, DROP_EXPIRED);
             outgoing_drop(&o);
         } else if (o.qos == 0) {
             (void)send_publish(s, &o, false, ids_of(&o));
@@ -418,7 +388,6 @@ void session_pump(struct session *s)
             s->queue_limited--;
             s->queue_bytes -= bytes;
         }
-        message_unqueued(sizeof o);
         ring_pop(&s->queue);
     }
     s->pumping = false;
@@ -431,12 +400,6 @@ void session_pump(struct session *s)
  * turn is not mistaken for a slow client. */
 static bool output_room(struct session *s, uint64_t limit)
 {
-    const struct broker_loop *loop = s->loop;
-    if (CHR_UNLIKELY(loop->unsent_bytes_max && loop->unsent_bytes > loop->unsent_bytes_max)) {
-        uint64_t conns = atomic_load_explicit(&loop->conns_count, memory_order_relaxed);
-        uint64_t share = loop->unsent_bytes_max / CHR_MAX(conns, UINT64_C(1));
-        limit = CHR_MIN(limit, CHR_MAX(share, FAIR_OUTPUT_BYTES_MIN));
-    }
     if (CHR_LIKELY(conn_out_bytes(s->conn) <= limit))
         return true;
     if (!s->conn->epoll_out)
@@ -460,45 +423,44 @@ void session_deliver_shared(struct session *s, struct message *message, uint8_t 
     struct conn *conn = s->conn;
     bool limited = !message->flow_controlled;
     if (!conn || outgoing_count(&s->queue)) {
-        if ((conn || qos) && !queue_push(s, message, qos, retain, ids, !limited))
-            count_dropped(s, DROP_MEMORY);
+        if ((conn || qos) && !queue_push(s, message, qos, retain, ids, share, !limited))
+            count_dropped(s, "out of memory");
         return;
     }
     if (qos == 0) {
         uint64_t most = s->loop->node->config->max_output_bytes / 2;
         if (limited && !output_room(s, most)) {
-            limit_hit(s->loop, LIMIT_OUTPUT, s->client_id, address_of(s));
-            count_dropped(s, DROP_SLOW);
+            count_dropped(s, "it reads too slowly");
             return;
         }
         if (!limited && !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) && s->conn) {
             if (queue_push(s, message, qos, retain, ids, share, true))
                 s->conn->drain_wanted = true;
             else
-                count_dropped(s, DROP_MEMORY);
+                count_dropped(s, "out of memory");
             return;
         }
         struct outgoing o = {.message = message, .retain = retain};
         if (s->conn && send_publish(s, &o, false, ids) == SENT_TOO_LARGE)
-            count_dropped(s, DROP_TOO_LARGE);
+            count_dropped(s, "larger than its Maximum Packet Size");
         return;
     }
     struct outgoing o = {.message = message, .share = share, .qos = qos, .retain = retain};
     if (!inflight_room(s) || !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) || !s->conn) {
-        if (!queue_push(s, message, qos, retain, ids, !limited))
-            count_dropped(s, DROP_MEMORY);
+        if (!queue_push(s, message, qos, retain, ids, share, !limited))
+            count_dropped(s, "out of memory");
         else if (s->conn)
             s->conn->drain_wanted = true;
         return;
     }
     if (!ids_copy(ids, &o.ids)) {
-        count_dropped(s, DROP_MEMORY);
+        count_dropped(s, "out of memory");
         return;
     }
     message_ref(message);
     if (!send_inflight(s, &o)) {
         outgoing_drop(&o);
-        count_dropped(s, DROP_MEMORY);
+        count_dropped(s, "out of memory");
     }
 }
 
@@ -517,7 +479,6 @@ void session_outgoing_offline(struct session *s)
         s->queue.head++;
         if (o.qos == 0) {
             queue_count_out(s, &o);
-            message_unqueued(sizeof o);
             outgoing_drop(&o);
         } else {
             s->queue.items[s->queue.tail++ & s->queue.mask] = o;

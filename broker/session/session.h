@@ -116,7 +116,6 @@ struct session {
     /* Life */
     bool present;   /* it holds state of an accepted connection */
     bool durable;   /* known to the log: epoch, generation */
-    bool reserved;  /* counted as one that outlives its connection (registry_reserve) */
     uint64_t epoch; /* R5 */
     uint32_t generation;
     uint32_t expiry_s;       /* after the connection; UINT32_MAX: never */
