@@ -24,8 +24,7 @@ struct broker_loop;
 struct listener; /* net/listener.h */
 struct session;  /* session/session.h */
 struct slab;
-struct transport; /* net/transport.h */
-struct message;   /* session/message.h: reference-counted */
+struct message; /* session/message.h: reference-counted */
 
 enum conn_state { CONN_NEW, CONN_CONNECTING, CONN_OPEN, CONN_CLOSING };
 
@@ -60,8 +59,6 @@ struct conn {
     struct listener *listener; /* through which it came in */
     int fd;
     struct conn_ref ref;
-    struct transport *transport; /* NULL: plain bytes */
-    char *certificate_user;      /* user name of its certificate, verified; NULL: none */
     enum conn_state state;
     enum mqtt_version version;
     uint8_t paused;           /* set of enum conn_pause */
@@ -115,11 +112,7 @@ void conn_send_shared(struct conn *conn, chr_slice head, struct message *message
 
 /* Sent bytes that may lie before the unsent ones in `out` before they are moved. */
 #define CONN_OUT_COMPACT_BYTES (256u << 10)
-/* Bytes that have not left `out` and the shared payloads; copies the next of them, at most max, to
- * `to` and drops them here: for the transport. */
-uint64_t conn_out_pending(const struct conn *conn);
-size_t conn_out_take(struct conn *conn, uint8_t *to, size_t max);
-/* Unsent bytes towards the client, what the transport holds included. */
+/* Unsent bytes towards the client. */
 uint64_t conn_out_bytes(const struct conn *conn);
 
 /* -- Acknowledgements ----------------------------------------------------------------------------
@@ -150,13 +143,12 @@ void conn_close(struct conn *conn);
 /* -- For the loop -------------------------------------------------------------------------------
  */
 
-/* transport: taken when it succeeds. */
 struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int fd,
-                      struct transport *transport, struct conn_ref ref, const char *address);
+                      struct conn_ref ref, const char *address);
 void conn_free(struct conn *conn); /* closes fd */
 /* Reads once if the socket is readable and dispatches whole packets. */
 void conn_read(struct conn *conn);
-/* Dispatches packets that wait in `in`, and reads what waits in the transport. */
+/* Dispatches packets that wait in `in`. */
 void conn_process_held(struct conn *conn);
 /* Writes what can be written now. */
 void conn_flush(struct conn *conn);

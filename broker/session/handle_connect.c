@@ -59,11 +59,6 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
     if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
         return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
                       "enhanced authentication is not offered");
-    const struct listener_config *listener = conn->listener->config;
-    if ((listener->use_identity_as_username || listener->use_subject_as_username) &&
-        !conn->certificate_user)
-        return refuse(conn, connect, MQTT_REASON_BAD_USER_NAME_OR_PASSWORD,
-                      "the certificate names no user");
     /* Without a list of users the name and password of a client can't be checked; where anonymous
      * clients are welcome they are as welcome with a name. */
     if (!listener_allows_anonymous(conn->listener, conn->loop->node->config))
