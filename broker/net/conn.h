@@ -95,9 +95,6 @@ struct conn {
     struct chr_list flush_link; /* loop->flush */
     struct chr_list wait_link;  /* loop->waiting, while CONN_PAUSE_BATCH */
     uint64_t bytes_received, bytes_sent;
-    /* What the client was told when it connected; a reload does not change it (reload.h). */
-    uint32_t max_packet_size;
-    uint16_t receive_maximum, topic_alias_maximum;
     char address[64]; /* "127.0.0.1:51234", for logs */
 };
 

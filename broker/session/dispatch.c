@@ -109,9 +109,8 @@ void session_connection_lost(struct conn *conn)
     struct session *s = conn->session;
     if (!s)
         return;
-    if (conn->loop->node->config->connection_messages)
-        chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
-                     CHR_KV_C("address", conn->address));
+    chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
+                 CHR_KV_C("address", conn->address));
     session_detach(s, false, false);
 }
 
@@ -221,8 +220,7 @@ void session_loop_second(struct broker_loop *loop)
     wills_continue(loop);
     if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
         retained_sweep(loop->node->retained, loop->now_mono_us);
-    uint32_t sys_interval_s = loop->node->config->sys_interval_s;
-    if (state->sys && sys_interval_s && state->seconds % sys_interval_s == sys_interval_s - 1)
+    if (state->sys && state->seconds % SYS_INTERVAL_S == SYS_INTERVAL_S - 1)
         sys_refresh(state->sys, loop);
     state->seconds++;
 }
@@ -286,8 +284,7 @@ chr_err session_loop_init(struct broker_loop *loop)
         err = sys_new(&state->sys);
     if (!err)
         err = recover(loop);
-    if (!err && state->sys &&
-        loop->node->config->sys_interval_s) /* there from the first subscription on */
+    if (!err && state->sys) /* there from the first subscription on */
         sys_refresh(state->sys, loop);
     return err;
 }
