@@ -18,27 +18,12 @@ struct check {
     size_t at; /* of the next that must be there */
 };
 
+/* What is found is reported, and the walk goes on: visits do not fail. */
 static void report(const struct check *c, const char *format, uint64_t number)
 {
     char text[160];
     snprintf(text, sizeof text, format, (unsigned long long)number);
     c->found(c->arg, text);
-}
-
-static chr_err each(struct check *c, enum db__record kind,
-                    void (*visit)(struct check *c, chr_slice key, chr_slice value))
-{
-    const struct db_kv *kv = &c->d->kv;
-    uint8_t prefix = (uint8_t)kind;
-    db_kv_cursor *cursor;
-    chr_slice key, value, slice = chr_slice_of(&prefix, 1);
-    chr_err err = kv->cursor_open(kv->ctx, c->txn, slice, slice, &cursor);
-    if (err)
-        return err;
-    while (!(err = kv->cursor_next(kv->ctx, cursor, &key, &value)))
-        visit(c, key, value);
-    kv->cursor_close(kv->ctx, cursor);
-    return err == CHR_ENOTFOUND ? CHR_OK : err;
 }
 
 static void refer(struct check *c, uint64_t id)
@@ -47,14 +32,15 @@ static void refer(struct check *c, uint64_t id)
     c->ids[c->count++] = id;
 }
 
-static void visit_queue(struct check *c, chr_slice key, chr_slice value)
+static chr_err visit_queue(void *ctx, chr_slice key, chr_slice value)
 {
+    struct check *c = ctx;
     uint64_t epoch = 0, block;
     chr_slice body;
     if (!db__store_key_parse_queue(key, &epoch, &block) ||
         db_value_open(value, DB__RECORD_QUEUE, DB__RECORD_VERSION, true, &body, NULL)) {
         report(c, "queue of session %llu: a record is damaged", epoch);
-        return;
+        return CHR_OK;
     }
     while (body.len) {
         size_t len = body.len < DB__QUEUE_ITEM_BYTES
@@ -62,17 +48,19 @@ static void visit_queue(struct check *c, chr_slice key, chr_slice value)
                          : DB__QUEUE_ITEM_BYTES + (size_t)chr_get_u16le(body.ptr + 30) * 4;
         if (len > body.len) {
             report(c, "queue of session %llu: a record is damaged", epoch);
-            return;
+            return CHR_OK;
         }
         if ((chr_get_u64le(body.ptr) - 1) / DB__BLOCK_ITEMS != block)
             report(c, "queue of session %llu: a sequence in the wrong record", epoch);
         refer(c, chr_get_u64le(body.ptr + 8));
         body = chr_slice_of(body.ptr + len, body.len - len);
     }
+    return CHR_OK;
 }
 
-static void visit_retained(struct check *c, chr_slice key, chr_slice value)
+static chr_err visit_retained(void *ctx, chr_slice key, chr_slice value)
 {
+    struct check *c = ctx;
     uint64_t id = 0;
     chr_slice body;
     if (!db__store_key_parse(key, DB__RECORD_RETAINED, &id) ||
@@ -80,10 +68,12 @@ static void visit_retained(struct check *c, chr_slice key, chr_slice value)
         report(c, "retained message %llu: its record is damaged", id);
     else
         refer(c, id);
+    return CHR_OK;
 }
 
-static void visit_message(struct check *c, chr_slice key, chr_slice value)
+static chr_err visit_message(void *ctx, chr_slice key, chr_slice value)
 {
+    struct check *c = ctx;
     uint64_t id = 0;
     chr_slice body;
     struct db_message *m = NULL;
@@ -101,6 +91,7 @@ static void visit_message(struct check *c, chr_slice key, chr_slice value)
     /* Later ones were written ahead by a checkpoint that was not. */
     if (!referred && id >> DB__MESSAGE_ID_SHIFT <= db_durable_index(c->d))
         report(c, "message %llu belongs to no queue and is not retained", id);
+    return CHR_OK;
 }
 
 static int u64_cmp(const void *a, const void *b)
@@ -151,13 +142,13 @@ chr_err db__durable_check(struct db *d, void (*found)(void *arg, const char *tex
     chr_err err = d->kv.begin(d->kv.ctx, false, &c.txn);
     if (err)
         return err;
-    err = each(&c, DB__RECORD_QUEUE, visit_queue);
+    err = db__store_each(&d->kv, c.txn, DB__RECORD_QUEUE, visit_queue, &c);
     if (!err)
-        err = each(&c, DB__RECORD_RETAINED, visit_retained);
+        err = db__store_each(&d->kv, c.txn, DB__RECORD_RETAINED, visit_retained, &c);
     if (c.count)
         qsort(c.ids, c.count, sizeof *c.ids, u64_cmp);
     if (!err)
-        err = each(&c, DB__RECORD_MESSAGE, visit_message);
+        err = db__store_each(&d->kv, c.txn, DB__RECORD_MESSAGE, visit_message, &c);
     for (; c.at < c.count && !err; c.at++)
         if (c.at == 0 || c.ids[c.at] != c.ids[c.at - 1])
             report(&c, "message %llu is referred to, but is not there", c.ids[c.at]);

@@ -19,23 +19,6 @@ struct recovery {
     size_t due_count, due_capacity;
 };
 
-static chr_err each(struct recovery *r, enum db__record kind,
-                    chr_err (*visit)(struct recovery *r, chr_slice key, chr_slice value))
-{
-    const struct db_kv *kv = &r->d->kv;
-    uint8_t prefix = (uint8_t)kind;
-    db_kv_cursor *cursor;
-    chr_slice key, value, slice = chr_slice_of(&prefix, 1);
-    chr_err err = kv->cursor_open(kv->ctx, r->txn, slice, slice, &cursor);
-    if (err)
-        return err;
-    while (!(err = kv->cursor_next(kv->ctx, cursor, &key, &value)))
-        if ((err = visit(r, key, value)))
-            break;
-    kv->cursor_close(kv->ctx, cursor);
-    return err == CHR_ENOTFOUND ? CHR_OK : err;
-}
-
 static chr_err damaged(struct recovery *r, const char *what, uint64_t number)
 {
     return chr_fail(r->msg, CHR_ECORRUPT, "store: %s %llu is damaged", what,
@@ -49,8 +32,9 @@ static chr_slice slice(ProtobufCBinaryData b)
 
 /* -- Subscriptions and wills --------------------------------------------------------------------*/
 
-static chr_err load_subscription(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_subscription(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     uint64_t epoch = 0;
     uint32_t number;
     chr_err err;
@@ -81,8 +65,9 @@ static chr_err load_subscription(struct recovery *r, chr_slice key, chr_slice va
     return good ? CHR_OK : damaged(r, "a subscription of session", epoch);
 }
 
-static chr_err load_will(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_will(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     uint64_t epoch = 0;
     uint32_t generation;
     chr_err err;
@@ -169,8 +154,9 @@ static struct db__stored *known(struct recovery *r, uint64_t id, uint32_t bytes,
     return *at;
 }
 
-static chr_err load_queue(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_queue(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     uint64_t epoch = 0, block;
     chr_slice body;
     if (!db__store_key_parse_queue(key, &epoch, &block))
@@ -217,8 +203,9 @@ static chr_err load_queue(struct recovery *r, chr_slice key, chr_slice value)
     return CHR_OK;
 }
 
-static chr_err load_retained(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_retained(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     uint64_t id;
     chr_slice body, message;
     if (!db__store_key_parse(key, DB__RECORD_RETAINED, &id))
@@ -258,13 +245,13 @@ static chr_err load_retained(struct recovery *r, chr_slice key, chr_slice value)
 chr_err db__durable_recover(struct db *d, db_kv_txn *txn, uint64_t index, struct chr_errmsg *msg)
 {
     struct recovery r = {.d = d, .txn = txn, .msg = msg, .index = index};
-    chr_err err = each(&r, DB__RECORD_SUBSCRIPTION, load_subscription);
+    chr_err err = db__store_each(&r.d->kv, r.txn, DB__RECORD_SUBSCRIPTION, load_subscription, &r);
     if (!err)
-        err = each(&r, DB__RECORD_QUEUE, load_queue);
+        err = db__store_each(&r.d->kv, r.txn, DB__RECORD_QUEUE, load_queue, &r);
     if (!err)
-        err = each(&r, DB__RECORD_RETAINED, load_retained);
+        err = db__store_each(&r.d->kv, r.txn, DB__RECORD_RETAINED, load_retained, &r);
     if (!err)
-        err = each(&r, DB__RECORD_WILL, load_will);
+        err = db__store_each(&r.d->kv, r.txn, DB__RECORD_WILL, load_will, &r);
     link_due(&r);
     for (size_t i = 0; i < r.known_capacity; i++)
         if (r.known[i] && r.known[i]->refs == 0) /* an error came between */

@@ -20,25 +20,6 @@ struct recovery {
     uint32_t count, capacity;
 };
 
-/* Calls visit for each record of a kind. */
-static chr_err each(struct recovery *r, enum db__record kind,
-                    chr_err (*visit)(struct recovery *r, chr_slice key, chr_slice value))
-{
-    const struct db_kv *kv = &r->d->kv;
-    struct db__store_key prefix = {.bytes = {(uint8_t)kind}, .len = 1};
-    db_kv_cursor *cursor;
-    chr_slice key, value;
-    chr_err err =
-        kv->cursor_open(kv->ctx, r->txn, db__key_slice(&prefix), db__key_slice(&prefix), &cursor);
-    if (err)
-        return err;
-    while (!(err = kv->cursor_next(kv->ctx, cursor, &key, &value)))
-        if ((err = visit(r, key, value)))
-            break;
-    kv->cursor_close(kv->ctx, cursor);
-    return err == CHR_ENOTFOUND ? CHR_OK : err;
-}
-
 static chr_err damaged(struct recovery *r, const char *what, uint64_t number)
 {
     return chr_fail(r->msg, CHR_ECORRUPT, "store: %s %llu is damaged", what,
@@ -47,8 +28,9 @@ static chr_err damaged(struct recovery *r, const char *what, uint64_t number)
 
 /* -- Definitions --------------------------------------------------------------------------------*/
 
-static chr_err load_table(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_table(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     struct db *d = r->d;
     uint64_t id;
     chr_slice body;
@@ -131,8 +113,9 @@ static chr_err load_marks(struct recovery *r, struct db__chunk *chunk)
     return CHR_OK;
 }
 
-static chr_err load_chunk(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_chunk(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     uint32_t table_id;
     uint64_t id;
     chr_err err;
@@ -177,8 +160,9 @@ static void open_tables(struct recovery *r)
 
 /* -- Sessions and request keys ------------------------------------------------------------------*/
 
-static chr_err load_session(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_session(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     uint64_t epoch;
     chr_err err;
     if (!db__store_key_parse(key, DB__RECORD_SESSION, &epoch))
@@ -215,8 +199,9 @@ static chr_err load_session(struct recovery *r, chr_slice key, chr_slice value)
     return good ? CHR_OK : damaged(r, "session", epoch);
 }
 
-static chr_err load_request(struct recovery *r, chr_slice key, chr_slice value)
+static chr_err load_request(void *ctx, chr_slice key, chr_slice value)
 {
+    struct recovery *r = ctx;
     struct db__request_keys *ks = &r->d->requests;
     uint64_t sequence;
     chr_err err;
@@ -326,15 +311,15 @@ static chr_err load_all(struct recovery *r, uint64_t *index, chr_hlc *hlc)
         return d->catalog ? CHR_OK : CHR_ENOMEM;
     }
     if (!err)
-        err = each(r, DB__RECORD_TABLE, load_table);
+        err = db__store_each(&r->d->kv, r->txn, DB__RECORD_TABLE, load_table, r);
     if (!err)
-        err = each(r, DB__RECORD_CHUNK, load_chunk);
+        err = db__store_each(&r->d->kv, r->txn, DB__RECORD_CHUNK, load_chunk, r);
     if (!err)
-        err = each(r, DB__RECORD_SESSION, load_session);
+        err = db__store_each(&r->d->kv, r->txn, DB__RECORD_SESSION, load_session, r);
     if (!err)
         err = db__durable_recover(d, r->txn, *index, r->msg);
     if (!err)
-        err = each(r, DB__RECORD_REQUEST, load_request);
+        err = db__store_each(&r->d->kv, r->txn, DB__RECORD_REQUEST, load_request, r);
     if (!err && d->requests.next != d->checkpoint->request_next)
         err = damaged(r, "request key", d->requests.next);
     if (!err && !db_catalog_find_id(d->catalog, DB__TABLE_ID_REJECTS))

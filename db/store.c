@@ -142,3 +142,20 @@ chr_err db__store_part(const struct db_kv *kv, db_kv_txn *txn, uint64_t chunk_id
                         (unsigned long long)chunk_id, kind, column);
     return err;
 }
+
+chr_err db__store_each(const struct db_kv *kv, db_kv_txn *txn, enum db__record kind,
+                       chr_err (*visit)(void *ctx, chr_slice key, chr_slice value), void *ctx)
+{
+    struct db__store_key prefix = {.bytes = {(uint8_t)kind}, .len = 1};
+    db_kv_cursor *cursor;
+    chr_slice key, value;
+    chr_err err =
+        kv->cursor_open(kv->ctx, txn, db__key_slice(&prefix), db__key_slice(&prefix), &cursor);
+    if (err)
+        return err;
+    while (!(err = kv->cursor_next(kv->ctx, cursor, &key, &value)))
+        if ((err = visit(ctx, key, value)))
+            break;
+    kv->cursor_close(kv->ctx, cursor);
+    return err == CHR_ENOTFOUND ? CHR_OK : err;
+}

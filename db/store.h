@@ -83,6 +83,12 @@ ProtobufCMessage *db__value_unpack(chr_slice value, enum db__record kind,
                                    const ProtobufCMessageDescriptor *descriptor, chr_err *err,
                                    struct chr_errmsg *msg);
 
+/* Calls visit for each record of a kind, in the order of keys, until it fails; its error, or that
+ * of the store. key and value are borrowed during the call. */
+CHR_MUST_USE chr_err db__store_each(const struct db_kv *kv, db_kv_txn *txn, enum db__record kind,
+                                    chr_err (*visit)(void *ctx, chr_slice key, chr_slice value),
+                                    void *ctx);
+
 /* Reads of parts of a chunk within a transaction; msg names chunk and part. */
 CHR_MUST_USE chr_err db__store_part(const struct db_kv *kv, db_kv_txn *txn, uint64_t chunk_id,
                                     uint8_t kind, uint16_t column, chr_slice *value,
