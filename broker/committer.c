@@ -70,19 +70,17 @@ static void group_add(struct committer_group *g, struct broker_proposal *p, size
     g->count++;
 }
 
-/* Round robin, so that one loop's backlog does not keep the others waiting. */
+/* Round robin, so that one loop's backlog does not keep the others waiting; over groups, too: each
+ * goes on where the last one stopped, or loops whose batches fill a group would starve the rest. */
 static void gather_loops(struct broker_committer *c, struct committer_group *g, size_t *bytes)
 {
-    bool more = true;
-    while (more) {
-        more = false;
-        for (uint32_t i = 0; i < c->options.loops && has_room(c, g, *bytes); i++) {
-            struct broker_proposal *p = chr_ring_pop(&c->rings[i]);
-            if (!p)
-                continue;
+    uint32_t empty = 0; /* rings found empty one after the other */
+    while (empty < c->options.loops && has_room(c, g, *bytes)) {
+        struct broker_proposal *p = chr_ring_pop(&c->rings[c->next_loop]);
+        c->next_loop = (c->next_loop + 1) % c->options.loops;
+        if (p)
             group_add(g, p, bytes);
-            more = true;
-        }
+        empty = p ? 0 : empty + 1;
     }
 }
 

@@ -68,6 +68,7 @@ struct broker_committer {
     uint32_t waiting_count;
     struct chr_ring free_groups;       /* applying → core */
     struct committer_group *gathering; /* taken from free_groups, still empty; NULL: none */
+    uint32_t next_loop;                /* whose ring is looked at next */
 
     /* Core → log writer: one group at a time */
     _Atomic(struct committer_group *) to_write;
