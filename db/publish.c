@@ -160,8 +160,10 @@ void db__apply_message(struct db *d, const struct db__op *op, struct db_op_resul
     if (!body)
         db__out_of_memory();
     struct db__stored *m = db__stored_new(d, a->index << DB__MESSAGE_ID_SHIFT | ordinal, body);
-    if (p.retain && p.payload.len == 0)
-        db__retained_clear(d, p.topic); /* [MQTT-3.3.1-6, -7] */
+    /* [MQTT-3.3.1-6, -7]. What expires at once replaces what was retained and is not kept: it would
+     * be due at the replicated time that it came with, which no tick can pass. */
+    if (p.retain && (p.payload.len == 0 || p.expiry_s == 0))
+        db__retained_clear(d, p.topic);
     else if (p.retain)
         db__retained_set(d, m, p.topic);
     if (p.qos)

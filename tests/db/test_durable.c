@@ -609,6 +609,42 @@ static void count_will(void *arg, const struct db_due_will *will)
 }
 
 /* A tick fires what is delayed, and an idle node is told when. */
+static bool count_retained(void *arg, struct db_message *message)
+{
+    (void)message;
+    ++*(int *)arg;
+    return true;
+}
+
+/* A retained message that expires at once is due at the replicated time it came with: kept, it
+ * would hide whatever falls due later from the ticks. */
+static void test_retained_that_expires_at_once(void **state)
+{
+    struct kit *k = *state;
+    struct db_will will = {.topic = CHR_LIT("w"), .delay_s = 5};
+    open_session(k, "c", &will);
+    db_entry_add_session_close(&k->entry, &(struct db_session_close){.client_id = CHR_LIT("c"),
+                                                                     .epoch = k->epoch,
+                                                                     .generation = 1,
+                                                                     .expiry_s = 100,
+                                                                     .will = DB_WILL_KEEP});
+    add_message(k, "t", CHR_LIT("old"), true);
+    apply(k);
+    int64_t due_us = db_next_due_us(k->d);
+    assert_int_equal(due_us, chr_hlc_unix_us(k->hlc) + 5000000);
+    db_entry_add_message(&k->entry, &(struct db_publish){.topic = CHR_LIT("t"),
+                                                         .payload = CHR_LIT("new"),
+                                                         .qos = 1,
+                                                         .retain = true,
+                                                         .expiry_s = 0,
+                                                         .guard = UINT32_MAX});
+    apply(k);
+    assert_int_equal(db_next_due_us(k->d), due_us);
+    int retained = 0;
+    db_retained_read(k->d, CHR_LIT("#"), 0, count_retained, &retained);
+    assert_int_equal(retained, 0);
+}
+
 static void test_will_delay(void **state)
 {
     struct kit *k = *state;
@@ -729,6 +765,7 @@ int main(void)
         TEST(test_many_subscriptions),
         TEST(test_will_is_taken_once),
         TEST(test_will_delay),
+        TEST(test_retained_that_expires_at_once),
         TEST(test_readers_beside_the_applier),
     };
     chr_log_set_level(CHR_LOG_ERROR);

@@ -498,7 +498,7 @@ static void twin_message(struct twin *t, const struct top *op, uint32_t ordinal,
                 t->retained[i] = t->retained[--t->retained_count];
                 break;
             }
-        if (p->payload_len)
+        if (p->payload_len && op->message_expiry_s)
             t->retained[t->retained_count++] = m;
     }
     if (!p->qos)
