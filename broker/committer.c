@@ -103,8 +103,10 @@ static void gather_submitted(struct broker_committer *c, struct committer_group 
 static bool tick_due(struct broker_committer *c)
 {
     int64_t due_us = db_next_due_us(c->options.db);
-    return due_us != INT64_MAX && c->waiting_count == 0 &&
-           due_us <= chr_clock_wall_us(c->options.clock) &&
+    /* Whole milliseconds, as the entry will be stamped: else ticks would follow each other, all
+     * stamped before it, until the next one. */
+    int64_t stamp_us = chr_clock_wall_us(c->options.clock) / 1000 * 1000;
+    return due_us != INT64_MAX && c->waiting_count == 0 && due_us <= stamp_us &&
            chr_hlc_unix_us(db_replicated_time(c->options.db)) < due_us;
 }
 
