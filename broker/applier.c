@@ -57,7 +57,9 @@ void committer__apply_or_wake(struct broker_committer *c)
 {
     if (chr_ring_empty(&c->to_apply))
         return;
-    if (atomic_load(&c->to_apply_bytes) > APPLY_INLINE_BYTES ||
+    /* periodic: a few bytes can mean much work, and what was answered waits for its sync. */
+    if (c->options.fsync == RAFT_FSYNC_PERIODIC ||
+        atomic_load(&c->to_apply_bytes) > APPLY_INLINE_BYTES ||
         pthread_mutex_trylock(&c->apply_lock)) {
         chr_wake_signal(&c->applier_wake);
         return;
