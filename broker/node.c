@@ -176,16 +176,17 @@ void node_stop(struct broker_node *node)
         loop_join(node->loops[i]);
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_take_last_mail(node->loops[i]);
-    for (uint32_t i = 0; i < node->loops_count; i++)
-        loop_free(node->loops[i]);
-    node->loops_count = 0;
-    query_pool_free(node->queries);
-    node->queries = NULL;
     struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
     checkpointer_stop(cp, !node->failed);
     if (node->committer)
         broker_committer_stop(node->committer);
     checkpointer_free(cp); /* only now: the applier may be about to kick it */
+    /* Likewise: whoever applied a loop's last batch may be about to wake the loop. */
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        loop_free(node->loops[i]);
+    node->loops_count = 0;
+    query_pool_free(node->queries);
+    node->queries = NULL;
 }
 
 void node_free(struct broker_node *node)
