@@ -6,6 +6,7 @@
 #include "base/timestamp.h"
 #include "sqlfront/exec/kernels.h"
 #include "sqlfront/functions.h"
+#include "sqlfront/relation.h"
 
 /* -- Columns -----------------------------------------------------------------------------------*/
 
@@ -16,7 +17,7 @@ int sql__column_index(const struct db_table_def *table, chr_slice name)
     int i = db_table_column(table, name);
     if (i >= 0)
         return i;
-    for (int s = 0; s < 2; s++)
+    for (int s = 0; s < 2 && !sql__is_relation(table); s++)
         if (chr_slice_eq(name, chr_slice_cstr(system_names[s])))
             return table->columns_count + s;
     return -1;
@@ -41,7 +42,8 @@ bool sql__no_column(struct sql_query *q, const struct db_table_def *table, chr_s
     sql__fail(q, "42703", pos, "column \"%.*s\" does not exist", CHR_SLICE_ARGS(name));
     const char *best = NULL;
     unsigned best_distance = 3;
-    for (uint32_t i = 0; table && i < table->columns_count + 2u; i++) {
+    for (uint32_t i = 0; table && i < table->columns_count + (sql__is_relation(table) ? 0u : 2u);
+         i++) {
         const char *candidate = sql__column_name(table, i);
         unsigned d = sql__edit_distance(name, chr_slice_cstr(candidate), 2);
         if (d < best_distance && d < CHR_MAX(name.len, strlen(candidate))) {

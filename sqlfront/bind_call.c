@@ -4,6 +4,7 @@
 
 #include "sqlfront/bind_internal.h"
 #include "sqlfront/functions.h"
+#include "sqlfront/relation.h"
 
 /* -- Functions and operators from the table ----------------------------------------------------*/
 
@@ -310,6 +311,12 @@ static struct sql_expr *bind_agg(struct sql_binder *b, const struct sql_ast *ast
         fits = arg->type != SQL_TYPE_INTERVAL;
         agg.type = arg->type;
         struct sql_expr *time = args[1];
+        if (!time && b->table && sql__is_relation(b->table)) {
+            sql__fail(q, "42883", ast->pos, "%s(x) of \"%s\" has no time to go by", name,
+                      b->table->name);
+            sql__hint(q, "Say which: %s(x, column).", name);
+            return NULL;
+        }
         if (!time && b->table) {
             uint32_t column = b->table->time_column >= 0 ? (uint32_t)b->table->time_column
                                                          : b->table->columns_count;

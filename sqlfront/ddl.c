@@ -2,6 +2,7 @@
 #include <strings.h>
 
 #include "sqlfront/internal.h"
+#include "sqlfront/relation.h"
 
 struct create {
     struct sql_query *q;
@@ -297,10 +298,12 @@ static bool drop(struct sql_query *q, const struct sql_stmt *stmt, struct sql_do
                  bool recreate)
 {
     const db_catalog *catalog = db_catalog_acquire(q->session->db);
-    const struct db_table_def *table = db_catalog_find(catalog, stmt->table);
+    const struct db_table_def *table = sql__find_relation(q, stmt->table);
+    if (!table)
+        table = db_catalog_find(catalog, stmt->table);
     bool ok = false;
     struct db_entry entry = {0};
-    if (!sql__may_write(q, table, stmt->table_pos))
+    if (q->failed || !sql__may_write(q, table, stmt->table_pos))
         goto out;
     if (!table) {
         ok =

@@ -1,6 +1,7 @@
 /* sqlfront/explain.c: SELECT, and EXPLAIN [ANALYZE] of one. */
 #include "base/buf.h"
 #include "sqlfront/plan.h"
+#include "sqlfront/relation.h"
 
 bool sql__run_select(struct sql_query *q, const struct sql_stmt *stmt, const struct sql_sink *sink,
                      uint64_t *rows)
@@ -148,7 +149,7 @@ static void plan_text(struct lines *l, const struct sql_plan *p)
     if (!binder->slots_count)
         chr_buf_add_cstr(b, "no columns");
     line(l);
-    if (p->bounds_count) {
+    if (p->bounds_count && !sql__is_relation(p->table)) {
         chr_buf_add_cstr(b, "  Prune by: ");
         for (uint32_t i = 0; i < p->bounds_count; i++) {
             if (i)

@@ -34,7 +34,8 @@ struct sql_conjunct {
 
 struct sql_plan {
     struct sql_query *q;
-    const struct db_table_def *table; /* NULL: no FROM; one row */
+    const struct db_table_def *table;        /* NULL: no FROM; one row */
+    struct sql_relation_rows *relation_rows; /* of a relation of the host, once it was read */
     struct sql_binder binder;
     struct sql_expr *where; /* NULL: none, or always true */
     bool never;             /* WHERE is constant and not true */

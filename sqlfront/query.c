@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sqlfront/expr.h"
+#include "sqlfront/relation.h"
 
 /* -- Errors ------------------------------------------------------------------------------------*/
 
@@ -278,7 +279,10 @@ bool sql__begin_read(struct sql_query *q, db_read **read)
 const struct db_table_def *sql__find_table(struct sql_query *q, const db_catalog *catalog,
                                            chr_slice name, uint32_t pos)
 {
-    const struct db_table_def *table = db_catalog_find(catalog, name);
+    const struct db_table_def *table = sql__find_relation(q, name);
+    if (table || q->failed)
+        return table;
+    table = db_catalog_find(catalog, name);
     if (table)
         return table;
     sql__fail(q, "42P01", pos, "table \"%.*s\" does not exist", CHR_SLICE_ARGS(name));
@@ -289,6 +293,14 @@ const struct db_table_def *sql__find_table(struct sql_query *q, const db_catalog
         unsigned d = sql__edit_distance(name, chr_slice_cstr(candidate), 2);
         if (d < best_distance && d < CHR_MAX(name.len, strlen(candidate))) {
             best = candidate;
+            best_distance = d;
+        }
+    }
+    const char *relation;
+    for (uint32_t i = 0; (relation = sql__relation_name(q, i)); i++) {
+        unsigned d = sql__edit_distance(name, chr_slice_cstr(relation), 2);
+        if (d < best_distance) {
+            best = relation;
             best_distance = d;
         }
     }

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "sqlfront/bind.h"
+#include "sqlfront/relation.h"
 
 /* "7d", "12h", "90s": the largest unit that divides it. */
 static char *duration_text(struct sql_query *q, int64_t us)
@@ -140,6 +141,9 @@ static bool unknown_setting(struct sql_query *q, chr_slice name, uint32_t pos)
 {
     sql__fail(q, "42704", pos, "unrecognized setting \"%.*s\"", CHR_SLICE_ARGS(name));
     const char *near = sql__nearest(name, setting_names, CHR_COUNT_OF(setting_names));
+    const struct sql_host *host = &q->session->host;
+    for (uint32_t i = 0; !near && i < host->relations_count; i++)
+        near = sql__nearest(name, &host->relations[i].show, 1);
     if (near)
         sql__hint(q, "Did you mean \"%s\"?", near);
     else
@@ -166,6 +170,9 @@ bool sql__run_show(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *r
             *rows = 1;
             return sql__send_texts(q, &column, 1, &cell, 1);
         }
+    const struct sql_relation *relation = sql__shown_relation(q, stmt->name);
+    if (relation)
+        return sql__run_show_relation(q, relation, stmt, rows);
     return unknown_setting(q, stmt->name, stmt->name_pos);
 }
 

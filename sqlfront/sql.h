@@ -36,6 +36,30 @@ struct sql_applied {
 /* For the host: on the applier, right after db_apply, while the result is still valid. */
 void sql_applied_from(const struct db_apply_result *result, struct sql_applied *out);
 
+/* A relation of which the host makes the rows when it is read: what there is now, in any order.
+ * Read only. */
+struct sql_relation_column {
+    const char *name;
+    enum db_type type;
+};
+struct sql_relation {
+    const char *name; /* "chronos_clients" */
+    const char *show; /* SHOW CLIENTS is short for SELECT * FROM it: "clients" */
+    const struct sql_relation_column *columns;
+    uint32_t columns_count;
+};
+/* Where its rows are gathered. */
+struct sql_relation_rows;
+/* For the host, in read_relation, on its thread. values: [columns_count], of the columns' types or
+ * NULL; copied. CHR_ENOMEM: the statement's memory limit is reached; to be returned. */
+CHR_MUST_USE chr_err sql_relation_add(struct sql_relation_rows *rows,
+                                      const struct db_value *values);
+/* How long a host may take. */
+struct sql_host_wait {
+    const atomic_bool *cancel; /* set: nobody waits any more */
+    int64_t deadline_us;       /* monotonic; 0: none */
+};
+
 struct sql_host {
     void *ctx;
     /* Proposes an entry and waits until it is applied here. Blocks. bytes: borrowed until return.
@@ -54,6 +78,14 @@ struct sql_host {
      * those that now fit. Blocks; looks at *cancel now and then. May be NULL: 0A000. */
     chr_err (*retry_rejects)(void *ctx, const struct db_table_def *table, const atomic_bool *cancel,
                              uint64_t *retried, uint64_t *failed, struct chr_errmsg *msg);
+    /* Relations of the host, borrowed as long as the session; their names are reserved. */
+    const struct sql_relation *relations;
+    uint32_t relations_count;
+    /* Adds all rows of one of them. May block, and returns soon after wait->cancel is set or
+     * wait->deadline_us has passed, with any error. NULL only without relations. */
+    chr_err (*read_relation)(void *ctx, const struct sql_relation *relation,
+                             struct sql_relation_rows *rows, const struct sql_host_wait *wait,
+                             struct chr_errmsg *msg);
     /* Times statements, deadlines and now(). Never NULL. */
     const struct chr_clock *clock;
 };

@@ -1,10 +1,15 @@
 /* sqlfront/write.c: what every write shares: an atomic entry, proposed once, its outcome told. */
 #include "sqlfront/internal.h"
+#include "sqlfront/relation.h"
 
 bool sql__may_write(struct sql_query *q, const struct db_table_def *table, uint32_t pos)
 {
     if (q->session->read_only)
         return sql__fail(q, "42501", SQL_NO_POS, "this user may only read");
+    if (table && sql__is_relation(table))
+        return sql__fail(q, "42809", pos,
+                         "\"%s\" shows what the node is doing: it is no table and can be read only",
+                         table->name);
     if (table && table->system)
         return sql__fail(q, "42501", pos,
                          "table \"%s\" is kept by the node itself: it can be read "

@@ -1,6 +1,7 @@
 /* sqlfront/exec/scan.c: drives a reader over a table: prunes by bounds, filters, hands batches on.
  */
 #include "sqlfront/plan.h"
+#include "sqlfront/relation.h"
 
 struct source {
     struct sql_query *q;
@@ -105,6 +106,8 @@ static struct sql_expr *open_conditions(const struct sql_plan *p, db_reader *rea
 bool sql__scan(struct sql_plan *p, db_read *read, struct sql_scan_visit *visit,
                struct sql_run_counts *counts)
 {
+    if (sql__is_relation(p->table))
+        return sql__scan_relation(p, visit, counts);
     struct sql_query *q = p->q;
     db_scan *scan = NULL;
     db_reader *reader = NULL;
