@@ -26,6 +26,7 @@ void broker_config_default(struct broker_config *config)
         .max_packet_size = (8u << 20) + (64u << 10),
         .receive_maximum = 65535,
         .topic_alias_maximum = 1024,
+        .topic_aliases_sent = 64,
         .max_inflight_messages = 20,
         .max_queued_messages = 1000,
         .max_queued_bytes = 16u << 20,

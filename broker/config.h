@@ -82,6 +82,7 @@ struct broker_config {
     uint32_t max_packet_size;         /* bytes of a packet we accept; 8 MiB + 64 KiB */
     uint16_t receive_maximum;         /* QoS 1 and 2 publishes in flight from one client; 65535 */
     uint16_t topic_alias_maximum;     /* 1024 */
+    uint16_t topic_aliases_sent;      /* towards a client that takes as many; 64; 0: none */
     uint16_t max_inflight_messages;   /* towards a 3.1.1 client; 20 as Mosquitto's, 0: no limit */
     uint32_t max_queued_messages;     /* per session, beyond those in flight; 1000; 0: no limit */
     uint64_t max_queued_bytes;        /* per session; 16 MiB */

@@ -156,6 +156,8 @@ static const struct option table[] = {
      "unacknowledged QoS 1 and 2 publishes of one client"},
     {OPTION_U16, "max-topic-alias", "topic-alias-maximum", 0, false, CFG(topic_alias_maximum), 0, 0,
      NULL, NULL, "N", "topic aliases of one client"},
+    {OPTION_U16, "max-topic-alias-broker", NULL, 0, false, CFG(topic_aliases_sent), 0, 0, NULL,
+     NULL, "N", "topic aliases sent to one client that takes them"},
     {OPTION_U16, "max-inflight-messages", NULL, 0, false, CFG(max_inflight_messages), 0, 0, NULL,
      NULL, "N", "unacknowledged towards a 3.1.1 client; 0: no limit"},
     {OPTION_U32, "max-queued-messages", NULL, 0, false, CFG(max_queued_messages), 0, 0, NULL, NULL,

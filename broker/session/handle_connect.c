@@ -193,6 +193,8 @@ static void finish(struct conn *conn, bool session_present)
     s->expires_mono_us = INT64_MAX;
     s->problem_information = connect->properties.request_problem_information;
     s->max_packet_bytes = connect->properties.maximum_packet_size;
+    s->sent_aliases_max = /* 0 in 3.1.1 */
+        CHR_MIN(connect->properties.topic_alias_maximum, config->topic_aliases_sent);
     uint32_t own = config->max_inflight_messages ? config->max_inflight_messages : 65535;
     s->receive_maximum = conn->version == MQTT_V5 ? connect->properties.receive_maximum : own;
     chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),

@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "broker/session/internal.h"
+#include "broker/session/sent_aliases.h"
 #include "broker/session/sql_request.h"
 #include "broker/session/will.h"
 
@@ -105,6 +106,9 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     sql_client_close(s, !s->left);
     s->left = false;
     aliases_clear(&s->aliases);
+    sent_aliases_free(s->sent_aliases); /* [MQTT-3.3.2-7] */
+    s->sent_aliases = NULL;
+    s->sent_aliases_max = 0;
     s->stalled_since_us = 0;
     s->plain_in_log = false;
     bool ends = s->expiry_s == 0 || (taken_over && new_clean);

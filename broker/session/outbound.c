@@ -9,6 +9,7 @@
 #include "broker/net/loop.h"
 #include "broker/node.h"
 #include "broker/session/internal.h"
+#include "broker/session/sent_aliases.h"
 #include "broker/session/session.h"
 #include "proto/mqtt/encode.h"
 
@@ -108,6 +109,8 @@ static uint8_t *put_bytes(uint8_t *at, chr_slice bytes)
 }
 
 struct publish_head {
+    chr_slice topic; /* to send: empty when the client knows it by its alias */
+    uint16_t alias;  /* 0: none */
     size_t properties_bytes;
     size_t remaining;
     size_t head_bytes; /* all but the payload */
@@ -120,8 +123,8 @@ static uint8_t *put_head(uint8_t *at, const struct session *s, const struct mess
     *at++ = (uint8_t)(MQTT_PUBLISH << 4 | (dup ? 8u : 0u) | (unsigned)o->qos << 1 |
                       (o->retain ? 1u : 0u));
     at = mqtt_varint_put(at, (uint32_t)head->remaining);
-    chr_put_u16be(at, (uint16_t)m->topic.len);
-    at = put_bytes(at + 2, m->topic);
+    chr_put_u16be(at, (uint16_t)head->topic.len);
+    at = put_bytes(at + 2, head->topic);
     if (o->qos) {
         chr_put_u16be(at, o->packet_id);
         at += 2;
@@ -129,6 +132,11 @@ static uint8_t *put_head(uint8_t *at, const struct session *s, const struct mess
     if (s->version != MQTT_V5)
         return at;
     at = mqtt_varint_put(at, (uint32_t)head->properties_bytes);
+    if (head->alias) {
+        *at++ = MQTT_PROPERTY_TOPIC_ALIAS;
+        chr_put_u16be(at, head->alias);
+        at += 2;
+    }
     if (m->has_expiry) {
         /* What is left of it [MQTT-3.3.2-6]; a started second counts as a whole one. Nothing is, of
          * one that is sent again [MQTT-4.3.3-7]. */
@@ -148,23 +156,50 @@ static uint64_t bounded(const struct session *s, uint64_t bytes)
 
 enum sent { SENT, SENT_TOO_LARGE, SENT_CLOSED };
 
+/* False: it is too large. */
+static bool measure(struct publish_head *head, const struct session *s, const struct message *m,
+                    const struct outgoing *o, chr_slice ids, struct sent_alias alias)
+{
+    head->topic = alias.known ? CHR_LIT("") : m->topic;
+    head->alias = alias.alias;
+    size_t variable = 2 + head->topic.len + (o->qos ? 2u : 0u);
+    if (s->version == MQTT_V5) {
+        head->properties_bytes = m->properties.len + ids.len + (m->has_expiry ? 5u : 0u) +
+                                 (alias.alias ? SENT_ALIAS_BYTES : 0u);
+        if (head->properties_bytes > MQTT_VARINT_MAX)
+            return false;
+        variable += mqtt_varint_bytes((uint32_t)head->properties_bytes) + head->properties_bytes;
+    }
+    head->remaining = variable + m->payload.len;
+    if (head->remaining > MQTT_REMAINING_LENGTH_MAX)
+        return false;
+    head->head_bytes = 1 + mqtt_varint_bytes((uint32_t)head->remaining) + variable;
+    return head->head_bytes + m->payload.len <= s->max_packet_bytes; /* [MQTT-3.1.2-24], -25 */
+}
+
+/* As measure, for a client that takes topic aliases. */
+static bool measure_with_alias(struct publish_head *head, struct session *s,
+                               const struct message *m, const struct outgoing *o, chr_slice ids)
+{
+    if (!s->sent_aliases)
+        s->sent_aliases = sent_aliases_new(s->sent_aliases_max);
+    struct sent_alias alias = {0};
+    if (s->sent_aliases)
+        alias = sent_aliases_find(s->sent_aliases, m->topic);
+    /* One that is told with this message makes it longer: no reason to drop it. */
+    if (measure(head, s, m, o, ids, alias) &&
+        (!alias.alias || alias.known || sent_aliases_bind(s->sent_aliases, alias, m->topic)))
+        return true;
+    return alias.alias && !alias.known && measure(head, s, m, o, ids, (struct sent_alias){0});
+}
+
 static enum sent send_publish(struct session *s, const struct outgoing *o, bool dup, chr_slice ids)
 {
     const struct message *m = o->message;
     struct publish_head head = {0};
-    size_t variable = 2 + m->topic.len + (o->qos ? 2u : 0u);
-    if (s->version == MQTT_V5) {
-        head.properties_bytes = m->properties.len + ids.len + (m->has_expiry ? 5u : 0u);
-        if (head.properties_bytes > MQTT_VARINT_MAX)
-            return SENT_TOO_LARGE;
-        variable += mqtt_varint_bytes((uint32_t)head.properties_bytes) + head.properties_bytes;
-    }
-    head.remaining = variable + m->payload.len;
-    if (head.remaining > MQTT_REMAINING_LENGTH_MAX)
+    if (!(s->sent_aliases_max ? measure_with_alias(&head, s, m, o, ids)
+                              : measure(&head, s, m, o, ids, (struct sent_alias){0})))
         return SENT_TOO_LARGE;
-    head.head_bytes = 1 + mqtt_varint_bytes((uint32_t)head.remaining) + variable;
-    if (head.head_bytes + m->payload.len > s->max_packet_bytes)
-        return SENT_TOO_LARGE; /* [MQTT-3.1.2-24], -25 */
 
     struct conn *conn = s->conn;
     if (m->payload.len < SHARED_PAYLOAD_BYTES) {

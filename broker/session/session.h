@@ -40,8 +40,9 @@
 #include "proto/mqtt/packet.h"
 
 struct broker_loop;
-struct sql_client; /* sql_request.h */
-struct will;       /* will.h */
+struct sent_aliases; /* sent_aliases.h */
+struct sql_client;   /* sql_request.h */
+struct will;         /* will.h */
 
 enum outgoing_state {
     OUT_QUEUED,
@@ -111,7 +112,9 @@ struct session {
     uint32_t max_packet_bytes; /* the client takes */
     bool problem_information;  /* Reason Strings are wanted [MQTT-3.1.2-29] */
     struct topic_aliases aliases;
-    struct will *will; /* NULL: none; also while its delay runs */
+    uint16_t sent_aliases_max;         /* topic aliases we may send; 0: none */
+    struct sent_aliases *sent_aliases; /* NULL: none so far */
+    struct will *will;                 /* NULL: none; also while its delay runs */
 
     /* Life */
     bool present;   /* it holds state of an accepted connection */

@@ -97,6 +97,7 @@ static void dump(const struct settings *s, struct chr_buf *out)
     NUMBER(max_packet_size);
     NUMBER(receive_maximum);
     NUMBER(topic_alias_maximum);
+    NUMBER(topic_aliases_sent);
     NUMBER(max_inflight_messages);
     NUMBER(max_queued_messages);
     NUMBER(max_queued_bytes);
