@@ -12,7 +12,9 @@
 #include "broker/committer.h"
 #include "broker/config.h"
 #include "broker/node.h"
+#include "broker/relations.h"
 #include "broker/retry_rejects.h"
+#include "broker/session/kick.h"
 
 /* Workers beyond query_threads, for those that wait for the log or a reader: what waits costs a
  * stack, not a core. With more waiting, requests queue up. */
@@ -126,6 +128,27 @@ static chr_err host_retry_rejects(void *ctx, const struct db_table_def *table,
     struct query_client *client = ctx;
     block_begin(client->pool);
     chr_err err = retry_rejects(client->pool->node, table, cancel, retried, failed, msg);
+    block_end(client->pool);
+    return err;
+}
+
+static chr_err host_read_relation(void *ctx, const struct sql_relation *relation,
+                                  struct sql_relation_rows *rows, const struct sql_host_wait *wait,
+                                  struct chr_errmsg *msg)
+{
+    struct query_client *client = ctx;
+    (void)msg;
+    block_begin(client->pool);
+    chr_err err = broker_relation_read(client->pool->node, relation, rows, wait);
+    block_end(client->pool);
+    return err;
+}
+
+static chr_err host_kill_client(void *ctx, chr_slice client_id, const struct sql_host_wait *wait)
+{
+    struct query_client *client = ctx;
+    block_begin(client->pool);
+    chr_err err = kick_client(client->pool->node, client_id, wait);
     block_end(client->pool);
     return err;
 }
@@ -360,6 +383,10 @@ chr_err query_client_new(struct query_pool *pool, const struct query_client_opti
                                      .entry_begin = host_entry_begin,
                                      .read_barrier = host_read_barrier,
                                      .retry_rejects = host_retry_rejects,
+                                     .relations = broker_relations,
+                                     .relations_count = BROKER_RELATIONS,
+                                     .read_relation = host_read_relation,
+                                     .kill_client = host_kill_client,
                                      .clock = pool->node->clock};
     pthread_mutex_lock(&pool->lock);
     chr_list_push_back(&pool->clients, &client->link);

@@ -47,7 +47,7 @@ static struct sql_ast *call_named(struct sql_parse *p, const struct sql_token *a
  * FORMAT csv, UPDATE t SET …, FROM t LEFT JOIN …) cannot simply fall back: they are names only where
  * the grammar says nm. */
 %fallback ID
-  ALL ANALYZE BOTH BY CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST IF KEY LAST LEADING
+  ALL ANALYZE BOTH BY CLIENT CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST IF KEY KILL LAST LEADING
   NOTHING NULLS OUTER OVER PRECISION REJECTS REPLACE RETRY SHOW SUBSTRING TABLES TO TRAILING TRIM
   TRUNCATE UNKNOWN UPDATE VALUES DELETE INSERT DROP.
 %token_class nm ID|CROSS|FORMAT|FULL|INNER|LEFT|NATURAL|RIGHT|SET|EXCEPT|INTERSECT.
@@ -549,4 +549,10 @@ cmd(A) ::= RETRY(T) REJECTS FOR nm(N). {
     A->pos = T.pos;
     A->table = N.text;
     A->table_pos = N.pos;
+}
+cmd(A) ::= KILL(T) CLIENT STRING(N). {
+    A = sql__stmt(p, SQL_STMT_KILL_CLIENT);
+    A->pos = T.pos;
+    A->name = N.text;
+    A->name_pos = N.pos;
 }

@@ -182,6 +182,7 @@ bool sql__run_show(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *r
 bool sql__run_describe(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_set(struct sql_query *q, const struct sql_stmt *stmt);
 bool sql__run_retry_rejects(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
+bool sql__run_kill_client(struct sql_query *q, const struct sql_stmt *stmt, struct sql_done *done);
 
 /* -- Writes (write.c) --------------------------------------------------------------------------*/
 /* Begins an atomic entry with the host's own operations in front. */

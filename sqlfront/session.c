@@ -106,6 +106,9 @@ static bool run(struct sql_query *q, const struct sql_stmt *stmt, struct sql_don
     case SQL_STMT_RETRY_REJECTS:
         done->command = "RETRY REJECTS";
         return sql__run_retry_rejects(q, stmt, &done->row_count);
+    case SQL_STMT_KILL_CLIENT:
+        done->command = "KILL CLIENT";
+        return sql__run_kill_client(q, stmt, done);
     }
     return false;
 }

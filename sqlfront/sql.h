@@ -86,6 +86,9 @@ struct sql_host {
     chr_err (*read_relation)(void *ctx, const struct sql_relation *relation,
                              struct sql_relation_rows *rows, const struct sql_host_wait *wait,
                              struct chr_errmsg *msg);
+    /* KILL CLIENT: ends a client's connection. May block, as read_relation may. CHR_ENOTFOUND: no
+     * such client is connected. May be NULL: 0A000. */
+    chr_err (*kill_client)(void *ctx, chr_slice client_id, const struct sql_host_wait *wait);
     /* Times statements, deadlines and now(). Never NULL. */
     const struct chr_clock *clock;
 };

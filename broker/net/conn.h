@@ -95,7 +95,9 @@ struct conn {
     struct chr_list flush_link; /* loop->flush */
     struct chr_list wait_link;  /* loop->waiting, while CONN_PAUSE_BATCH */
     uint64_t bytes_received, bytes_sent;
-    char address[64]; /* "127.0.0.1:51234", for logs */
+    uint64_t messages_received, messages_sent; /* PUBLISH packets */
+    bool clean_start;                          /* as its CONNECT said */
+    char address[64];                          /* "127.0.0.1:51234", for logs */
 };
 
 /* -- Sending. Bytes gather in `out` and leave by one call per turn. ------------------------------

@@ -183,6 +183,7 @@ static void finish(struct conn *conn, bool session_present)
     s->conn = conn;
     conn->session = s;
     conn->state = CONN_OPEN;
+    conn->clean_start = connect->clean_start;
     atomic_store_explicit(&s->connected, true, memory_order_relaxed);
     struct loop_session_state *state = state_of(loop);
     uint64_t now = atomic_fetch_add_explicit(&state->connected_now, 1, memory_order_relaxed) + 1;

@@ -126,7 +126,7 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     };
     switch (session__into_batch(&in, route, false)) {
     case INTO_BATCH_DONE:
-        LOOP_COUNT(loop, publishes[qos], 1);
+        session__count_publish(conn, qos);
         LOOP_COUNT(loop, publishes_mapped, 1);
         return DISPATCH_DONE;
     case INTO_BATCH_AGAIN:
@@ -186,7 +186,7 @@ static enum dispatch publish_mapped(const struct packet *p, struct route *route,
     case INTO_BATCH_NO_MEMORY:
         return out_of_memory(conn, publish->qos, publish->packet_id);
     }
-    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos);
     LOOP_COUNT(conn->loop, publishes_mapped, 1);
     /* A PUBREC with a failure ends the flow; else the id is the client's until PUBREL. Who repeats
      * it is answered from memory, but for a durable session the log decides (R5). */
@@ -207,7 +207,7 @@ static enum dispatch publish_plain(const struct packet *p, struct route *route)
     const struct mqtt_publish *publish = p->publish;
     if (publish->qos == 2 && incoming_hold(&s->incoming, publish->packet_id, true))
         return out_of_memory(conn, 2, publish->packet_id);
-    LOOP_COUNT(loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos);
     const struct match *match = route_match(&state_of(loop)->routes, route);
     if (publish->retain || !match || match_any(match)) {
         struct message *m = session__message_from(loop, publish, p->topic, s->number);
@@ -228,7 +228,7 @@ static enum dispatch publish_refused(struct conn *conn, const struct mqtt_publis
 {
     chr_log_notice("mqtt", "publish refused", CHR_KV_S("client", session_conn_client(conn)),
                    CHR_KV_C("address", conn->address), CHR_KV_S("topic", topic));
-    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos);
     if (conn->version == MQTT_V5 && publish->qos && !peers) {
         acknowledge(conn, publish->qos, publish->packet_id, MQTT_REASON_NOT_AUTHORIZED);
         return DISPATCH_DONE;
@@ -245,7 +245,7 @@ static enum dispatch payload_invalid(struct conn *conn, const struct mqtt_publis
         "the payload is not UTF-8, which its Payload Format Indicator says it is";
     if (publish->qos == 0) /* there is no other way to say it */
         return session_fault_of(conn, MQTT_REASON_PAYLOAD_FORMAT_INVALID, "3.3.2.3.2", text);
-    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos);
     uint32_t sequence =
         conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
     conn_ack_set_reason(conn, sequence, MQTT_REASON_PAYLOAD_FORMAT_INVALID,

@@ -94,6 +94,7 @@ static uint8_t subscribe_one(struct session *s, const struct mqtt_subscription *
     struct subscription_options options = {.qos = sub->qos,
                                            .no_local = sub->no_local,
                                            .retain_as_published = sub->retain_as_published,
+                                           .retain_handling = sub->retain_handling,
                                            .id = id};
     if (subscriptions_add(s->loop->node->subscriptions, s, w.group, w.filter, &options, existed))
         return MQTT_REASON_QUOTA_EXCEEDED;

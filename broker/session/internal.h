@@ -69,6 +69,13 @@ CHR_INLINE struct loop_session_state *state_of(const struct broker_loop *loop)
     return loop->session_state;
 }
 
+/* A PUBLISH of a client was taken. */
+CHR_INLINE void session__count_publish(struct conn *conn, uint8_t qos)
+{
+    LOOP_COUNT(conn->loop, publishes[qos], 1);
+    conn->messages_received++;
+}
+
 /* -- Versions and batches (R9; stale.c) ---------------------------------------------------------*/
 
 /* Routes and mappings are those of now. False: not yet (batches decoded under older mappings are

@@ -219,6 +219,7 @@ static enum sent send_publish(struct session *s, const struct outgoing *o, bool 
             free(bytes);
     }
     LOOP_COUNT(s->loop, publishes_sent[o->qos], 1);
+    conn->messages_sent++;
     return conn->state == CONN_CLOSING ? SENT_CLOSED : SENT;
 }
 

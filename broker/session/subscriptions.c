@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/topic_tree.h"
 #include "broker/net/loop.h"
+#include "broker/session/inspect.h"
 #include "broker/session/session.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
@@ -582,4 +583,37 @@ void subscriptions_each(struct subscriptions *subs, const struct session *sessio
         free(text);
     }
     pthread_rwlock_unlock(&subs->lock);
+}
+
+chr_err subscriptions_scan(struct subscriptions *subs, uint64_t *cursor, uint32_t count,
+                           void (*each)(void *arg, const struct subscription *subscription,
+                                        chr_slice client_id, chr_slice group, chr_slice filter),
+                           void *arg)
+{
+    uint8_t stack[256];
+    uint32_t seen = 0;
+    chr_err err = CHR_OK;
+    pthread_rwlock_rdlock(&subs->lock);
+    do {
+        for (const struct subscription *s = subs->buckets[*cursor & subs->mask]; s;
+             s = s->hash_next, seen++) {
+            chr_slice group = {0}, client_id = s->session->client_id;
+            if (s->group)
+                group = chr_slice_of(s->group->name, s->group->name_len);
+            size_t len = filter_text(s, NULL), prefix = group.len ? 8 + group.len : 0;
+            uint8_t *text = len <= sizeof stack ? stack : malloc(len);
+            if (!text) {
+                err = CHR_ENOMEM;
+                break;
+            }
+            (void)filter_text(s, text);
+            each(arg, s, client_id, group, chr_slice_of(text + prefix, len - prefix));
+            if (text != stack)
+                free(text);
+        }
+        *cursor = inspect_next_bucket(*cursor, subs->mask);
+        seen++;
+    } while (*cursor && !err && seen < count);
+    pthread_rwlock_unlock(&subs->lock);
+    return err;
 }

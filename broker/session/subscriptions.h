@@ -32,7 +32,8 @@ struct subscription_options {
     uint8_t qos;
     bool no_local;
     bool retain_as_published;
-    uint32_t id; /* Subscription Identifier; 0: none */
+    uint8_t retain_handling; /* as asked for; to be told, it was served at SUBSCRIBE */
+    uint32_t id;             /* Subscription Identifier; 0: none */
 };
 
 /* One filter of one session. */
@@ -121,5 +122,15 @@ void subscriptions_each(struct subscriptions *subs, const struct session *sessio
                         void (*each)(void *arg, const struct subscription *subscription,
                                      chr_slice filter),
                         void *arg);
+/* All subscriptions of all sessions, a few at a time, for any thread: calls each() for about
+ * `count` of them from *cursor on (0 at first) under the lock for reading, and moves *cursor; 0
+ * again: those were the last. One that is there from the first call to the last is met exactly once
+ * (the cursor is session/inspect.h's). What each() gets is borrowed until it returns; filter is
+ * without share and group. CHR_ENOMEM */
+CHR_MUST_USE chr_err
+subscriptions_scan(struct subscriptions *subs, uint64_t *cursor, uint32_t count,
+                   void (*each)(void *arg, const struct subscription *subscription,
+                                chr_slice client_id, chr_slice group, chr_slice filter),
+                   void *arg);
 
 #endif

@@ -17,6 +17,7 @@ static const char help_text[] =
     "  \\x               rows as blocks of name | value (again: as tables)\n"
     "  \\timing          how long statements take (again: off)\n"
     "  \\watch [SECONDS] the last statement again and again, until Ctrl-C\n"
+    "  \\kick CLIENT     ends the connection of a client (KILL CLIENT)\n"
     "  \\?               this text\n"
     "  \\q               %s\n"
     "Ctrl-C cancels a running statement or drops what was typed, Ctrl-D is \\q, Ctrl-R searches\n"
@@ -49,6 +50,31 @@ static enum shell_result describe(struct cli_shell *shell, chr_slice table)
     enum shell_result result = SHELL_FAILED;
     if (text.failed)
         fprintf(stderr, "chronos: the name is too long\n");
+    else
+        result = shell_execute(shell, chr_buf_slice(&text));
+    chr_buf_free(&text);
+    return result;
+}
+
+/* The client id as typed, without quotes. One with a blank or ; at an end needs KILL CLIENT. */
+static enum shell_result kick(struct cli_shell *shell, chr_slice client_id)
+{
+    if (!client_id.len) {
+        fprintf(stderr, "chronos: \\kick takes a client id; SHOW CLIENTS lists them\n");
+        return SHELL_FAILED;
+    }
+    struct chr_buf text;
+    chr_buf_init(&text, 256u << 10); /* twice the longest client id */
+    chr_buf_add_cstr(&text, "KILL CLIENT '");
+    for (size_t i = 0; i < client_id.len; i++) {
+        if (client_id.ptr[i] == '\'')
+            chr_buf_add_u8(&text, '\'');
+        chr_buf_add_u8(&text, client_id.ptr[i]);
+    }
+    chr_buf_add_u8(&text, '\'');
+    enum shell_result result = SHELL_FAILED;
+    if (text.failed)
+        fprintf(stderr, "chronos: the client id is too long\n");
     else
         result = shell_execute(shell, chr_buf_slice(&text));
     chr_buf_free(&text);
@@ -121,6 +147,8 @@ enum shell_result shell_meta(struct cli_shell *shell, chr_slice line, chr_slice 
         printf(help_text, shell->options->own_node ? "stop the node" : "quit");
     else if (is(word, "\\d") || is(word, "\\dt"))
         return describe(shell, argument);
+    else if (is(word, "\\kick"))
+        return kick(shell, argument);
     else if (is(word, "\\x"))
         set_switch(&shell->print.expanded, argument, "Expanded display");
     else if (is(word, "\\timing"))

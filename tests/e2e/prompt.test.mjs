@@ -80,3 +80,17 @@ test('single-node on a terminal: the prompt over its own port; \\q stops the nod
     assert.equal(code, 0, output);
     assert.equal((await run(BIN, ['check', '--data-dir', join(dir, 'data')])).code, 0);
 });
+
+test('\\kick ends a client and says when there is none', async () => {
+    const node = await startChronos();
+    const victim = await node.client({ clientId: "o'neill 7" });
+    const closed = new Promise((resolve) => victim.on('close', resolve));
+    await type([
+        [PROMPT, "\\kick o'neill 7\n"],
+        ['KILL CLIENT.*' + PROMPT, '\\kick nobody\n'],
+        ['ERROR 42704: no client "nobody".*' + PROMPT, '\\kick\n'],
+        ['takes a client id.*' + PROMPT, '\\?\n'],
+        ['\\\\kick CLIENT.*' + PROMPT, '\\q\n'],
+    ], ['client', '-p', String(node.port)]);
+    await closed;
+});

@@ -300,6 +300,38 @@ static void memory_is_bounded(void **state)
     assert_true(answered > 3);
 }
 
+static chr_err kill_client(void *ctx, chr_slice client_id, const struct sql_host_wait *wait)
+{
+    struct host *h = CHR_CONTAINER_OF((struct kit *)ctx, struct host, kit);
+    assert_false(atomic_load(wait->cancel));
+    h->reads++;
+    return h->fails                                      ? h->fails
+           : chr_slice_eq(client_id, CHR_LIT("o'neill")) ? CHR_OK
+                                                         : CHR_ENOTFOUND;
+}
+
+static void clients_are_killed(void **state)
+{
+    struct host *h = *state;
+    refuses(h, "KILL CLIENT 'a'", "0A000", "not supported");
+    sql_session_free(h->kit.session);
+    h->kit.host.kill_client = kill_client;
+    h->kit.session = sql_session_new(h->kit.db, &h->kit.host, &h->kit.limits);
+    assert_null(strstr(ask(h, "kill client 'o''neill'"), "error"));
+    assert_int_equal(h->reads, 1);
+    refuses(h, "KILL CLIENT 'nobody'", "42704", "no client \\\"nobody\\\" is connected");
+    h->fails = CHR_ETIMEDOUT;
+    refuses(h, "KILL CLIENT 'nobody'", "08007", "");
+    h->fails = CHR_OK;
+    refuses(h, "KILL CLIENT nobody", "42601", "nobody");
+    refuses(h, "KILL 'nobody'", "42601", "nobody");
+    sql_session_set_read_only(h->kit.session, true);
+    refuses(h, "KILL CLIENT 'o''neill'", "42501", "only read");
+    assert_int_equal(h->reads, 3);
+    /* The words are still names. */
+    answers(h, "SELECT kill.n AS client FROM chronos_many AS kill", "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +342,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names, setup, teardown),
         cmocka_unit_test_setup_teardown(host_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(clients_are_killed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
