@@ -12,6 +12,11 @@
 #include "base/log.h"
 #include "raft/log.h"
 
+/* What clients are told while the node is drained: 0x9C, 0x9D. */
+enum redirect { REDIRECT_NONE, REDIRECT_USE_ANOTHER_SERVER, REDIRECT_SERVER_MOVED };
+/* Of server_reference: it has to fit a packet that every client takes. */
+#define SERVER_REFERENCE_BYTES_MAX 255
+
 enum listener_protocol { LISTENER_MQTT, LISTENER_WEBSOCKETS };
 enum listener_domain { LISTENER_ANY_DOMAIN, LISTENER_IPV4, LISTENER_IPV6 };
 enum listener_anonymous {
@@ -90,6 +95,8 @@ struct broker_config {
     uint16_t max_keepalive_s;         /* 65535 */
     uint32_t max_session_expiry_s;    /* UINT32_MAX: no bound */
     uint32_t connect_timeout_s;       /* from accept to CONNECT; 10 */
+    enum redirect redirect;           /* clients are sent away */
+    const char *server_reference;     /* where to: "host:port", several apart by blanks; NULL */
     uint32_t websockets_headers_size; /* bytes of an upgrade request; 4096 */
     uint32_t max_retained_messages;   /* 1,000,000 */
     uint64_t max_retained_bytes;      /* 256 MiB */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "broker/commands/listener_settings.h"
 #include "broker/net/acceptor.h"
 
@@ -21,6 +22,12 @@ static const struct option_choice fsync_modes[] = {
     {"batch", RAFT_FSYNC_BATCH},
     {"every", RAFT_FSYNC_EVERY},
     {"periodic", RAFT_FSYNC_PERIODIC},
+    {NULL, 0},
+};
+static const struct option_choice redirects[] = {
+    {"off", REDIRECT_NONE},
+    {"use-another-server", REDIRECT_USE_ANOTHER_SERVER},
+    {"server-moved", REDIRECT_SERVER_MOVED},
     {NULL, 0},
 };
 static const struct option_choice log_levels[] = {
@@ -59,6 +66,19 @@ static chr_err set_admin_address(struct options *options, void *target, const ch
     if (!err)
         ((struct settings *)target)->config.admin_address = value;
     return err;
+}
+
+static chr_err set_server_reference(struct options *options, void *target, const char *value,
+                                    struct chr_errmsg *msg)
+{
+    (void)options;
+    size_t len = strlen(value);
+    if (len == 0 || len > SERVER_REFERENCE_BYTES_MAX)
+        return chr_fail(msg, CHR_EINVAL, "has to have 1 to %d bytes", SERVER_REFERENCE_BYTES_MAX);
+    if (!chr_utf8_valid_mqtt(chr_slice_of(value, len)))
+        return chr_fail(msg, CHR_EINVAL, "is not UTF-8");
+    ((struct settings *)target)->config.server_reference = value;
+    return CHR_OK;
 }
 
 static chr_err set_max_connections(struct options *options, void *target, const char *value,
@@ -172,6 +192,12 @@ static const struct option table[] = {
      NULL, "DURATION", "longest life of a session without its connection (no bound)"},
     {OPTION_SECONDS32, "connect-timeout", NULL, 0, false, CFG(connect_timeout_s), 1, 3600, NULL,
      NULL, "DURATION", "from accept to CONNECT"},
+    {OPTION_CUSTOM, "server-reference", NULL, 0, false, CFG(server_reference), 0, 0, NULL,
+     set_server_reference, "HOST:PORT",
+     "another server for clients that are sent away or told of a stop; several apart by blanks"},
+    {OPTION_CHOICE, "redirect", NULL, 0, false, CFG(redirect), 0, 0, redirects, NULL, "HOW",
+     "send clients to the server reference: off, use-another-server (for now) or server-moved (for "
+     "good)"},
     {OPTION_BYTES32, "websockets-headers-size", NULL, 0, false, CFG(websockets_headers_size), 512,
      65536, NULL, NULL, "BYTES", "of an upgrade to a WebSocket"},
     {OPTION_U32, "max-retained-messages", NULL, 0, false, CFG(max_retained_messages), 0, 0, NULL,

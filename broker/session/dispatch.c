@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "broker/session/internal.h"
+#include "broker/session/redirect.h"
 #include "broker/session/sql_request.h"
 #include "broker/session/sys.h"
 #include "broker/session/will.h"
@@ -212,6 +213,7 @@ void session_loop_second(struct broker_loop *loop)
     for (uint32_t i = 0; i < loop->slots_used; i++)
         if (loop->conns[i])
             check_conn(loop, loop->conns[i]);
+    redirect_second(loop);
     CHR_LIST_FOR_SAFE (link, next, &state->sessions) {
         struct session *s = CHR_CONTAINER_OF(link, struct session, loop_link);
         if (!s->conn)
@@ -315,15 +317,7 @@ void session_loop_free(struct broker_loop *loop)
 
 void session_loop_stopping(struct broker_loop *loop)
 {
-    for (uint32_t i = 0; i < loop->slots_used; i++) {
-        struct conn *conn = loop->conns[i];
-        if (!conn || conn->state != CONN_OPEN || conn->version != MQTT_V5)
-            continue;
-        uint8_t packet[8];
-        struct mqtt_disconnect disconnect = {.reason_code = MQTT_REASON_SERVER_SHUTTING_DOWN};
-        size_t n = mqtt_encode_disconnect(packet, sizeof packet, MQTT_V5, &disconnect);
-        conn_send(conn, chr_slice_of(packet, n));
-    }
+    redirect_stopping(loop);
 }
 
 /* Applier thread, so that no session changes meanwhile. */

@@ -20,6 +20,7 @@
 #include "base/utf8.h"
 #include "broker/net/listener.h"
 #include "broker/session/internal.h"
+#include "broker/session/redirect.h"
 #include "broker/session/will.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
@@ -56,12 +57,17 @@ static enum dispatch refuse(struct conn *conn, const struct mqtt_connect *connec
 /* DISPATCH_DONE: nothing is wrong with it. */
 static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect)
 {
+    const struct broker_config *config = conn->loop->node->config;
+    if (redirect_wanted(config)) {
+        redirect_connect(conn, config);
+        return DISPATCH_CLOSE;
+    }
     if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
         return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
                       "enhanced authentication is not offered");
     /* Without a list of users the name and password of a client can't be checked; where anonymous
      * clients are welcome they are as welcome with a name. */
-    if (!listener_allows_anonymous(conn->listener, conn->loop->node->config))
+    if (!listener_allows_anonymous(conn->listener, config))
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
                       "anonymous clients are not allowed");
     if (connect->client_id.len == 0 && connect->version == MQTT_V311 && !connect->clean_start)

@@ -41,11 +41,12 @@ chr_slice session_conn_client(const struct conn *conn)
 /* Room for a Reason String of ours. */
 #define REASON_BLOCK_BYTES 320
 
-static chr_slice reason_block(uint8_t *block, size_t size, const char *text)
+static chr_slice property_block(uint8_t *block, size_t size, enum mqtt_property_id id,
+                                const char *text)
 {
     struct mqtt_property_writer w = mqtt_property_writer(block, size);
     if (text)
-        mqtt_put_bytes(&w, MQTT_PROPERTY_REASON_STRING, chr_slice_cstr(text));
+        mqtt_put_bytes(&w, id, chr_slice_cstr(text));
     return w.failed ? CHR_LIT("") : mqtt_property_block(&w);
 }
 
@@ -58,14 +59,13 @@ static bool fits(const struct conn *conn, size_t n)
 /* May we add a Reason String? [MQTT-3.1.2-29] speaks of packets other than PUBLISH, CONNACK and
  * DISCONNECT, so both of ours always may; only the client's Maximum Packet Size counts, and they
  * are short. */
-void session_end_connection(struct conn *conn, uint8_t reason_code, const char *text)
+static void send_disconnect(struct conn *conn, uint8_t reason_code, enum mqtt_property_id id,
+                            const char *text)
 {
-    if (conn->state == CONN_CLOSING)
-        return;
     if (conn->version == MQTT_V5 && conn->state == CONN_OPEN) {
         uint8_t block[REASON_BLOCK_BYTES], packet[REASON_BLOCK_BYTES + 16];
         struct mqtt_disconnect disconnect = {.reason_code = reason_code};
-        disconnect.properties.raw = reason_block(block, sizeof block, text);
+        disconnect.properties.raw = property_block(block, sizeof block, id, text);
         size_t n = mqtt_encode_disconnect(packet, sizeof packet, MQTT_V5, &disconnect);
         if (!fits(conn, n)) { /* [MQTT-3.14.2-3] */
             disconnect.properties.raw = CHR_LIT("");
@@ -74,15 +74,28 @@ void session_end_connection(struct conn *conn, uint8_t reason_code, const char *
         if (fits(conn, n))
             conn_send(conn, chr_slice_of(packet, n));
     }
+}
+
+void session_end_connection(struct conn *conn, uint8_t reason_code, const char *text)
+{
+    if (conn->state == CONN_CLOSING)
+        return;
+    send_disconnect(conn, reason_code, MQTT_PROPERTY_REASON_STRING, text);
     conn_close(conn);
 }
 
-enum dispatch session_refuse_connect(struct conn *conn, uint8_t reason_code, const char *text)
+void session_send_redirect(struct conn *conn, uint8_t reason_code, const char *reference)
+{
+    send_disconnect(conn, reason_code, MQTT_PROPERTY_SERVER_REFERENCE, reference);
+}
+
+static enum dispatch refuse_connect(struct conn *conn, uint8_t reason_code,
+                                    enum mqtt_property_id id, const char *text)
 {
     uint8_t block[REASON_BLOCK_BYTES], packet[REASON_BLOCK_BYTES + 16];
     struct mqtt_connack connack = {.reason_code = reason_code};
     if (conn->version == MQTT_V5)
-        connack.properties.raw = reason_block(block, sizeof block, text);
+        connack.properties.raw = property_block(block, sizeof block, id, text);
     size_t n = mqtt_encode_connack(packet, sizeof packet, conn->version, &connack);
     if (!fits(conn, n)) { /* [MQTT-3.2.2-19] */
         connack.properties.raw = CHR_LIT("");
@@ -93,6 +106,17 @@ enum dispatch session_refuse_connect(struct conn *conn, uint8_t reason_code, con
         conn_send(conn, chr_slice_of(packet, n));
     conn_close(conn);
     return DISPATCH_CLOSE;
+}
+
+enum dispatch session_refuse_connect(struct conn *conn, uint8_t reason_code, const char *text)
+{
+    return refuse_connect(conn, reason_code, MQTT_PROPERTY_REASON_STRING, text);
+}
+
+enum dispatch session_redirect_connect(struct conn *conn, uint8_t reason_code,
+                                       const char *reference)
+{
+    return refuse_connect(conn, reason_code, MQTT_PROPERTY_SERVER_REFERENCE, reference);
 }
 
 enum dispatch session_fault(struct conn *conn, const struct mqtt_fault *fault)

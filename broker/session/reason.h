@@ -23,6 +23,12 @@ enum dispatch session_fault_of(struct conn *conn, uint8_t reason_code, const cha
 void session_end_connection(struct conn *conn, uint8_t reason_code, const char *text);
 /* CONNACK with a failure, in the words of the client's version, then closes. */
 enum dispatch session_refuse_connect(struct conn *conn, uint8_t reason_code, const char *text);
+/* DISCONNECT with a Server Reference (4.11), to clients of 5.0; the caller closes. reference NULL:
+ * none. */
+void session_send_redirect(struct conn *conn, uint8_t reason_code, const char *reference);
+/* As session_refuse_connect, with a Server Reference instead of a Reason String. */
+enum dispatch session_redirect_connect(struct conn *conn, uint8_t reason_code,
+                                       const char *reference);
 
 /* The client id of a connection for log lines; "" before CONNECT. */
 chr_slice session_conn_client(const struct conn *conn);

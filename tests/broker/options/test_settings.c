@@ -105,6 +105,9 @@ static void dump(const struct settings *s, struct chr_buf *out)
     NUMBER(max_keepalive_s);
     NUMBER(max_session_expiry_s);
     NUMBER(connect_timeout_s);
+    NUMBER(redirect);
+    if (c->server_reference)
+        chr_buf_addf(out, "server_reference %s\n", c->server_reference);
     NUMBER(max_retained_messages);
     NUMBER(max_retained_bytes);
     NUMBER(max_subscriptions_per_client);
