@@ -1,10 +1,10 @@
-/* base/topic_tree.h: a tree of topic levels ('/' between them); what subscriptions and retained
- * messages hang on.
+/* base/topic_tree.h: a tree of topic levels ('/' between them); what retained messages hang on.
  *
  * One node per level string under its parent, found by one hash table for the whole tree (keyed by
  * parent and level), so a step costs one look-up however many children there are, and a million
- * filters cost a million small nodes and no per-node tables. `+` and `#` are levels like others.
- * Nodes without a value and without children are given back. Not locked: its owner does that. */
+ * topics cost a million small nodes and no per-node tables. Children are in a list, too: a filter
+ * with wildcards is looked up by walking them (filter_tree.h is for the other direction). Nodes
+ * without a value and without children are given back. Not locked: its owner does that. */
 #ifndef CHR_BASE_TOPIC_TREE_H
 #define CHR_BASE_TOPIC_TREE_H
 

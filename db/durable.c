@@ -16,7 +16,7 @@ chr_err db__durable_init(struct db *d)
     chr_list_init(&u->unsaved);
     chr_list_init(&u->cached);
     chr_list_init(&u->due_wills);
-    if (chr_topic_tree_init(&u->filters) || chr_topic_tree_init(&u->retained))
+    if (chr_filter_tree_init(&u->filters) || chr_topic_tree_init(&u->retained))
         return CHR_ENOMEM;
     return CHR_OK;
 }
@@ -54,8 +54,7 @@ void db__durable_free(struct db *d)
         n = u->retained.root;
     }
     forget_due(u);
-    if (u->filters.root)
-        chr_topic_tree_free(&u->filters);
+    chr_filter_tree_free(&u->filters);
     if (u->retained.root)
         chr_topic_tree_free(&u->retained);
     db__dues_free(&u->dues);

@@ -17,6 +17,7 @@
 
 #include <pthread.h>
 
+#include "base/filter_tree.h"
 #include "base/list.h"
 #include "base/topic_tree.h"
 #include "db/due.h"
@@ -109,7 +110,7 @@ struct db__group {
 };
 
 struct db__filter {
-    struct chr_topic_node *node;
+    uint32_t node; /* of durable.filters */
     struct chr_list plain, groups;
 };
 
@@ -141,7 +142,8 @@ struct db__recipient {
 struct db__durable {
     pthread_rwlock_t lock;
     bool locked; /* by the applier, for the entry it applies */
-    struct chr_topic_tree filters, retained;
+    struct chr_filter_tree filters;
+    struct chr_topic_tree retained;
     struct db__hash subscriptions, wills;
     struct db__dues dues;
     struct chr_list unsaved, cached;

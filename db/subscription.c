@@ -26,17 +26,18 @@ struct db__subscription *db__subscription_find(const struct db *d, const struct 
 
 static struct db__filter *filter_of(struct db *d, chr_slice filter)
 {
-    struct chr_topic_node *node = chr_topic_tree_add(&d->durable.filters, filter);
+    uint32_t node = chr_filter_tree_add(&d->durable.filters, filter);
     if (!node)
         db__out_of_memory();
-    if (!node->value) {
+    union chr_filter_value *value = chr_filter_tree_value(&d->durable.filters, node);
+    if (!value->ptr) {
         struct db__filter *f = db__must_calloc(1, sizeof *f);
         f->node = node;
         chr_list_init(&f->plain);
         chr_list_init(&f->groups);
-        node->value = f;
+        value->ptr = f;
     }
-    return node->value;
+    return value->ptr;
 }
 
 static struct db__group *group_of(struct db__filter *f, chr_slice name)
@@ -109,10 +110,10 @@ void db__subscription_remove(struct db *d, struct db__subscription *sub)
     }
     free(sub);
     if (chr_list_empty(&f->plain) && chr_list_empty(&f->groups)) {
-        struct chr_topic_node *node = f->node;
-        node->value = NULL;
+        uint32_t node = f->node;
+        chr_filter_tree_value(&d->durable.filters, node)->ptr = NULL;
         free(f);
-        chr_topic_tree_prune(&d->durable.filters, node);
+        chr_filter_tree_prune(&d->durable.filters, node);
     }
     changed(d);
 }
@@ -120,42 +121,21 @@ void db__subscription_remove(struct db *d, struct db__subscription *sub)
 /* -- Matching -----------------------------------------------------------------------------------*/
 
 struct match {
-    const struct chr_topic_tree *tree;
     void (*visit)(void *arg, struct db__filter *filter);
     void *arg;
 };
 
-static void visit(const struct match *m, const struct chr_topic_node *node)
+static void visit(void *arg, union chr_filter_value value)
 {
-    if (node && node->value)
-        m->visit(m->arg, node->value);
-}
-
-/* A topic of `levels` asks at most 2^levels nodes, and only those that exist. */
-static void walk(const struct match *m, const struct chr_topic_node *node, chr_slice rest, bool end)
-{
-    if (!node)
-        return;
-    bool wild = node != m->tree->root || !rest.len || rest.ptr[0] != '$'; /* [MQTT-4.7.2-1] */
-    if (wild) /* `#` matches its parent level, too */
-        visit(m, chr_topic_tree_child(m->tree, node, CHR_LIT("#")));
-    if (end) {
-        visit(m, node);
-        return;
-    }
-    const uint8_t *slash = rest.len ? memchr(rest.ptr, '/', rest.len) : NULL;
-    chr_slice level = slash ? chr_slice_of(rest.ptr, (size_t)(slash - rest.ptr)) : rest;
-    chr_slice next = slash ? chr_slice_of(slash + 1, rest.len - level.len - 1) : (chr_slice){0};
-    walk(m, chr_topic_tree_child(m->tree, node, level), next, !slash);
-    if (wild)
-        walk(m, chr_topic_tree_child(m->tree, node, CHR_LIT("+")), next, !slash);
+    const struct match *m = arg;
+    m->visit(m->arg, value.ptr);
 }
 
 void db__filters_match(const struct db *d, chr_slice topic,
                        void (*each)(void *arg, struct db__filter *filter), void *arg)
 {
-    struct match m = {.tree = &d->durable.filters, .visit = each, .arg = arg};
-    walk(&m, m.tree->root, topic, false);
+    struct match m = {.visit = each, .arg = arg};
+    (void)chr_filter_tree_match(&d->durable.filters, topic, visit, &m);
 }
 
 /* -- Operations ---------------------------------------------------------------------------------*/
