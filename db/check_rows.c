@@ -57,7 +57,8 @@ static chr_err block_vectors(struct walk *w, struct db__chunk_open *o, uint32_t 
     if (!err)
         err = db__chunk_open_decode(d, o, DB_COLUMN_ORDINAL, block, &w->ordinal, msg);
     if (!err && (!w->entry || !w->ordinal))
-        err = chr_fail(msg, CHR_ECORRUPT, "it has no row ids");
+        err = db__chunk_damaged(chr_fail(msg, CHR_ECORRUPT, "it has no row ids"), w->def, w->chunk,
+                                DB__COLUMN_NONE, msg);
     return err;
 }
 
@@ -157,7 +158,7 @@ static chr_err check_rows(struct db__check *c, const struct db_table_def *def,
             err = walk_block(&w);
     }
     if (err == CHR_ECORRUPT)
-        db__check_found(c, "%s: %s", c->where, msg.text);
+        db__check_found(c, "%s", msg.text);
     else if (!err && !w.ordered)
         db__check_found(c, "%s: rows are not in order of series, time and id", c->where);
     if (!err && (!w.within || w.min_us != chunk->min_time_us || w.max_us != chunk->max_time_us))
@@ -211,7 +212,7 @@ static chr_err check_in(struct db__check *c, const struct db_table_def *def,
         return err;
     err = db__chunk_open(c->d, o, txn, chunk, &msg);
     if (err == CHR_ECORRUPT) {
-        db__check_found(c, "%s: %s", where, msg.text);
+        db__check_found(c, "%s", msg.text);
         return CHR_OK;
     }
     return err ? err : check_rows(c, def, chunk, o);

@@ -44,6 +44,15 @@ CHR_PRINTF(2, 3) static void finding(struct check *c, const char *format, ...)
     c->report(c->arg, text);
 }
 
+/* What its bytes are said to be wrong with; a checksum knows no column. */
+static void column_finding(struct check *c, uint16_t column, const struct chr_errmsg *msg)
+{
+    if (strncmp(msg->text, "column ", 7) == 0)
+        finding(c, "%s", msg->text);
+    else
+        finding(c, "column %u: %s", column, msg->text);
+}
+
 /* Order of values as statistics have it: NaN above all numbers and equal to itself. */
 static int compare(const struct db_value *a, const struct db_value *b)
 {
@@ -323,7 +332,7 @@ static chr_err open_column(struct check *c, uint32_t at)
         return err;
     err = db_chunk_column_open(c->column, c->head, at, value, true, &msg);
     if (err && err != CHR_ENOMEM)
-        finding(c, "%s", msg.text);
+        column_finding(c, db_chunk_head_column(c->head, at), &msg);
     return err;
 }
 
@@ -338,7 +347,7 @@ static chr_err check_runs(struct check *c, uint32_t at)
     err = db_chunk_runs_open(c->runs, c->head, at, value, true, &msg);
     if (err) {
         if (err != CHR_ENOMEM)
-            finding(c, "%s", msg.text);
+            column_finding(c, column, &msg);
         return err;
     }
     for (uint32_t r = 0; r < c->info->runs_count; r++) {

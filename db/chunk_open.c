@@ -1,12 +1,65 @@
 /* db/chunk_open.c: one chunk open for single rows. */
 #include "db/chunk_open.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "db/store.h"
 
 #define HEAD_BIT 63 /* as in reader_chunk.c */
+
+/* -- What is damaged ----------------------------------------------------------------------------*/
+
+static const char *column_name(const struct db_table_def *def, uint32_t column)
+{
+    switch (column) {
+    case DB_COLUMN_RECEIVED_AT:
+        return "_received_at";
+    case DB_COLUMN_HLC:
+        return "_hlc";
+    case DB_COLUMN_ENTRY:
+        return "_entry"; /* not to be selected; but it is a row's id that cannot be read */
+    case DB_COLUMN_ORDINAL:
+        return "_ordinal";
+    }
+    for (uint16_t i = 0; def && i < def->columns_count; i++)
+        if (def->columns[i].id == column)
+            return def->columns[i].name;
+    return NULL;
+}
+
+chr_err db__chunk_damaged(chr_err err, const struct db_table_def *def,
+                          const struct db__chunk *chunk, uint32_t column, struct chr_errmsg *msg)
+{
+    if ((err != CHR_ECORRUPT && err != CHR_EVERSION) || !msg)
+        return err;
+    char of[40] = "", table[DB_NAME_BYTES_MAX + 16];
+    struct chr_errmsg was = *msg;
+    const char *name = column_name(def, column);
+    if (def)
+        snprintf(table, sizeof table, "\"%s\"", def->name);
+    else
+        snprintf(table, sizeof table, "%u", chunk->table_id);
+    if (column != DB__COLUMN_NONE && !name)
+        snprintf(of, sizeof of, ", column %u", column);
+    return chr_fail(msg, err, "table %s, chunk %llu%s%s%s: %s", table,
+                    (unsigned long long)chunk->id, name ? ", column \"" : of, name ? name : "",
+                    name ? "\"" : "", was.text);
+}
+
+chr_err db__chunk_damaged_in(chr_err err, struct db *d, const struct db__chunk *chunk,
+                             uint32_t column, struct chr_errmsg *msg)
+{
+    if (err != CHR_ECORRUPT && err != CHR_EVERSION)
+        return err;
+    const db_catalog *catalog = db_catalog_acquire(d);
+    err = db__chunk_damaged(err, db_catalog_find_id(catalog, chunk->table_id), chunk, column, msg);
+    db_catalog_release(catalog);
+    return err;
+}
+
+/* -- Open ---------------------------------------------------------------------------------------*/
 
 void db__chunk_open_close(struct db__chunk_open *o)
 {
@@ -37,11 +90,10 @@ chr_err db__chunk_open(struct db *d, struct db__chunk_open *o, db_kv_txn *txn,
     bool verified = atomic_load_explicit(&chunk->verified, memory_order_relaxed) >> HEAD_BIT & 1;
     if (!err)
         err = db_chunk_head_open(o->head, value, !verified, msg);
+    if (!err && db_chunk_head_info(o->head)->rows != chunk->rows)
+        err = chr_fail(msg, CHR_ECORRUPT, "it is not the one its record describes");
     if (err)
-        return err;
-    if (db_chunk_head_info(o->head)->rows != chunk->rows)
-        return chr_fail(msg, CHR_ECORRUPT, "chunk %llu is not the one its record describes",
-                        (unsigned long long)chunk->id);
+        return db__chunk_damaged_in(err, d, chunk, DB__COLUMN_NONE, msg);
     atomic_fetch_or_explicit(&chunk->verified, UINT64_C(1) << HEAD_BIT, memory_order_relaxed);
     o->chunk = chunk;
     o->txn = txn;
@@ -85,7 +137,7 @@ static chr_err column_open(struct db *d, struct db__chunk_open *o, uint16_t id,
         if (!err)
             err = db_chunk_column_open(c->column, o->head, (uint32_t)at, value, !verified, msg);
         if (err)
-            return err;
+            return db__chunk_damaged_in(err, d, o->chunk, id, msg);
         if (known)
             atomic_fetch_or_explicit(&o->chunk->verified, UINT64_C(1) << at, memory_order_relaxed);
     }
@@ -98,16 +150,16 @@ static chr_err column_open(struct db *d, struct db__chunk_open *o, uint16_t id,
 chr_err db__chunk_open_decode(struct db *d, struct db__chunk_open *o, uint16_t id, uint32_t block,
                               const struct db_vector **vector, struct chr_errmsg *msg)
 {
-    struct db__chunk_open_column *c;
+    struct db__chunk_open_column *c = NULL;
     chr_err err = column_open(d, o, id, &c, msg);
     *vector = NULL;
-    if (err || !c->there)
+    if (err || !c || !c->there)
         return err;
     if (c->block != block) {
         c->block = UINT32_MAX;
         err = db_chunk_column_decode(c->column, block, &c->vector, msg);
         if (err)
-            return err;
+            return db__chunk_damaged_in(err, d, o->chunk, id, msg);
         c->block = block;
     }
     *vector = &c->vector;

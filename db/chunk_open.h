@@ -23,6 +23,16 @@ struct db__chunk_open {
     uint32_t columns_count, columns_capacity;
 };
 
+/* Puts in front of the message of CHR_ECORRUPT or CHR_EVERSION which table, chunk and column was
+ * read; returns err. def: NULL when only the table's id is at hand. column: its id, or
+ * DB__COLUMN_NONE where it is about the chunk as a whole. */
+#define DB__COLUMN_NONE UINT32_MAX
+chr_err db__chunk_damaged(chr_err err, const struct db_table_def *def,
+                          const struct db__chunk *chunk, uint32_t column, struct chr_errmsg *msg);
+/* The same, by the table's present definition. */
+chr_err db__chunk_damaged_in(chr_err err, struct db *d, const struct db__chunk *chunk,
+                             uint32_t column, struct chr_errmsg *msg);
+
 /* Opens another chunk, forgetting the one before; nothing of it may be in use. */
 CHR_MUST_USE chr_err db__chunk_open(struct db *d, struct db__chunk_open *open, db_kv_txn *txn,
                                     struct db__chunk *chunk, struct chr_errmsg *msg);

@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "db/chunk.h"
+#include "db/chunk_open.h"
 #include "db/scan_internal.h"
 #include "db/store.h"
 
@@ -99,10 +100,15 @@ static void set_verified(struct db__chunk *chunk, uint32_t bit)
         atomic_fetch_or_explicit(&chunk->verified, UINT64_C(1) << bit, memory_order_relaxed);
 }
 
+static chr_err damaged(const db_reader *r, chr_err err, uint32_t column, struct chr_errmsg *msg)
+{
+    return db__chunk_damaged(err, r->scan->def, r->chunk->chunk, column, msg);
+}
+
 /* The block of the column with this id, decoded. *vector NULL: the chunk does not have the column.
  */
-static chr_err decode(db_reader *r, struct open_column *oc, uint16_t id, uint32_t block,
-                      struct db_vector **vector, struct chr_errmsg *msg)
+static chr_err decode_plain(db_reader *r, struct open_column *oc, uint16_t id, uint32_t block,
+                            struct db_vector **vector, struct chr_errmsg *msg)
 {
     struct db__reader_chunk *c = r->chunk;
     chr_err err;
@@ -137,6 +143,13 @@ static chr_err decode(db_reader *r, struct open_column *oc, uint16_t id, uint32_
     return CHR_OK;
 }
 
+static chr_err decode(db_reader *r, struct open_column *oc, uint16_t id, uint32_t block,
+                      struct db_vector **vector, struct chr_errmsg *msg)
+{
+    chr_err err = decode_plain(r, oc, id, block, vector, msg);
+    return CHR_LIKELY(!err) ? err : damaged(r, err, id, msg);
+}
+
 chr_err db__reader_chunk_column(db_reader *r, uint32_t slot, struct chr_errmsg *msg)
 {
     const struct db__scan_slot *want = &r->scan->slots[slot];
@@ -148,8 +161,7 @@ chr_err db__reader_chunk_column(db_reader *r, uint32_t slot, struct chr_errmsg *
         return err;
     if (vector) {
         if (vector->type != want->type || vector->count != r->batch_rows)
-            return chr_fail(msg, CHR_ECORRUPT, "chunk %llu, column %u: another type or length",
-                            (unsigned long long)r->chunk->chunk->id, want->id);
+            return damaged(r, chr_fail(msg, CHR_ECORRUPT, "another type or length"), want->id, msg);
         s->vector = *vector;
     } else if (!db__reader_null(s, want->type, r->batch_rows)) {
         return CHR_ENOMEM;
@@ -168,8 +180,7 @@ chr_err db__reader_chunk_ids(db_reader *r, struct db_row_id *out, struct chr_err
     if (err)
         return err;
     if (!entry || !ordinal)
-        return chr_fail(msg, CHR_ECORRUPT, "chunk %llu has no row ids",
-                        (unsigned long long)r->chunk->chunk->id);
+        return damaged(r, chr_fail(msg, CHR_ECORRUPT, "it has no row ids"), DB__COLUMN_NONE, msg);
     for (uint32_t i = 0; i < r->batch_rows; i++)
         out[i] = (struct db_row_id){(uint64_t)entry->i64[db_vector_at(entry, i)],
                                     (uint32_t)ordinal->i64[db_vector_at(ordinal, i)]};
@@ -221,7 +232,7 @@ static chr_err prune_by_head(const db_reader *r, bool *pruned, struct chr_errmsg
         }
         chr_err err = db_chunk_head_stats(r->chunk->head, (uint32_t)at, &stats, msg);
         if (err)
-            return err;
+            return damaged(r, err, scan->bound_ids[i], msg);
         *pruned = stats.s.count == 0 ||
                   (!stats.s.min.null && above_high(&scan->bounds[i], &stats.s.min)) ||
                   (!stats.s.max.null && below_low(&scan->bounds[i], &stats.s.max));
@@ -326,7 +337,7 @@ static chr_err want_blocks(db_reader *r, struct chr_errmsg *msg)
     const struct db_chunk_run *runs = db_chunk_head_runs(c->head, &err, msg);
     uint32_t from = 0, to = info->runs_count;
     if (err)
-        return err;
+        return damaged(r, err, DB__COLUMN_NONE, msg);
     if (series && series->has_low)
         err = search_runs(r, id, series, false, runs, info->runs_count, &from, msg);
     if (series && !err)
@@ -363,12 +374,11 @@ static chr_err open_head(db_reader *r, struct db__chunk *chunk, struct chr_errms
     err = db__store_part(kv, c->txn, chunk->id, DB_CHUNK_HEAD, 0, &value, msg);
     if (!err)
         err = db_chunk_head_open(c->head, value, !is_verified(chunk, HEAD_BIT), msg);
-    if (err)
-        return err;
     const struct db_chunk_info *info = db_chunk_head_info(c->head);
-    if (info->rows != chunk->rows || info->table_id != chunk->table_id)
-        return chr_fail(msg, CHR_ECORRUPT, "chunk %llu is not the one its record describes",
-                        (unsigned long long)chunk->id);
+    if (!err && (info->rows != chunk->rows || info->table_id != chunk->table_id))
+        err = chr_fail(msg, CHR_ECORRUPT, "it is not the one its record describes");
+    if (err)
+        return damaged(r, err, DB__COLUMN_NONE, msg);
     set_verified(chunk, HEAD_BIT);
     return CHR_OK;
 }

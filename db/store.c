@@ -138,8 +138,7 @@ chr_err db__store_part(const struct db_kv *kv, db_kv_txn *txn, uint64_t chunk_id
     struct db__store_key key = db__store_key_part(chunk_id, kind, column);
     chr_err err = kv->get(kv->ctx, txn, db__key_slice(&key), value);
     if (err == CHR_ENOTFOUND)
-        return chr_fail(msg, CHR_ECORRUPT, "chunk %llu has no part '%c' of column %u",
-                        (unsigned long long)chunk_id, kind, column);
+        return chr_fail(msg, CHR_ECORRUPT, "part '%c' of column %u is missing", kind, column);
     return err;
 }
 

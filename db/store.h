@@ -89,7 +89,7 @@ CHR_MUST_USE chr_err db__store_each(const struct db_kv *kv, db_kv_txn *txn, enum
                                     chr_err (*visit)(void *ctx, chr_slice key, chr_slice value),
                                     void *ctx);
 
-/* Reads of parts of a chunk within a transaction; msg names chunk and part. */
+/* Reads of parts of a chunk within a transaction; msg names the part. */
 CHR_MUST_USE chr_err db__store_part(const struct db_kv *kv, db_kv_txn *txn, uint64_t chunk_id,
                                     uint8_t kind, uint16_t column, chr_slice *value,
                                     struct chr_errmsg *msg);

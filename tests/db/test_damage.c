@@ -186,10 +186,12 @@ static int ask_morsel(db_reader *reader, bool statistics, struct answer *a, stru
     return more;
 }
 
+static struct chr_errmsg asked; /* what the last failed question was told */
+
 static chr_err ask(struct kit *k, const char *table, bool statistics, struct answer *a)
 {
     static const uint16_t columns[COLUMNS] = {S, TS, I, F, B, X};
-    struct chr_errmsg msg;
+    struct chr_errmsg msg = {.text = ""};
     struct db_morsel m;
     db_read *read;
     db_scan *scan;
@@ -207,6 +209,7 @@ static chr_err ask(struct kit *k, const char *table, bool statistics, struct ans
     db_reader_close(reader);
     db_scan_close(scan);
     db_read_end(read);
+    asked = msg;
     return (chr_err)more;
 }
 
@@ -247,7 +250,8 @@ static void test_flipped_bits(void **state)
     struct kit *k = *state;
     struct answer right[TABLES][2], a;
     const char *text = getenv("CHR_SEEDS");
-    uint64_t bits = text ? strtoull(text, NULL, 10) : 400, refused = 0, reported = 0, said = 0;
+    uint64_t bits = text ? strtoull(text, NULL, 10) : 400, refused = 0, reported = 0, said = 0,
+             columns_named = 0;
     uint64_t findings;
     fill(k);
     for (int t = 0; t < TABLES; t++) {
@@ -278,6 +282,11 @@ static void test_flipped_bits(void **state)
                 if (err ? err != CHR_ECORRUPT && err != CHR_EVERSION : !same)
                     fail_msg("seed %llu: table %s answers wrongly (%s)", (unsigned long long)seed,
                              tables[t], chr_errname(err));
+                char names[64];
+                snprintf(names, sizeof names, "table \"%s\", chunk ", tables[t]);
+                if (err && strncmp(asked.text, names, strlen(names)) != 0)
+                    fail_msg("seed %llu: not said where: %s", (unsigned long long)seed, asked.text);
+                columns_named += err && strstr(asked.text, ", column \"") != NULL;
                 said += err != 0;
             }
         err = db_check(c.d, NULL, NULL, &findings);
@@ -291,7 +300,7 @@ static void test_flipped_bits(void **state)
     print_message("%llu bits: open refused %llu, check found %llu, %llu answers refused\n",
                   (unsigned long long)bits, (unsigned long long)refused,
                   (unsigned long long)reported, (unsigned long long)said);
-    assert_true(refused && reported && said);
+    assert_true(refused && reported && said && columns_named);
 }
 
 /* A tail that cannot be read must not keep all others from being saved. */
@@ -336,6 +345,11 @@ static void test_damaged_tail_is_left_alone(void **state)
         assert_int_equal(checkpoint(k), 0);
         assert_int_equal(db_durable_index(k->d), k->index);
         assert_int_equal(ask(k, "bad", false, &a), CHR_ECORRUPT);
+        char where[64]; /* the last column in the store is that of the highest id */
+        snprintf(where, sizeof where, "table \"bad\", chunk %llu, column \"_",
+                 (unsigned long long)chunk);
+        if (strncmp(asked.text, where, strlen(where)) != 0)
+            fail_msg("not said where: %s", asked.text);
         assert_int_equal(ask(k, "good", false, &a), 0);
         assert_int_equal(a.rows, 10 * (round + 1));
     }
