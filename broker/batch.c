@@ -89,6 +89,7 @@ void batch_release(struct batch *batch)
         slab_unref(batch->slabs[i]);
     batch->slabs_count = batch->runs_count = batch->waits_count = 0;
     batch->rejects_bytes = 0;
+    batch->early = false;
     batch->guards_count = batch->rejects_count = batch->results_count = batch->messages = 0;
     chr_arena_reset(&batch->arena);
     if (loop->batch == batch) {
@@ -161,6 +162,7 @@ static bool extends(const struct batch_run *run, const struct batch_message *m)
     return run->conn.slot == m->conn.slot && run->conn.generation == m->conn.generation &&
            run->raw.ptr + run->raw.len == m->raw.ptr && run->topic.len == 0 &&
            m->alias_topic.len == 0 && !run->undelivered_reject && !m->rejected &&
+           run->early == m->early &&
            (m->guard == UINT32_MAX ? run->guards == 0
                                    : run->guards && run->guard_first + run->guards == m->guard) &&
            (!m->has_ack || run->acks == 0 || run->ack_first + run->acks == m->ack_sequence);
@@ -172,6 +174,7 @@ chr_err batch_add_message(struct batch *batch, struct slab *slab, const struct b
     if (err)
         return err;
     struct batch_run *last = batch->runs_count ? &batch->runs[batch->runs_count - 1] : NULL;
+    batch->early |= m->early;
     if (last && extends(last, m)) {
         last->raw.len += m->raw.len;
         if (m->has_ack && last->acks++ == 0)
@@ -192,6 +195,7 @@ chr_err batch_add_message(struct batch *batch, struct slab *slab, const struct b
         .messages = 1,
         .raw = m->raw,
         .version = m->version,
+        .early = m->early,
         .deliver = m->deliver,
         .undelivered_reject = m->rejected,
         .guard_first = m->guard,
@@ -277,6 +281,22 @@ bool batch_full(const struct batch *batch)
 /* ---- To the log and back ----------------------------------------------------------------------
  */
 
+/* Messages of class memory are acknowledged as the batch goes to the log, their places in the ack
+ * ring keeping the order (R6). From then on nobody waits for those runs: when the batch is decoded
+ * again (R9) or is not applied, they have no acknowledgement left to change. */
+static void acknowledge_early(struct batch *batch)
+{
+    for (uint32_t i = 0; i < batch->runs_count; i++) {
+        struct batch_run *run = &batch->runs[i];
+        if (!run->early || run->acks == 0)
+            continue;
+        struct conn *conn = loop_conn(batch->loop, run->conn);
+        if (conn)
+            conn_ack_done(conn, run->ack_first, run->acks, 0);
+        run->acks = 0;
+    }
+}
+
 void batch_propose(struct batch *batch)
 {
     struct broker_loop *loop = batch->loop;
@@ -293,6 +313,8 @@ void batch_propose(struct batch *batch)
     loop->batch = NULL;
     loop->batches_inflight++;
     LOOP_COUNT(loop, batches, 1);
+    if (batch->early) /* now, while the batch is still ours */
+        acknowledge_early(batch);
     broker_propose_from_loop(loop->node->committer, loop->number, &batch->proposal);
     broker_committer_kick(loop->node->committer);
 }

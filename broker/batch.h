@@ -31,6 +31,7 @@ struct batch_run {
     chr_slice topic; /* when the packet named its topic by alias: the topic (batch's arena); such a
                         run has one packet */
     enum mqtt_version version;
+    bool early;   /* acknowledged when the batch is proposed (ACK = memory) */
     bool deliver; /* some message had subscribers or is to be retained: look after commit */
     bool
         undelivered_reject; /* the (single) message was rejected: acknowledge, never deliver (R3) */
@@ -66,6 +67,7 @@ struct batch {
     uint32_t rejects_count, rejects_max;
     uint32_t rejects_bytes; /* of payloads, topics and reasons */
     uint32_t messages;
+    bool early; /* some run is */
     /* set by the applier */
     chr_err err;
     struct db_op_result *results; /* [results_count]; copied, detail empty */
@@ -89,6 +91,7 @@ struct batch_message {
     uint32_t ack_sequence; /* its place in the ack ring */
     uint32_t guard;        /* UINT32_MAX: none */
     bool deliver, rejected;
+    bool early; /* its class is memory: acknowledged when the batch is proposed */
 };
 /* Extends the last run where it can. slab: where raw lies; referenced. The caller counts it in
  * conn->batch_inflight. */

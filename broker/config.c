@@ -17,6 +17,7 @@ void broker_config_default(struct broker_config *config)
         .loops = cores > 3 ? (uint32_t)(cores / 2) : 1,
         .fsync = RAFT_FSYNC_BATCH,
         .fsync_periodic_ms = 100,
+        .ack_floor = ACK_FLOOR_TABLE,
         .map_bytes = UINT64_C(1) << 40,
         .hot_limit_bytes = 64u << 20,
         .checkpoint_log_bytes = 256u << 20,

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "db/catalog.h"
 #include "raft/log.h"
 
 /* What clients are told while the node is drained: 0x9C, 0x9D. */
@@ -61,6 +62,9 @@ struct listener_config {
 
 void listener_config_default(struct listener_config *listener);
 
+#define ACK_FLOOR_TABLE 3u /* no enum db_ack_class */
+_Static_assert(ACK_FLOOR_TABLE >= DB_ACK_CLASSES, "told apart from a class");
+
 struct broker_config {
     /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
@@ -74,6 +78,8 @@ struct broker_config {
     /* Durability */
     enum raft_fsync fsync;
     uint32_t fsync_periodic_ms;    /* 100 */
+    unsigned ack_floor;            /* enum db_ack_class no publish is acknowledged below;
+                                 ACK_FLOOR_TABLE: its tables' own */
     uint64_t map_bytes;            /* LMDB address space; 1 TiB */
     uint64_t hot_limit_bytes;      /* 64 MiB */
     uint64_t checkpoint_log_bytes; /* 256 MiB */

@@ -39,6 +39,19 @@ enum db_payload_format {
     DB_PAYLOAD_TEXT,
 };
 
+/* When a QoS 1 publish to a table is acknowledged: the durability class (design 2.3). The strongest
+ * has the lowest number. Stored: never renumber. */
+enum db_ack_class {
+    DB_ACK_QUORUM = 0, /* committed: fsynced on a majority; alone, after the fdatasync */
+    DB_ACK_LOCAL = 1,  /* fsynced by the node that leads; alone, the same as quorum */
+    DB_ACK_MEMORY = 2, /* handed over to the log, not written yet */
+};
+#define DB_ACK_CLASSES 3
+/* "quorum", "local", "memory". Static. */
+const char *db_ack_class_name(enum db_ack_class ack);
+/* The class of a word of any case; -1: it is none. */
+int db_ack_class_parse(chr_slice word);
+
 struct db_table_def {
     uint32_t id;             /* never reused */
     uint32_t schema_version; /* rises with each ALTER of the columns */
@@ -58,6 +71,7 @@ struct db_table_def {
     uint16_t topics_count;
     char **topics; /* topic templates, e.g. "farm/{site}/{device_id}/env" */
     enum db_payload_format format;
+    enum db_ack_class ack;
     uint64_t created_index;  /* log index of CREATE TABLE; 0 for built-in tables */
     uint16_t next_column_id; /* the id a new column gets: ids of dropped columns stay unused */
 };

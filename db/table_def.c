@@ -177,6 +177,8 @@ chr_err db_table_def_complete(struct db_table_def *t, struct chr_errmsg *msg)
         err = complete_time(t, msg);
     if (err)
         return err;
+    if ((unsigned)t->ack >= DB_ACK_CLASSES)
+        return chr_fail(msg, CHR_EINVAL, "unknown durability class %u", (unsigned)t->ack);
     if (t->ttl_us < 0)
         return chr_fail(msg, CHR_EINVAL, "TTL is below zero");
     if ((unsigned)t->format > DB_PAYLOAD_TEXT)
@@ -235,6 +237,7 @@ chr_err db_table_def_encode(const struct db_table_def *t, struct chr_buf *out)
     pb.next_column_id = t->next_column_id;
     pb.ttl_floored = t->ttl_floored;
     pb.ttl_floor_us = t->ttl_floor_us;
+    pb.ack = (uint32_t)t->ack;
     size_t len = chronos__catalog__table_def__get_packed_size(&pb);
     err = len > TABLE_DEF_BYTES_MAX ? CHR_ETOOBIG : chr_buf_reserve(out, len);
     if (err)
@@ -269,6 +272,7 @@ static chr_err decode_fields(struct db_table_def *t, const Chronos__Catalog__Tab
     t->next_column_id = (uint16_t)pb->next_column_id;
     t->ttl_floored = pb->ttl_floored;
     t->ttl_floor_us = pb->ttl_floor_us;
+    t->ack = (enum db_ack_class)pb->ack;
     if (!copy_name(t->name, pb->name) || pb->next_column_id >= DB_COLUMN_RECEIVED_AT)
         return chr_fail(msg, CHR_EINVAL, "name of the table or a column id is out of range");
     for (size_t i = 0; i < pb->n_columns; i++) {

@@ -1,6 +1,11 @@
 /* db/types.c: names of types. */
 #include "db/types.h"
 
+#include <string.h>
+#include <strings.h>
+
+#include "db/catalog.h"
+
 const char *db_type_name(enum db_type type)
 {
     switch (type) {
@@ -18,4 +23,20 @@ const char *db_type_name(enum db_type type)
         return "BLOB";
     }
     return "?";
+}
+
+static const char *const ack_names[DB_ACK_CLASSES] = {"quorum", "local", "memory"};
+
+const char *db_ack_class_name(enum db_ack_class ack)
+{
+    return (unsigned)ack < DB_ACK_CLASSES ? ack_names[ack] : "?";
+}
+
+int db_ack_class_parse(chr_slice word)
+{
+    for (int i = 0; i < DB_ACK_CLASSES; i++)
+        if (strlen(ack_names[i]) == word.len &&
+            strncasecmp(ack_names[i], (const char *)word.ptr, word.len) == 0)
+            return i;
+    return -1;
 }

@@ -8,7 +8,7 @@ struct create {
     struct sql_query *q;
     struct db_table_def def;
     uint32_t topics_capacity;
-    bool seen_ttl, seen_format;
+    bool seen_ttl, seen_format, seen_ack;
 };
 
 static bool set_name(struct sql_query *q, char to[DB_NAME_BYTES_MAX + 1], chr_slice name,
@@ -181,6 +181,22 @@ static bool option_format(struct create *c, const struct sql_option *o)
                      "unknown FORMAT \"%.*s\": auto, json, csv, number or text", CHR_SLICE_ARGS(v));
 }
 
+static bool option_ack(struct create *c, const struct sql_option *o)
+{
+    chr_slice v = {0};
+    if (!one_value(c, o, &v))
+        return false;
+    if (c->seen_ack)
+        return sql__fail(c->q, "42601", o->pos, "option ACK is given twice");
+    c->seen_ack = true;
+    int ack = db_ack_class_parse(v);
+    if (ack < 0)
+        return sql__fail(c->q, "22023", o->value_pos,
+                         "unknown ACK \"%.*s\": quorum, local or memory", CHR_SLICE_ARGS(v));
+    c->def.ack = (enum db_ack_class)ack;
+    return true;
+}
+
 static bool option_time(struct create *c, const struct sql_option *o)
 {
     chr_slice v = {0};
@@ -208,7 +224,7 @@ static bool add_options(struct create *c, const struct sql_stmt *stmt)
         bool (*set)(struct create *c, const struct sql_option *o); /* NULL: a later step */
     } options[] = {
         {"ttl", option_ttl},   {"topic", option_topic}, {"format", option_format},
-        {"time", option_time}, {"ack", NULL},           {"max_future", NULL},
+        {"time", option_time}, {"ack", option_ack},     {"max_future", NULL},
         {"max_age", NULL},
     };
     for (const struct sql_option *o = stmt->options; o; o = o->next) {
@@ -225,7 +241,7 @@ static bool add_options(struct create *c, const struct sql_stmt *stmt)
             if (near)
                 sql__hint(c->q, "Did you mean \"%s\"?", near);
             else
-                sql__hint(c->q, "Options are TTL, TOPIC, FORMAT and TIME.");
+                sql__hint(c->q, "Options are TTL, TOPIC, FORMAT, TIME and ACK.");
             return false;
         }
         if (!options[i].set) {

@@ -58,27 +58,26 @@ static struct sql_column text_column(const char *name)
 bool sql__run_show_tables(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows)
 {
     (void)stmt;
-    struct sql_column columns[] = {text_column("table_name"),
-                                   {CHR_LIT("columns"), DB_INT},
-                                   text_column("primary_key"),
-                                   text_column("ttl"),
-                                   text_column("topics")};
+    struct sql_column columns[] = {text_column("table_name"),  {CHR_LIT("columns"), DB_INT},
+                                   text_column("primary_key"), text_column("ttl"),
+                                   text_column("topics"),      text_column("ack")};
     const db_catalog *catalog = db_catalog_acquire(q->session->db);
     size_t count = db_catalog_tables_count(catalog);
-    const char **cells = SQL_ARRAY(q, const char *, 5 * count + 1);
+    const char **cells = SQL_ARRAY(q, const char *, 6 * count + 1);
     bool ok = false;
     if (!cells)
         goto out;
     for (size_t i = 0; i < count; i++) {
         const struct db_table_def *t = db_catalog_table_at(catalog, i);
-        cells[5 * i] = t->name;
-        cells[5 * i + 1] = chr_arena_printf(&q->arena, "%u", t->columns_count);
-        cells[5 * i + 2] = key_text(q, t);
-        cells[5 * i + 3] = t->ttl_us ? duration_text(q, t->ttl_us) : NULL;
-        cells[5 * i + 4] = topics_text(q, t);
+        cells[6 * i] = t->name;
+        cells[6 * i + 1] = chr_arena_printf(&q->arena, "%u", t->columns_count);
+        cells[6 * i + 2] = key_text(q, t);
+        cells[6 * i + 3] = t->ttl_us ? duration_text(q, t->ttl_us) : NULL;
+        cells[6 * i + 4] = topics_text(q, t);
+        cells[6 * i + 5] = db_ack_class_name(t->ack);
     }
     *rows = count;
-    ok = sql__send_texts(q, columns, 5, cells, (uint32_t)count);
+    ok = sql__send_texts(q, columns, 6, cells, (uint32_t)count);
 out:
     db_catalog_release(catalog);
     return ok;

@@ -30,6 +30,13 @@ static const struct option_choice redirects[] = {
     {"server-moved", REDIRECT_SERVER_MOVED},
     {NULL, 0},
 };
+static const struct option_choice ack_floors[] = {
+    {"table", ACK_FLOOR_TABLE},
+    {"quorum", DB_ACK_QUORUM},
+    {"local", DB_ACK_LOCAL},
+    {"memory", DB_ACK_MEMORY},
+    {NULL, 0},
+};
 static const struct option_choice log_levels[] = {
     {"error", CHR_LOG_ERROR}, {"warning", CHR_LOG_WARNING}, {"notice", CHR_LOG_NOTICE},
     {"info", CHR_LOG_INFO},   {"debug", CHR_LOG_DEBUG},     {NULL, 0},
@@ -149,6 +156,9 @@ static const struct option table[] = {
      "before"},
     {OPTION_MS32, "fsync-interval", NULL, 0, false, CFG(fsync_periodic_ms), 1, 60000, NULL, NULL,
      "DURATION", "of --fsync periodic"},
+    {OPTION_CHOICE, "ack-floor", NULL, 0, false, CFG(ack_floor), 0, 0, ack_floors, NULL, "CLASS",
+     "quorum, local or memory: weakest durability class a publish may ask for by its user property "
+     "ack, whatever its table says; table: the table's own"},
     {OPTION_BYTES64, "hot-limit", NULL, 0, false, CFG(hot_limit_bytes), 1u << 20, UINT64_C(1) << 40,
      NULL, NULL, "BYTES", "rows in memory that are not yet in chunks; writers wait beyond"},
     {OPTION_BYTES64, "checkpoint-log-bytes", NULL, 0, false, CFG(checkpoint_log_bytes), 1u << 20, 0,

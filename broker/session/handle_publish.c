@@ -8,6 +8,8 @@
  *
  * A packet that needs a batch when none is free is left where it is and the connection is paused:
  * everything before that point in here may be done again. */
+#include <stdio.h>
+
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/utf8.h"
@@ -146,7 +148,8 @@ struct packet {
     chr_slice raw;
     const struct mqtt_publish *publish;
     chr_slice topic;
-    bool by_alias; /* the packet does not hold its topic */
+    bool by_alias;     /* the packet does not hold its topic */
+    uint8_t ack_asked; /* as in struct inbound */
 };
 
 /* plain_too: see session__into_batch. */
@@ -167,6 +170,7 @@ static enum dispatch publish_mapped(const struct packet *p, struct route *route,
         .version = conn->version,
         .qos = publish->qos,
         .retain = publish->retain,
+        .ack_asked = p->ack_asked,
         .packet_id = publish->packet_id,
     };
     if (publish->qos)
@@ -194,6 +198,35 @@ static enum dispatch publish_mapped(const struct packet *p, struct route *route,
         incoming_hold(&s->incoming, publish->packet_id, !s->durable))
         conn_close(conn);
     return DISPATCH_DONE;
+}
+
+/* The durability class that a message asks for by its user property `ack`; it means something on
+ * mapped topics only, and at QoS 0 there is nothing to acknowledge. False: no class, refused. */
+static bool asked_class(struct packet *p)
+{
+    struct conn *conn = p->conn;
+    const struct mqtt_publish *publish = p->publish;
+    chr_slice word;
+    if (publish->qos == 0 || conn->version != MQTT_V5 ||
+        !mqtt_user_property_find(&publish->properties, CHR_LIT("ack"), &word))
+        return true;
+    int ack = db_ack_class_parse(word);
+    p->ack_asked = (uint8_t)(ack + 1);
+    if (ack >= 0)
+        return true;
+    char reason[128];
+    word.len = CHR_MIN(word.len, 32);
+    snprintf(reason, sizeof reason, "user property ack: \"%.*s\" is none of quorum, local, memory",
+             CHR_SLICE_ARGS(chr_utf8_valid(word) ? word : CHR_LIT("...")));
+    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    uint32_t sequence =
+        conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
+    /* A failing PUBREC ends the flow: the packet id is the client's again. */
+    bool text = conn->session->problem_information;
+    conn_ack_set_reason(conn, sequence, MQTT_REASON_IMPLEMENTATION_SPECIFIC,
+                        text ? chr_slice_cstr(reason) : CHR_LIT(""));
+    conn_ack_done(conn, sequence, 1, MQTT_REASON_IMPLEMENTATION_SPECIFIC);
+    return false;
 }
 
 /* ---- Other topics -----------------------------------------------------------------------------
@@ -345,6 +378,8 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
     case ROUTE_PLAIN:
         break;
     }
+    if (route->ingest && !asked_class(&p))
+        return DISPATCH_DONE;
     if (s->plain_in_log && conn->batch_inflight == 0)
         s->plain_in_log = false;
     if (route->ingest || s->plain_in_log) {

@@ -83,7 +83,22 @@ static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t 
 /* ---- Into the batch ---------------------------------------------------------------------------
  */
 
-static enum into_batch add(struct batch *batch, struct inbound *in, uint32_t guard, bool deliver)
+/* Is it acknowledged when it is handed over to the log? The class is the one the message asks for,
+ * else that of its tables, never below the floor, which is that of its tables unless set. QoS 2 is
+ * always quorum, and so is what is decoded again (R9): its acknowledgement waits already. */
+static bool is_early(const struct batch *batch, const struct inbound *in, const struct route *route)
+{
+    unsigned floor = batch->loop->node->config->ack_floor;
+    if (CHR_LIKELY(!route->ingest || (route->ack != DB_ACK_MEMORY && !in->ack_asked)))
+        return false;
+    if (in->qos > 1 || in->moved || !in->conn)
+        return false;
+    unsigned ack = in->ack_asked ? in->ack_asked - 1u : (unsigned)route->ack;
+    return CHR_MIN(ack, floor == ACK_FLOOR_TABLE ? (unsigned)route->ack : floor) == DB_ACK_MEMORY;
+}
+
+static enum into_batch add(struct batch *batch, struct inbound *in, const struct route *route,
+                           uint32_t guard, bool deliver)
 {
     if (in->ack_kind && !in->ack_taken) {
         in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
@@ -98,6 +113,7 @@ static enum into_batch add(struct batch *batch, struct inbound *in, uint32_t gua
         .ack_sequence = in->ack_sequence,
         .guard = guard,
         .deliver = deliver,
+        .early = is_early(batch, in, route),
     };
     if (CHR_UNLIKELY(batch_add_message(batch, in->slab, &message))) {
         /* Its rows are in the batch, but nobody could answer: let the client send it again. */
@@ -147,7 +163,7 @@ enum into_batch session__into_batch(struct inbound *in, struct route *route, boo
                                 &why);
         if (CHR_LIKELY(!err)) {
             const struct match *match = route_match(&state->routes, route);
-            return add(batch, in, guard, in->retain || !match || match_any(match));
+            return add(batch, in, route, guard, in->retain || !match || match_any(match));
         }
         if (err != CHR_EFULL && err != CHR_ENOMEM)
             return reject(batch, in, guard, &why);

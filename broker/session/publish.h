@@ -18,7 +18,8 @@ struct inbound {
     bool retain;
     bool guarded; /* R5 */
     struct db_guard guard;
-    uint8_t ack_kind; /* MQTT_PUBACK, MQTT_PUBREC; 0: nothing to acknowledge */
+    uint8_t ack_asked; /* 1 + the enum db_ack_class its user property names; 0: none */
+    uint8_t ack_kind;  /* MQTT_PUBACK, MQTT_PUBREC; 0: nothing to acknowledge */
     uint16_t packet_id;
     bool ack_taken; /* it has its place in the ack ring already */
     uint32_t ack_sequence;

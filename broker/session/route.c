@@ -170,6 +170,9 @@ struct route *routes_get(struct routes *routes, chr_slice topic)
         free(route);
         return NULL;
     }
+    route->ack = DB_ACK_MEMORY;
+    for (uint32_t i = 0; route->ingest && i < ingest_route_tables_count(route->ingest); i++)
+        route->ack = CHR_MIN(route->ack, ingest_route_table(route->ingest, i)->ack);
     put(routes->slots, routes->mask, route);
     routes->count++;
     return route;

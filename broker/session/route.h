@@ -31,9 +31,10 @@ enum route_kind {
 struct route {
     uint64_t hash;
     enum route_kind kind;
-    bool used;            /* since the hand came by */
-    ingest_route *ingest; /* NULL: mapped to nothing */
-    struct match match;   /* look at it through route_match */
+    bool used;             /* since the hand came by */
+    ingest_route *ingest;  /* NULL: mapped to nothing */
+    enum db_ack_class ack; /* the strongest of its tables */
+    struct match match;    /* look at it through route_match */
     uint64_t match_version;
     uint32_t topic_len;
     uint8_t topic[];

@@ -115,3 +115,117 @@ test('told to stop on a full disk: it gives up soon, with an error; the restart 
     const [[count]] = await node.rows('SELECT count(*) FROM readings WHERE value < 100');
     assert.equal(count, 50);
 });
+
+const ack = (word) => ({ qos: 1, properties: { userProperties: { ack: word } } });
+
+async function tables(node) {
+    for (const [name, topic, option] of [
+        ['safe', 'c/safe', ''],
+        ['near', 'c/near', ', ACK=local'],
+        ['fast', 'c/fast', ', ACK=memory'],
+        ['all_fast', 'c/+', ', ACK=memory'],
+    ]) {
+        const made = await node.sql(`CREATE TABLE ${name} (value INT) WITH TOPIC='${topic}'${option}`);
+        assert.ok(!made.error, JSON.stringify(made));
+    }
+}
+
+// One connection each, so that none waits for the order of another's acknowledgements.
+async function publishHeld(node, list) {
+    const answers = [];
+    for (const [topic, options] of list) {
+        const client = await node.client();
+        const answer = { acked: false, client };
+        answer.done = client.publishAsync(topic, '1', options).then(() => (answer.acked = true), () => {});
+        answers.push(answer);
+    }
+    return answers;
+}
+
+test('ACK: while fdatasync hangs PUBACKs of class memory leave, and no others', async () => {
+    const { node, tell } = await nodeOnSickDisk();
+    await tables(node);
+    tell('hold-sync');
+    const [slow] = await publishHeld(node, [['c/safe', { qos: 1 }]]);
+    const fast = await publishHeld(node, [
+        ['c/fast', { qos: 1 }],
+        ['c/other', { qos: 1 }],
+        ['c/fast', ack('memory')],
+    ]);
+    const held = await publishHeld(node, [
+        ['c/near', { qos: 1 }],
+        ['c/safe', ack('memory')], // not below the table's class
+        ['c/fast', ack('quorum')],
+        ['c/fast', ack('local')],
+        ['c/fast', { qos: 2 }],
+    ]);
+    await Promise.all(fast.map((a) => a.done));
+    assert.ok(fast.every((a) => a.acked));
+    // Those that came later on a connection of its own are answered; these could have been.
+    const [last] = await publishHeld(node, [['c/fast', { qos: 1 }]]);
+    await last.done;
+    assert.ok(last.acked);
+    assert.ok(!slow.acked && held.every((a) => !a.acked), JSON.stringify(held.map((a) => a.acked)));
+    // In order on one connection: behind a quorum message memory waits, too.
+    let order = [];
+    const one = await node.client();
+    const first = one.publishAsync('c/safe', '2', { qos: 1 }).then(() => order.push('safe'));
+    const second = one.publishAsync('c/fast', '2', { qos: 1 }).then(() => order.push('fast'));
+    const [mark] = await publishHeld(node, [['c/fast', { qos: 1 }]]);
+    await mark.done;
+    assert.deepEqual(order, []);
+    // Nobody sees what could still vanish.
+    assert.deepEqual(await node.rows('SELECT count(*) FROM fast'), [[0]]);
+    tell('');
+    await Promise.all([first, second, slow.done, ...held.map((a) => a.done)]);
+    assert.deepEqual(order, ['safe', 'fast']);
+    assert.ok(slow.acked && held.every((a) => a.acked));
+    await until('all rows', async () => (await node.rows('SELECT count(*) FROM all_fast'))[0][0] === 13);
+});
+
+test('ack-floor: what a message may ask for, whatever its table says', async () => {
+    for (const [floor, topic, options, leaves] of [
+        ['memory', 'c/safe', ack('memory'), true],
+        ['memory', 'c/safe', { qos: 1 }, false],
+        ['quorum', 'c/fast', { qos: 1 }, false],
+        ['local', 'c/fast', ack('memory'), false],
+    ]) {
+        const { node, tell } = await nodeOnSickDisk(['--ack-floor', floor]);
+        await tables(node);
+        tell('hold-sync');
+        const [answer] = await publishHeld(node, [[topic, options]]);
+        if (leaves) {
+            await answer.done;
+        } else {
+            // It has been read once another connection's plain message has come and gone behind it.
+            const other = await node.client();
+            for (let i = 0; i < 5; i++) await other.publishAsync('plain/x', '1', { qos: 1 });
+        }
+        assert.equal(answer.acked, leaves, `${floor} ${topic}`);
+        tell('');
+        await answer.done;
+        assert.ok(answer.acked);
+        await node.stop();
+    }
+});
+
+test('kill -9: class memory may lose what it acknowledged, class quorum does not', async () => {
+    const { node, tell } = await nodeOnSickDisk();
+    await tables(node);
+    const client = await node.client();
+    for (let i = 0; i < 20; i++) await client.publishAsync('c/safe', String(i), { qos: 1 });
+    tell('hold-sync');
+    const [slow] = await publishHeld(node, [['c/safe', { qos: 1 }]]);
+    let acked = 0;
+    for (let i = 0; i < 50; i++) await client.publishAsync('c/fast', String(i), { qos: 1 }).then(() => acked++);
+    assert.equal(acked, 50);
+    assert.ok(!slow.acked);
+    await node.kill();
+    tell('');
+    await node.restart();
+    assert.ok((await node.rows('SELECT count(*) FROM safe'))[0][0] >= 20);
+    // What is left is a beginning of what was said, without holes: a lost entry takes all behind it.
+    const [[count, most]] = await node.rows('SELECT count(*), max(value) FROM fast');
+    assert.ok(count < 50, `the writer was held, but ${count} rows are there`);
+    assert.equal(most, count ? count - 1 : null);
+});
