@@ -25,6 +25,8 @@ static void apply_group(struct broker_committer *c, struct committer_group *g)
         db_apply(c->options.db, entry->index, entry->hlc, entry->bytes, &result);
         if (proposal)
             proposal->done(proposal, CHR_OK, &result);
+        if (result.woken_count + result.wills_count && c->options.woken)
+            c->options.woken(c->options.woken_ctx, &result);
     }
     atomic_fetch_add_explicit(&c->entries_applied, g->count, memory_order_relaxed);
     if (c->options.applied)

@@ -75,6 +75,7 @@ void batches_free(struct broker_loop *loop)
         free(batch->slabs);
         free(batch->guards);
         free(batch->rejects);
+        free(batch->publishes);
         free(batch->results);
         free(batch->guard_bits);
     }
@@ -90,6 +91,10 @@ void batch_release(struct batch *batch)
     batch->slabs_count = batch->runs_count = batch->waits_count = 0;
     batch->rejects_bytes = 0;
     batch->early = false;
+    batch->publishes_count = 0;
+    batch->publishes_bytes = 0;
+    loop->retained_inflight -= batch->retained;
+    batch->retained = 0;
     batch->guards_count = batch->rejects_count = batch->results_count = batch->messages = 0;
     chr_arena_reset(&batch->arena);
     if (loop->batch == batch) {
@@ -138,6 +143,7 @@ struct batch *batch_open(struct broker_loop *loop)
     loop->batch_free = batch->next_free;
     batch->mapping_version = ingest_mappings_version(loop->mappings);
     batch->err = CHR_OK;
+    batch->serial = ++loop->batch_serial;
     db_entry_begin(&batch->entry, 0, batch->mapping_version);
     loop->batch = batch;
     return batch;
@@ -265,15 +271,46 @@ chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
     return CHR_OK;
 }
 
+chr_err batch_add_publish(struct batch *batch, const struct db_publish *publish)
+{
+    if (!grow(&batch->publishes, &batch->publishes_max, batch->publishes_count,
+              sizeof *batch->publishes, 16))
+        return CHR_ENOMEM;
+    struct db_publish *kept = &batch->publishes[batch->publishes_count];
+    *kept = *publish;
+    kept->topic = chr_arena_dup(&batch->arena, publish->topic);
+    kept->properties = chr_arena_dup(&batch->arena, publish->properties);
+    if (!kept->topic.ptr || (publish->properties.len && !kept->properties.ptr))
+        return CHR_ENOMEM;
+    batch->publishes_count++;
+    if (publish->retain) {
+        batch->retained++;
+        batch->loop->retained_inflight++;
+    }
+    batch->publishes_bytes +=
+        batch_publish_bytes(publish->topic, publish->properties, publish->payload);
+    return CHR_OK;
+}
+
+static size_t entry_bytes(const struct batch *batch)
+{
+    return batch->entry.bytes.len + ingest_pending_bytes(batch->loop->decoder) +
+           batch->rejects_bytes + batch->publishes_bytes +
+           batch->guards_count * sizeof(struct db_guard);
+}
+
+bool batch_room(const struct batch *batch, size_t bytes)
+{
+    return entry_bytes(batch) + bytes <= DB_ENTRY_BYTES_MAX - (64u << 10);
+}
+
 bool batch_full(const struct batch *batch)
 {
     const struct broker_config *config = batch->loop->node->config;
     const struct ingest_decoder *decoder = batch->loop->decoder;
     return ingest_pending_rows(decoder) >= config->batch_rows_max ||
            batch->messages >= config->batch_rows_max ||
-           batch->entry.bytes.len + ingest_pending_bytes(decoder) + batch->rejects_bytes +
-                   batch->guards_count * sizeof(struct db_guard) >=
-               config->batch_bytes_max ||
+           entry_bytes(batch) >= config->batch_bytes_max ||
            batch->rejects_bytes >= REJECTS_BYTES_FULL ||
            batch->arena.used_bytes > BATCH_ARENA_MAX / 2;
 }
@@ -305,6 +342,8 @@ void batch_propose(struct batch *batch)
         db_entry_add_guards(&batch->entry, batch->guards, batch->guards_count);
     for (uint32_t i = 0; i < batch->rejects_count; i++)
         db_entry_add_reject(&batch->entry, &batch->rejects[i]);
+    for (uint32_t i = 0; i < batch->publishes_count; i++)
+        db_entry_add_message(&batch->entry, &batch->publishes[i]);
     ingest_flush(loop->decoder, &batch->entry);
     chr_err err = db_entry_end(&batch->entry);
     /* batch_bytes_max and the payload limit together stay below the entry limit. */
@@ -406,6 +445,7 @@ void batch_answer(struct batch *batch)
 {
     struct broker_loop *loop = batch->loop;
     loop->batches_inflight--;
+    loop->batch_answered = batch->serial;
     if (batch->err == CHR_ESTALE) {
         LOOP_COUNT(loop, publishes_stale, batch->messages);
         session_batch_stale(loop, batch);

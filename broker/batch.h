@@ -3,10 +3,11 @@
  *     open (loop fills) ─▶ proposed (committer, log writer, applier) ─▶ answered (loop) ─▶ free
  *
  * A batch is one log entry: the rows of all its messages as columns, sessions opened, packet ids
- * remembered. Beside the entry it keeps runs: which connection waits for how many acknowledgements
- * and where the raw packets lie, so that a stale batch can be decoded again (R9) and subscribers
- * can be served after commit. A run is a stretch of packets of one connection that lie next to each
- * other in a receive slab: nothing is kept per message.
+ * remembered, messages that are to be retained or queued verbatim. Beside the entry it keeps runs:
+ * which connection waits for how many acknowledgements and where the raw packets lie, so that a
+ * stale batch can be decoded again (R9) and subscribers can be served after commit. A run is a
+ * stretch of packets of one connection that lie next to each other in a receive slab: nothing is
+ * kept per message.
  *
  * A loop has a fixed number of batches; when none is free the connections that need one are paused.
  * Loop thread only, but while proposed: then nobody but the committer's threads touches it. */
@@ -65,11 +66,16 @@ struct batch {
     uint32_t guards_count, guards_max;
     struct db_reject *rejects; /* become DB_OP_REJECTs; slices live in slabs and arena */
     uint32_t rejects_count, rejects_max;
-    uint32_t rejects_bytes; /* of payloads, topics and reasons */
+    uint32_t rejects_bytes;       /* of payloads, topics and reasons */
+    struct db_publish *publishes; /* become DB_OP_MESSAGEs; slices live in slabs and arena */
+    uint32_t publishes_count, publishes_max;
+    size_t publishes_bytes;
+    uint32_t retained; /* of publishes */
     uint32_t messages;
     bool early; /* some run is */
     /* set by the applier */
     chr_err err;
+    uint64_t serial;              /* of its loop: a later one has a higher number */
     struct db_op_result *results; /* [results_count]; copied, detail empty */
     uint32_t results_count, results_max;
     /* [words of guards_count] twice: bit i of the first: guard i was a duplicate, of the second:
@@ -102,6 +108,17 @@ uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard);
 /* A message that fits no row (R3). topic and payload lie in a slab of the batch or are static; the
  * reason is copied. */
 CHR_MUST_USE chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject);
+/* A message that goes into the log verbatim (R6, R7). Its payload lies in a slab of the batch;
+ * topic and properties are copied. CHR_ENOMEM; bytes: at most BATCH_PUBLISH_BYTES_MAX. */
+#define BATCH_PUBLISH_BYTES_MAX      ((size_t)3584 << 10) /* an entry is 4 MiB */
+#define BATCH_PUBLISH_PROPERTIES_MAX ((size_t)256 << 10)
+CHR_MUST_USE chr_err batch_add_publish(struct batch *batch, const struct db_publish *publish);
+CHR_INLINE size_t batch_publish_bytes(chr_slice topic, chr_slice properties, chr_slice payload)
+{
+    return 64 + topic.len + properties.len + payload.len;
+}
+/* Would `bytes` more still fit the entry? */
+bool batch_room(const struct batch *batch, size_t bytes);
 /* Registers interest in the operation that will be added to batch->entry next. conn: may be NULL */
 CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
                                         void (*answered)(struct conn *, void *,

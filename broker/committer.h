@@ -55,6 +55,10 @@ struct broker_committer_options {
     /* Called on the applier after each group; must not block. May be NULL. */
     void (*applied)(void *ctx);
     void *applied_ctx;
+    /* Called on the applier after the done() of an entry that put something into queues of sessions
+     * or made wills due (db_apply_result.woken, wills); must not block. May be NULL. */
+    void (*woken)(void *ctx, const struct db_apply_result *result);
+    void *woken_ctx;
     const struct raft_log_recovery *recovery; /* what raft_log_open found; borrowed until return */
 };
 

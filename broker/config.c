@@ -31,6 +31,7 @@ void broker_config_default(struct broker_config *config)
         .max_inflight_messages = 20,
         .max_queued_messages = 1000,
         .max_queued_bytes = 16u << 20,
+        .max_queues_bytes = UINT64_C(4) << 30,
         .max_output_bytes = 32u << 20,
         .max_keepalive_s = 65535,
         .max_session_expiry_s = UINT32_MAX,

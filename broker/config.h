@@ -97,6 +97,8 @@ struct broker_config {
     uint16_t max_inflight_messages;   /* towards a 3.1.1 client; 20 as Mosquitto's, 0: no limit */
     uint32_t max_queued_messages;     /* per session, beyond those in flight; 1000; 0: no limit */
     uint64_t max_queued_bytes;        /* per session; 16 MiB */
+    uint64_t max_queues_bytes;        /* of all sessions in the log together; 4 GiB; 0: no limit */
+    bool queue_drop_oldest;           /* at a limit the oldest goes; false: the new one */
     uint64_t max_output_bytes;        /* unsent bytes towards one socket; 32 MiB */
     uint16_t max_keepalive_s;         /* 65535 */
     uint32_t max_session_expiry_s;    /* UINT32_MAX: no bound */

@@ -13,6 +13,7 @@
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
 #include "broker/session/dispatch.h"
+#include "broker/session/wakeups.h"
 
 /* Applier thread, after each group. */
 static void after_group(void *ctx)
@@ -22,6 +23,15 @@ static void after_group(void *ctx)
     if (cp && db_checkpoint_due(node->db, raft_log_bytes(node->log),
                                 chr_clock_mono_us(node->clock)) != DB_CHECKPOINT_NONE)
         checkpointer_kick(cp);
+}
+
+/* Applier thread. */
+static void woken(void *ctx, const struct db_apply_result *result)
+{
+    struct broker_node *node = ctx;
+    struct wakeups *wakeups = atomic_load_explicit(&node->wakeups, memory_order_acquire);
+    if (wakeups) /* else session_node_init looks for itself */
+        wakeups_applied(wakeups, result);
 }
 
 static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *recovery,
@@ -78,6 +88,8 @@ static chr_err start_committer(struct broker_node *node, const struct raft_log_r
         .fsync = node->config->fsync,
         .applied = after_group,
         .applied_ctx = node,
+        .woken = woken,
+        .woken_ctx = node,
         .recovery = recovery,
     };
     return broker_committer_start(&options, &node->committer, msg);

@@ -20,6 +20,7 @@
 struct broker_loop;
 struct subscriptions; /* session/subscriptions.h: the shared trie */
 struct retained;      /* session/retained.h */
+struct wakeups;       /* session/wakeups.h */
 struct registry;      /* session/registry.h: which session is where */
 struct query_pool;    /* query_pool.h */
 struct listener;      /* net/listener.h */
@@ -46,6 +47,7 @@ struct broker_node {
     struct subscriptions *subscriptions;
     struct retained *retained;
     struct registry *registry;
+    _Atomic(struct wakeups *) wakeups; /* the applier reads it */
     struct broker_loop **loops;
     uint32_t loops_count;
     struct listener *listeners; /* [listeners_count]; net/listener.h */

@@ -34,6 +34,7 @@ struct loop_counters { /* loop thread writes (relaxed), metrics read */
     _Atomic uint64_t publishes[3]; /* received, by QoS */
     _Atomic uint64_t publishes_mapped, publishes_rejected, publishes_stale, publishes_sent[3];
     _Atomic uint64_t publishes_dropped; /* queue limits */
+    _Atomic uint64_t retained_refused;  /* limits of retained messages */
     _Atomic uint64_t protocol_errors, pauses_batch, acks_sent, batches;
 };
 /* Its thread is the only one that adds: no locked instruction is needed. */
@@ -77,7 +78,9 @@ struct broker_loop {
     struct batch *batch_free;
     struct batch *batch; /* open; NULL: none */
     uint32_t batches_inflight;
-    struct chr_ring returned; /* applier → loop */
+    uint32_t retained_inflight;            /* messages to be retained, in batches */
+    uint64_t batch_serial, batch_answered; /* of the last opened, of the last answered */
+    struct chr_ring returned;              /* applier → loop */
 
     pthread_mutex_t mail_lock;
     struct loop_mail *mail_head, *mail_tail;

@@ -41,18 +41,29 @@ struct session *session__by_number(const struct broker_loop *loop, uint64_t numb
 /* ---- Here -------------------------------------------------------------------------------------
  */
 
+/* Above QoS 0 what clients publish comes to durable sessions from the log's queue. */
+static bool from_the_log(const struct message *message)
+{
+    return message->qos > 0 && !(message->topic.len && message->topic.ptr[0] == '$');
+}
+
 static void deliver_own(struct message *message, const struct match *match)
 {
+    bool stored = from_the_log(message);
     for (uint32_t i = 0; i < match->own_count; i++) {
         const struct recipient *r = &match->own[i];
         if (CHR_UNLIKELY(message->publisher == r->session->number)) {
             if (r->qos_local == 0xff)
                 continue; /* No Local [MQTT-3.8.3-3] */
+            if (stored && r->session->durable && r->qos_local)
+                continue;
             session_deliver(r->session, message, CHR_MIN(r->qos_local, message->qos),
                             message->retain && r->retain_as_published_local,
                             chr_slice_of(match->ids + r->local_ids_at, r->local_ids_len));
             continue;
         }
+        if (stored && r->session->durable && r->qos)
+            continue;
         session_deliver(r->session, message, CHR_MIN(r->qos, message->qos),
                         message->retain && r->retain_as_published,
                         chr_slice_of(match->ids + r->ids_at, r->ids_len));
@@ -209,7 +220,8 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
         }
     }
     for (uint32_t i = 0; i < match->groups_count; i++)
-        deliver_pick(loop, message, &picks[i]);
+        if (!(picks[i].durable && from_the_log(message))) /* else the log picks among its members */
+            deliver_pick(loop, message, &picks[i]);
 out:
     if (picks != stack)
         free(picks);
@@ -217,8 +229,9 @@ out:
 
 void session__deliver(struct broker_loop *loop, struct message *message, struct route *route)
 {
-    if (message->retain) {
-        /* What cannot be kept is delivered all the same; retained_stats counts it. */
+    if (message->retain && message->own) {
+        /* The node's own stay in memory; others are retained by the log. What cannot be kept is
+         * delivered all the same. */
         chr_err err = retained_set(loop->node->retained, message);
         (void)err;
     }

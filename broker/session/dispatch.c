@@ -10,7 +10,7 @@
 #include "broker/session/sql_request.h"
 #include "broker/session/sys.h"
 #include "broker/session/will.h"
-#include "db/db.h"
+#include "db/durable.h"
 #include "proto/mqtt/encode.h"
 
 /* A publisher whose packets wait for the log this long is told and let go (design 3.1). */
@@ -146,6 +146,9 @@ void session_turn_end(struct broker_loop *loop)
     struct loop_session_state *state = state_of(loop);
     if (state->stale_first)
         session__stale_continue(loop);
+    /* With a batch that goes anyway, or when there are many. */
+    if (!chr_list_empty(&state->acked) && (loop->batch || state->acked_waiting >= STORED_ACKED_MAX))
+        session__stored_report_all(loop);
     if (!chr_list_empty(&state->log_ops))
         session__log_ops_continue(loop);
     if (state->releases_count)
@@ -218,7 +221,10 @@ void session_loop_second(struct broker_loop *loop)
         struct session *s = CHR_CONTAINER_OF(link, struct session, loop_link);
         if (!s->conn)
             session_expire(s);
+        else if (s->durable && (s->stored.more || !s->listed))
+            session_stored_more(s); /* what memory or a read denied before */
     }
+    session__stored_report_all(loop);
     wills_continue(loop);
     if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
         retained_sweep(loop->node->retained, loop->now_mono_us);
@@ -249,13 +255,16 @@ static chr_err recover(struct broker_loop *loop)
             s->epoch = r->epoch;
             s->generation = r->generation;
             s->expiry_s = r->expiry_s;
+            s->stored.sent = r->sent;
+            s->listed = wakeups_add(loop->node->wakeups, s) == CHR_OK;
             /* From now on, not from when it was parked: the log ends it in time, this is memory. */
             if (r->expiry_s != UINT32_MAX)
                 s->expires_mono_us = loop->now_mono_us + (int64_t)r->expiry_s * 1000000;
             struct session *there = registry_claim(registry, s->client_id, s, &owner);
             (void)there;
-            if (r->connected)
-                session__log_close(s, s->expiry_s);
+            err = session__restore_subscriptions(s);
+            if (r->connected) /* lost with the node */
+                session__log_close(s, s->expiry_s, true);
         } else {
             err = CHR_ENOMEM;
         }
@@ -273,6 +282,7 @@ chr_err session_loop_init(struct broker_loop *loop)
     loop->session_state = state;
     chr_list_init(&state->sessions);
     chr_list_init(&state->log_ops);
+    chr_list_init(&state->acked);
     chr_list_init(&state->wills);
     state->reject_tokens = REJECTS_PER_SECOND;
     state->reject_bytes = REJECT_BYTES_PER_SECOND;
@@ -286,6 +296,8 @@ chr_err session_loop_init(struct broker_loop *loop)
         err = sys_new(&state->sys);
     if (!err)
         err = recover(loop);
+    if (!err)
+        wakeups_loop_start(loop->node->wakeups, loop);
     if (!err && state->sys) /* there from the first subscription on */
         sys_refresh(state->sys, loop);
     return err;
@@ -296,6 +308,7 @@ void session_loop_free(struct broker_loop *loop)
     struct loop_session_state *state = state_of(loop);
     if (!state)
         return;
+    wakeups_loop_end(loop->node->wakeups, loop);
     session__log_ops_free(loop);
     while (!chr_list_empty(&state->sessions)) {
         struct session *s = CHR_CONTAINER_OF(state->sessions.next, struct session, loop_link);
@@ -326,20 +339,25 @@ struct recovery {
     chr_err err;
 };
 
-static void recover_session(void *arg, chr_slice client_id, uint64_t epoch, uint32_t generation,
-                            uint32_t expiry_s, bool connected)
+static void recover_session(void *arg, const struct db_session_info *info)
 {
     struct recovery *r = arg;
     if (!r->err)
-        r->err = registry_recovered(r->node->registry, client_id, epoch, generation, expiry_s,
-                                    connected);
+        r->err = registry_recovered(r->node->registry, info);
+}
+
+static void recover_will(void *arg, const struct db_due_will *will)
+{
+    struct recovery *r = arg;
+    wakeups_will(r->node->wakeups, will);
 }
 
 static void recover_sessions(void *arg, const struct db_apply_result *result)
 {
     struct recovery *r = arg;
     (void)result;
-    db_sessions_each(r->node->db, recover_session, r);
+    db_sessions_read(r->node->db, recover_session, r);
+    db_wills_read(r->node->db, recover_will, r);
 }
 
 chr_err session_node_init(struct broker_node *node)
@@ -351,8 +369,12 @@ chr_err session_node_init(struct broker_node *node)
     if (!err)
         err = retained_new(config->max_retained_messages, config->max_retained_bytes,
                            &node->retained);
+    struct wakeups *wakeups = NULL;
+    if (!err)
+        err = wakeups_new(config->loops, &wakeups);
     if (err)
         return err;
+    atomic_store_explicit(&node->wakeups, wakeups, memory_order_release);
     /* An entry without operations, for the sake of being called on the applier. */
     struct db_entry entry;
     db_entry_init(&entry, 1024);
@@ -371,6 +393,8 @@ void session_node_free(struct broker_node *node)
     retained_free(node->retained);
     subscriptions_free(node->subscriptions);
     registry_free(node->registry);
+    wakeups_free(node->wakeups);
+    node->wakeups = NULL;
     node->retained = NULL;
     node->subscriptions = NULL;
     node->registry = NULL;

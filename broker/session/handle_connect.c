@@ -111,6 +111,15 @@ static uint16_t granted_keep_alive(const struct broker_loop *loop,
                                                                       : connect->keep_alive_s;
 }
 
+static uint32_t receive_maximum_of(const struct broker_loop *loop,
+                                   const struct mqtt_connect *connect)
+{
+    uint32_t own = loop->node->config->max_inflight_messages;
+    if (connect->version == MQTT_V5)
+        return connect->properties.receive_maximum;
+    return own ? own : 65535;
+}
+
 static void put_connack_properties(struct mqtt_property_writer *w, const struct conn *conn,
                                    const struct pending *p)
 {
@@ -168,7 +177,6 @@ static void finish(struct conn *conn, bool session_present)
     struct session *s = p->session;
     struct broker_loop *loop = conn->loop;
     const struct mqtt_connect *connect = &p->connect;
-    const struct broker_config *config = loop->node->config;
     CHR_ASSERT(!s->conn);
     conn->keep_alive_s = granted_keep_alive(loop, connect);
     uint8_t connack[CONNACK_BYTES_MAX];
@@ -180,7 +188,13 @@ static void finish(struct conn *conn, bool session_present)
     }
     if (!session_present)
         session_clear(s);
-    if (will_set(s, connect)) {
+    if (s->durable) { /* its will is in the log */
+        will_drop(s);
+        if (session_present && !s->subscriptions && session__restore_subscriptions(s)) {
+            (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+            return;
+        }
+    } else if (will_set(s, connect)) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return;
     }
@@ -201,9 +215,8 @@ static void finish(struct conn *conn, bool session_present)
     s->problem_information = connect->properties.request_problem_information;
     s->max_packet_bytes = connect->properties.maximum_packet_size;
     s->sent_aliases_max = /* 0 in 3.1.1 */
-        CHR_MIN(connect->properties.topic_alias_maximum, config->topic_aliases_sent);
-    uint32_t own = config->max_inflight_messages ? config->max_inflight_messages : 65535;
-    s->receive_maximum = conn->version == MQTT_V5 ? connect->properties.receive_maximum : own;
+        CHR_MIN(connect->properties.topic_alias_maximum, loop->node->config->topic_aliases_sent);
+    s->receive_maximum = receive_maximum_of(loop, connect);
     chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),
                  CHR_KV_C("address", conn->address),
                  CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
@@ -211,6 +224,8 @@ static void finish(struct conn *conn, bool session_present)
     conn_send(conn, chr_slice_of(connack, connack_bytes));
     pending_free(conn);
     conn_resume(conn, CONN_PAUSE_CONNECT);
+    if (s->durable)
+        session_stored_rewind(s);
     session_redeliver(s);
     session_pump(s);
 }
@@ -246,7 +261,7 @@ static void open_session(struct conn *conn)
     }
     /* The log knows the session or has to. With an expiry of 0 it ends with its connection, or when
      * the node starts again. */
-    if (session__log_open(s, conn, connect->clean_start, expiry)) {
+    if (session__log_open(s, conn, connect, expiry, receive_maximum_of(conn->loop, connect))) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return;
     }
@@ -261,8 +276,15 @@ void session__opened(struct session *s, struct conn *conn, const struct db_op_re
     s->opening = false;
     s->opener = CONN_REF_NONE;
     if (result->err == CHR_OK) {
-        s->durable = true;
-        s->epoch = result->epoch;
+        if (!s->durable || s->epoch != result->epoch) {
+            /* What is left of another epoch, or from before the log knew it, is history. */
+            if (s->listed)
+                wakeups_remove(loop->node->wakeups, s);
+            session_clear(s);
+            s->durable = true;
+            s->epoch = result->epoch;
+            s->listed = wakeups_add(loop->node->wakeups, s) == CHR_OK;
+        }
         s->generation = result->generation;
     }
     if (conn && conn->state == CONN_CONNECTING) {
@@ -285,7 +307,7 @@ void session__opened(struct session *s, struct conn *conn, const struct db_op_re
     }
     /* The client left before it was answered: as if it had been connected and lost. */
     if (result->err == CHR_OK)
-        session__log_close(s, s->expiry_s);
+        session__log_close(s, s->expiry_s, true);
     s->expires_mono_us =
         s->expiry_s == UINT32_MAX ? INT64_MAX : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
     session_expire(s);

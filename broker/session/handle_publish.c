@@ -152,8 +152,8 @@ struct packet {
     uint8_t ack_asked; /* as in struct inbound */
 };
 
-/* plain_too: see session__into_batch. */
-static enum dispatch publish_mapped(const struct packet *p, struct route *route, bool plain_too,
+/* Mapped, retained, or for a durable session. plain_too: see session__into_batch. */
+static enum dispatch publish_logged(const struct packet *p, struct route *route, bool plain_too,
                                     enum into_batch *outcome)
 {
     struct conn *conn = p->conn;
@@ -175,6 +175,7 @@ static enum dispatch publish_mapped(const struct packet *p, struct route *route,
     };
     if (publish->qos)
         in.ack_kind = publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC;
+    bool mapped = route->ingest;
     if (publish->qos == 2 && s->durable) {
         in.guarded = true;
         in.guard = (struct db_guard){s->epoch, s->generation, publish->packet_id};
@@ -191,7 +192,8 @@ static enum dispatch publish_mapped(const struct packet *p, struct route *route,
         return out_of_memory(conn, publish->qos, publish->packet_id);
     }
     session__count_publish(conn, publish->qos);
-    LOOP_COUNT(conn->loop, publishes_mapped, 1);
+    if (mapped)
+        LOOP_COUNT(conn->loop, publishes_mapped, 1);
     /* A PUBREC with a failure ends the flow; else the id is the client's until PUBREL. Who repeats
      * it is answered from memory, but for a durable session the log decides (R5). */
     if (publish->qos == 2 && !(in.rejected && conn->version == MQTT_V5) &&
@@ -242,7 +244,7 @@ static enum dispatch publish_plain(const struct packet *p, struct route *route)
         return out_of_memory(conn, 2, publish->packet_id);
     session__count_publish(conn, publish->qos);
     const struct match *match = route_match(&state_of(loop)->routes, route);
-    if (publish->retain || !match || match_any(match)) {
+    if (!match || match_any(match)) {
         struct message *m = session__message_from(loop, publish, p->topic, s->number);
         if (!m) {
             (void)incoming_release(&s->incoming, publish->packet_id);
@@ -382,9 +384,13 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
         return DISPATCH_DONE;
     if (s->plain_in_log && conn->batch_inflight == 0)
         s->plain_in_log = false;
-    if (route->ingest || s->plain_in_log) {
+    /* R6: one of its topic is on its way; or the log may know its packet id (R5). */
+    bool behind = s->plain_in_log || route->logged > loop->batch_answered ||
+                  (publish.qos == 2 && s->durable &&
+                   (publish.dup || incoming_held(&s->incoming, publish.packet_id)));
+    if (route->ingest || behind || session__verbatim(loop, route, publish.qos, publish.retain)) {
         enum into_batch outcome;
-        enum dispatch result = publish_mapped(&p, route, s->plain_in_log, &outcome);
+        enum dispatch result = publish_logged(&p, route, behind, &outcome);
         if (outcome != INTO_BATCH_PLAIN)
             return result;
         route = routes_get(&state_of(loop)->routes, p.topic);
@@ -413,7 +419,7 @@ static void deliver_committed(struct broker_loop *loop, const struct batch *batc
     struct routes *routes = &state_of(loop)->routes;
     struct route *route = routes_get(routes, topic);
     const struct match *match = route ? route_match(routes, route) : NULL;
-    if (!match || (!publish.retain && !match_any(match)))
+    if (!match || !match_any(match))
         return;
     struct message *m = session__message_from(loop, &publish, topic, publisher);
     if (!m) {

@@ -17,7 +17,9 @@
 #include "broker/session/retained.h"
 #include "broker/session/route.h"
 #include "broker/session/session.h"
+#include "broker/session/stored.h"
 #include "broker/session/subscriptions.h"
+#include "broker/session/wakeups.h"
 #include "proto/mqtt/decode.h"
 
 /* Messages on their way from one loop to another, in bytes: beyond it they are dropped and counted,
@@ -51,6 +53,8 @@ struct loop_session_state {
     struct outbox **outboxes;               /* [loops]; mail being gathered, NULL: none */
     _Atomic uint64_t inbox_bytes;           /* of messages that other loops have sent here */
     struct chr_list log_ops;                /* log_op.c: waiting for a batch */
+    struct chr_list acked;                  /* struct stored_out.acked_link: to be reported */
+    uint32_t acked_waiting;                 /* acknowledgements in there */
     struct chr_list wills;                  /* will.c: delayed, or due and waiting for a batch */
     struct stale *stale_first, *stale_last; /* R9: contents of batches to be decoded again */
     bool fenced;                            /* batches decoded under older mappings are still out */
@@ -111,8 +115,9 @@ void session__releases_continue(struct broker_loop *loop);
 void session__deliver_again(struct broker_loop *loop, struct message *message, uint32_t share);
 
 /* Publishes a message of the node's or of a will, as if a client had sent it: mapped, retained,
- * delivered. CHR_EFULL: try again later. */
-CHR_MUST_USE chr_err session__publish(struct broker_loop *loop, struct message *message);
+ * delivered. guard: of a will in the log, taken by it; NULL: none. CHR_EFULL: try again later. */
+CHR_MUST_USE chr_err session__publish(struct broker_loop *loop, struct message *message,
+                                      const struct db_guard *guard);
 /* Properties of a PUBLISH or Will that are passed on, as a malloc'd block; empty: none.
  * CHR_ENOMEM */
 CHR_MUST_USE chr_err session__forwarded(const struct mqtt_properties *properties, uint8_t **block,
@@ -132,13 +137,42 @@ void session__outboxes_flush(struct broker_loop *loop);
 void session__outboxes_free(struct broker_loop *loop);
 struct session *session__by_number(const struct broker_loop *loop, uint64_t number);
 
+/* Who the session is as a publisher of stored messages, for No Local. */
+uint64_t session__publisher(const struct session *session);
+
 /* -- Sessions in the log (log_op.c) -------------------------------------------------------------*/
 
 /* Adds SESSION_OPEN for the connection conn; answered later: session__opened. CHR_ENOMEM */
-CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn, bool clean_start,
-                                       uint32_t expiry_s);
-/* Adds SESSION_CLOSE: its connection ended. */
-void session__log_close(struct session *session, uint32_t expiry_s);
+CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn,
+                                       const struct mqtt_connect *connect, uint32_t expiry_s,
+                                       uint32_t window);
+/* Adds SESSION_CLOSE: its connection ended; keep_will: without taking leave. */
+void session__log_close(struct session *session, uint32_t expiry_s, bool keep_will);
+/* A SUBSCRIBE or UNSUBSCRIBE on its way through the log. One malloc'd block. */
+struct log_subscribe {
+    uint16_t packet_id;
+    uint32_t codes_count;
+    uint8_t *codes; /* of the answer */
+    bool *existed;
+    uint32_t count; /* of items: those of the packet's filters that were granted */
+    struct db_subscription *items;
+    uint32_t *places; /* [count]: their places in codes */
+};
+/* Takes what, unless it fails: CHR_ENOMEM. Answered by session__subscribed, _unsubscribed. */
+CHR_MUST_USE chr_err session__log_subscribe(struct conn *conn, struct log_subscribe *what);
+CHR_MUST_USE chr_err session__log_unsubscribe(struct conn *conn, struct log_subscribe *what);
+/* conn NULL: it is gone. */
+void session__subscribed(struct session *session, struct conn *conn,
+                         const struct log_subscribe *what, const struct db_op_result *result);
+void session__unsubscribed(struct session *session, struct conn *conn,
+                           const struct log_subscribe *what, const struct db_op_result *result);
+/* Subscriptions of a session as the log has them, into the tree. CHR_ENOMEM */
+CHR_MUST_USE chr_err session__restore_subscriptions(struct session *session);
+/* The client has acknowledged these of its queue; ranges is taken. CHR_ENOMEM: it is not. */
+CHR_MUST_USE chr_err session__log_acked(struct session *session, struct db_sequence_range *ranges,
+                                        uint32_t count);
+/* It has this one (PUBREC); then session_stored_release. CHR_ENOMEM */
+CHR_MUST_USE chr_err session__log_received(struct session *session, uint64_t sequence);
 void session__opened(struct session *session, struct conn *conn,
                      const struct db_op_result *result); /* handle_connect.c */
 void session__log_ops_continue(struct broker_loop *loop);

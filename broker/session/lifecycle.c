@@ -68,6 +68,7 @@ void session_clear(struct session *s)
     if (!atomic_load_explicit(&s->loop->stopping, memory_order_relaxed))
         session_outgoing_pass_on(s);
     session_outgoing_free(s);
+    session_stored_clear(s);
     incoming_clear(&s->incoming);
     s->plain_in_log = false;
     s->present = false;
@@ -82,6 +83,8 @@ void session_free(struct session *s)
     sql_client_close(s, true);
     will_drop(s);
     aliases_clear(&s->aliases);
+    if (s->listed)
+        wakeups_remove(s->loop->node->wakeups, s);
     registry_remove(s->loop->node->registry, s);
     struct session **at = &state->by_number[s->number & state->by_number_mask];
     while (*at != s)
@@ -104,6 +107,7 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     atomic_store_explicit(&s->connected, false, memory_order_relaxed);
     atomic_fetch_sub_explicit(&state_of(loop)->connected_now, 1, memory_order_relaxed);
     sql_client_close(s, !s->left);
+    bool left = s->left;
     s->left = false;
     aliases_clear(&s->aliases);
     sent_aliases_free(s->sent_aliases); /* [MQTT-3.3.2-7] */
@@ -114,12 +118,13 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     bool ends = s->expiry_s == 0 || (taken_over && new_clean);
     if (s->will)
         will_connection_lost(s, ends, taken_over);
+    /* A newer connection's SESSION_OPEN says it all, unless the session was to end with this. */
+    if (s->durable && (!taken_over || s->expiry_s == 0))
+        session__log_close(s, s->expiry_s, !left);
     if (ends)
         session_clear(s);
     else
         session_outgoing_offline(s);
-    if (s->durable && !taken_over)
-        session__log_close(s, s->expiry_s);
     s->expires_mono_us =
         s->expiry_s == UINT32_MAX ? INT64_MAX : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
     if (s->expiry_s == 0 && !taken_over) {

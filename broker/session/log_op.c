@@ -1,23 +1,65 @@
-/* broker/session/log_op.c: sessions that outlive their connection, told to the log (R5).
+/* broker/session/log_op.c: what the log is told about sessions that outlive their connection (R5,
+ * R8): opened and closed, subscriptions, acknowledgements of their queues.
  *
- * SESSION_OPEN and SESSION_CLOSE of a loop go into its batches in the order they arise; when no
- * batch is free they wait here. A session is kept while one of its operations is on its way, so a
- * client that comes back at once meets its old session and waits its turn. After a stop of the node
- * nothing is told: sessions that were connected are closed when it starts again. */
+ * Operations of a loop go into its batches in the order they arise; when no batch is free they wait
+ * here. A session is kept while one of its operations is on its way, so a client that comes back at
+ * once meets its old session and waits its turn. After a stop of the node nothing is told: sessions
+ * that were connected are closed when it starts again. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "broker/session/internal.h"
+#include "broker/session/stored.h"
+#include "broker/session/will.h"
+
+enum log_op_kind {
+    LOG_OPEN,
+    LOG_CLOSE,
+    LOG_SUBSCRIBE,
+    LOG_UNSUBSCRIBE,
+    LOG_ACKED,
+    LOG_RECEIVED,
+};
 
 struct log_op {
     struct chr_list link; /* state->log_ops while it waits */
     struct session *session;
-    struct conn_ref conn; /* open: for which */
-    bool open, clean_start;
-    uint32_t expiry_s;
-    uint64_t epoch; /* close */
+    struct conn_ref conn; /* open, subscribe, unsubscribe: for which */
+    enum log_op_kind kind;
+    uint64_t epoch; /* all but open */
     uint32_t generation;
+    union {
+        struct {
+            bool clean_start;
+            uint32_t expiry_s;
+            uint32_t window;
+            struct will *will; /* owned; NULL: none */
+        } open;
+        struct {
+            uint32_t expiry_s;
+            bool keep_will;
+            uint64_t sent;
+        } close;
+        struct log_subscribe *subscribe; /* owned */
+        struct {
+            struct db_sequence_range *ranges; /* owned */
+            uint32_t count;
+        } acked;
+        uint64_t received;
+    };
 };
+
+static void op_free(struct log_op *op)
+{
+    if (op->kind == LOG_OPEN && op->open.will)
+        will_free_unlisted(op->open.will);
+    else if (op->kind == LOG_SUBSCRIBE || op->kind == LOG_UNSUBSCRIBE)
+        free(op->subscribe);
+    else if (op->kind == LOG_ACKED)
+        free(op->acked.ranges);
+    free(op);
+}
 
 static void answered(struct conn *conn, void *arg, const struct db_op_result *result)
 {
@@ -27,37 +69,104 @@ static void answered(struct conn *conn, void *arg, const struct db_op_result *re
         chr_list_push_front(&state_of(s->loop)->log_ops, &op->link);
         return;
     }
-    s->log_ops--;
-    if (op->open) {
+    switch (op->kind) { /* log_ops keeps the session meanwhile */
+    case LOG_OPEN:
+        s->log_will = op->open.will != NULL;
         session__opened(s, conn, result);
-    } else {
+        break;
+    case LOG_CLOSE:
         if (result->err && result->err != CHR_ECLOSED)
             chr_log_error("mqtt", "the log refused the end of a connection",
                           CHR_KV_S("client", s->client_id),
                           CHR_KV_C("error", chr_strerror(result->err)));
-        session_expire(s);
+        break;
+    case LOG_SUBSCRIBE:
+        session__subscribed(s, conn, op->subscribe, result);
+        break;
+    case LOG_UNSUBSCRIBE:
+        session__unsubscribed(s, conn, op->subscribe, result);
+        break;
+    case LOG_ACKED:
+        break;
+    case LOG_RECEIVED:
+        if (result->err == CHR_OK && s->epoch == op->epoch && s->generation == op->generation)
+            session_stored_release(s, op->received);
+        break;
     }
-    free(op);
+    op_free(op);
+    s->log_ops--;
+    session_expire(s);
+}
+
+static void add(struct db_entry *entry, const struct log_op *op)
+{
+    const struct session *s = op->session;
+    const struct broker_config *config = s->loop->node->config;
+    switch (op->kind) {
+    case LOG_OPEN: {
+        struct db_will will;
+        struct db_session_open open = {.client_id = s->client_id,
+                                       .clean_start = op->open.clean_start,
+                                       .expiry_s = op->open.expiry_s,
+                                       .queue_messages_max = config->max_queued_messages,
+                                       .queue_bytes_max = config->max_queued_bytes,
+                                       .queues_bytes_max = config->max_queues_bytes,
+                                       .drop_oldest = config->queue_drop_oldest,
+                                       .window = op->open.window};
+        if (op->open.will) {
+            will = will_for_log(op->open.will);
+            open.will = &will;
+        }
+        db_entry_add_session_open(entry, &open);
+        return;
+    }
+    case LOG_CLOSE: {
+        struct db_session_close close = {.client_id = s->client_id,
+                                         .epoch = op->epoch,
+                                         .generation = op->generation,
+                                         .expiry_s = op->close.expiry_s,
+                                         .will = op->close.keep_will ? DB_WILL_KEEP : DB_WILL_DROP,
+                                         .sent = op->close.sent};
+        db_entry_add_session_close(entry, &close);
+        return;
+    }
+    case LOG_SUBSCRIBE:
+        db_entry_add_subscribe(entry, op->epoch, op->generation, op->subscribe->items,
+                               op->subscribe->count);
+        return;
+    case LOG_UNSUBSCRIBE:
+        db_entry_add_unsubscribe(entry, op->epoch, op->generation, op->subscribe->items,
+                                 op->subscribe->count);
+        return;
+    case LOG_ACKED:
+        db_entry_add_queue_ack(entry, op->epoch, op->generation, op->acked.ranges, op->acked.count,
+                               NULL, 0);
+        return;
+    case LOG_RECEIVED: {
+        struct db_sequence_range range = {op->received, op->received};
+        db_entry_add_queue_ack(entry, op->epoch, op->generation, NULL, 0, &range, 1);
+        return;
+    }
+    }
 }
 
 /* False: no batch or no memory now. */
 static bool add_to_batch(struct broker_loop *loop, struct log_op *op)
 {
     struct batch *batch = session__batch(loop);
-    if (!batch || batch_wait_next_op(batch, loop_conn(loop, op->conn), answered, op))
+    if (!batch)
         return false;
-    if (op->open) {
-        struct db_session_open open = {.client_id = op->session->client_id,
-                                       .clean_start = op->clean_start,
-                                       .expiry_s = op->expiry_s};
-        db_entry_add_session_open(&batch->entry, &open);
-    } else {
-        struct db_session_close close = {.client_id = op->session->client_id,
-                                         .epoch = op->epoch,
-                                         .generation = op->generation,
-                                         .expiry_s = op->expiry_s};
-        db_entry_add_session_close(&batch->entry, &close);
+    if (batch->publishes_count) {
+        /* The messages of a batch stand at its end. What came after them goes into the next one, so
+         * that a will does not overtake what its client published, nor UNSUBSCRIBE a message. */
+        batch_propose(batch);
+        batch = session__batch(loop);
+        if (!batch)
+            return false;
     }
+    if (batch_wait_next_op(batch, loop_conn(loop, op->conn), answered, op))
+        return false;
+    add(&batch->entry, op);
     if (batch_full(batch))
         batch_propose(batch);
     return true;
@@ -74,43 +183,104 @@ void session__log_ops_continue(struct broker_loop *loop)
     }
 }
 
-static void submit(struct broker_loop *loop, struct log_op *op)
+static struct log_op *op_new(struct session *s, enum log_op_kind kind)
 {
+    struct log_op *op = calloc(1, sizeof *op);
+    if (!op)
+        return NULL;
+    op->session = s;
+    op->kind = kind;
+    op->conn = CONN_REF_NONE;
+    op->epoch = s->epoch;
+    op->generation = s->generation;
+    return op;
+}
+
+static void submit(struct log_op *op)
+{
+    struct broker_loop *loop = op->session->loop;
     op->session->log_ops++;
     chr_list_push_back(&state_of(loop)->log_ops, &op->link);
     session__log_ops_continue(loop);
 }
 
-chr_err session__log_open(struct session *s, struct conn *conn, bool clean_start, uint32_t expiry_s)
+chr_err session__log_open(struct session *s, struct conn *conn, const struct mqtt_connect *connect,
+                          uint32_t expiry_s, uint32_t window)
 {
-    struct log_op *op = calloc(1, sizeof *op);
+    if (s->durable)
+        session_stored_report(s); /* W3 */
+    struct log_op *op = op_new(s, LOG_OPEN);
     if (!op)
         return CHR_ENOMEM;
-    op->session = s;
+    if (connect->has_will && !(op->open.will = will_new(s, connect))) {
+        free(op);
+        return CHR_ENOMEM;
+    }
     op->conn = conn->ref;
-    op->open = true;
-    op->clean_start = clean_start;
-    op->expiry_s = expiry_s;
-    submit(s->loop, op);
+    op->open.clean_start = connect->clean_start;
+    op->open.expiry_s = expiry_s;
+    op->open.window = window;
+    submit(op);
     return CHR_OK;
 }
 
-void session__log_close(struct session *s, uint32_t expiry_s)
+void session__log_close(struct session *s, uint32_t expiry_s, bool keep_will)
 {
     if (atomic_load_explicit(&s->loop->stopping, memory_order_relaxed))
         return;
-    struct log_op *op = calloc(1, sizeof *op);
+    session_stored_report(s); /* W3 */
+    struct log_op *op = op_new(s, LOG_CLOSE);
     if (!op) {
         chr_log_error("mqtt", "out of memory; the session's expiry begins at the next start",
                       CHR_KV_S("client", s->client_id));
         return;
     }
-    op->session = s;
-    op->conn = CONN_REF_NONE;
-    op->expiry_s = expiry_s;
-    op->epoch = s->epoch;
-    op->generation = s->generation;
-    submit(s->loop, op);
+    op->close.expiry_s = expiry_s;
+    op->close.keep_will = keep_will;
+    op->close.sent = s->stored.sent;
+    submit(op);
+}
+
+static chr_err log_subscribe(struct conn *conn, enum log_op_kind kind, struct log_subscribe *what)
+{
+    struct log_op *op = op_new(conn->session, kind);
+    if (!op)
+        return CHR_ENOMEM;
+    op->conn = conn->ref;
+    op->subscribe = what;
+    submit(op);
+    return CHR_OK;
+}
+
+chr_err session__log_subscribe(struct conn *conn, struct log_subscribe *what)
+{
+    return log_subscribe(conn, LOG_SUBSCRIBE, what);
+}
+
+chr_err session__log_unsubscribe(struct conn *conn, struct log_subscribe *what)
+{
+    return log_subscribe(conn, LOG_UNSUBSCRIBE, what);
+}
+
+chr_err session__log_acked(struct session *s, struct db_sequence_range *ranges, uint32_t count)
+{
+    struct log_op *op = op_new(s, LOG_ACKED);
+    if (!op)
+        return CHR_ENOMEM;
+    op->acked.ranges = ranges;
+    op->acked.count = count;
+    submit(op);
+    return CHR_OK;
+}
+
+chr_err session__log_received(struct session *s, uint64_t sequence)
+{
+    struct log_op *op = op_new(s, LOG_RECEIVED);
+    if (!op)
+        return CHR_ENOMEM;
+    op->received = sequence;
+    submit(op);
+    return CHR_OK;
 }
 
 void session__log_ops_free(struct broker_loop *loop)
@@ -120,6 +290,6 @@ void session__log_ops_free(struct broker_loop *loop)
         struct log_op *op = CHR_CONTAINER_OF(link, struct log_op, link);
         chr_list_remove(link);
         op->session->log_ops--;
-        free(op);
+        op_free(op);
     }
 }

@@ -11,6 +11,8 @@
 #include "broker/session/internal.h"
 #include "broker/session/sent_aliases.h"
 #include "broker/session/session.h"
+#include "broker/session/stored.h"
+#include "db/durable.h"
 #include "proto/mqtt/encode.h"
 
 /* From this size on a payload is not copied per recipient: about where a copy costs more than the
@@ -30,7 +32,7 @@
 /* ---- Rings ------------------------------------------------------------------------------------
  */
 
-static bool ring_push(struct outgoing_ring *ring, const struct outgoing *o)
+bool session__ring_push(struct outgoing_ring *ring, const struct outgoing *o)
 {
     uint32_t count = outgoing_count(ring);
     if (!ring->items || count > ring->mask) {
@@ -47,7 +49,7 @@ static bool ring_push(struct outgoing_ring *ring, const struct outgoing *o)
     return true;
 }
 
-static void ring_pop(struct outgoing_ring *ring)
+void session__ring_pop(struct outgoing_ring *ring)
 {
     ring->head++;
     if (ring->head == ring->tail) { /* an idle session holds no memory for it */
@@ -56,18 +58,20 @@ static void ring_pop(struct outgoing_ring *ring)
     }
 }
 
-static void outgoing_drop(struct outgoing *o)
+void session__outgoing_drop(struct outgoing *o)
 {
     message_unref(o->message);
+    db_message_unref(o->stored);
     free(o->ids);
     o->message = NULL;
+    o->stored = NULL;
     o->ids = NULL;
 }
 
-static void ring_free(struct outgoing_ring *ring)
+void session__ring_free(struct outgoing_ring *ring)
 {
     for (uint32_t i = 0; i < outgoing_count(ring); i++)
-        outgoing_drop(outgoing_at(ring, i));
+        session__outgoing_drop(outgoing_at(ring, i));
     free(ring->items);
     *ring = (struct outgoing_ring){0};
 }
@@ -80,7 +84,7 @@ static chr_slice ids_of(const struct outgoing *o)
 }
 
 /* False: no memory. */
-static bool ids_copy(chr_slice ids, uint8_t **out)
+bool session__ids_copy(chr_slice ids, uint8_t **out)
 {
     *out = NULL;
     if (ids.len == 0)
@@ -96,9 +100,36 @@ static bool ids_copy(chr_slice ids, uint8_t **out)
 /* ---- One PUBLISH ------------------------------------------------------------------------------
  */
 
-static bool expired(const struct message *m, int64_t now_us)
+/* Of a message in memory or of the database. */
+struct content {
+    chr_slice topic, properties, payload;
+    bool has_expiry;
+    int64_t left_us; /* until it expires */
+};
+
+static struct content content_of(const struct session *s, const struct outgoing *o)
 {
-    return m->has_expiry && m->expires_mono_us <= now_us;
+    const struct db_message *d = o->stored;
+    if (d)
+        return (struct content){d->topic, d->properties, d->payload, d->expires_us != INT64_MAX,
+                                d->expires_us - s->loop->now_wall_us};
+    const struct message *m = o->message;
+    return (struct content){m->topic, m->properties, m->payload, m->has_expiry,
+                            m->expires_mono_us - s->loop->now_mono_us};
+}
+
+static bool late(const struct session *s, const struct outgoing *o)
+{
+    struct content c = content_of(s, o);
+    return c.has_expiry && c.left_us <= 0;
+}
+
+/* For limits. */
+static size_t bytes_of(const struct outgoing *o)
+{
+    return o->stored ? sizeof *o->stored + o->stored->topic.len + o->stored->properties.len +
+                           o->stored->payload.len
+                     : message_bytes(o->message);
 }
 
 static uint8_t *put_bytes(uint8_t *at, chr_slice bytes)
@@ -116,7 +147,7 @@ struct publish_head {
     size_t head_bytes; /* all but the payload */
 };
 
-static uint8_t *put_head(uint8_t *at, const struct session *s, const struct message *m,
+static uint8_t *put_head(uint8_t *at, const struct session *s, const struct content *m,
                          const struct outgoing *o, bool dup, chr_slice ids,
                          const struct publish_head *head)
 {
@@ -140,9 +171,8 @@ static uint8_t *put_head(uint8_t *at, const struct session *s, const struct mess
     if (m->has_expiry) {
         /* What is left of it [MQTT-3.3.2-6]; a started second counts as a whole one. Nothing is, of
          * one that is sent again [MQTT-4.3.3-7]. */
-        int64_t left_us = CHR_MAX(m->expires_mono_us - s->loop->now_mono_us, INT64_C(0));
         *at++ = MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL;
-        chr_put_u32be(at, (uint32_t)((left_us + 999999) / 1000000));
+        chr_put_u32be(at, (uint32_t)((CHR_MAX(m->left_us, 0) + 999999) / 1000000));
         at += 4;
     }
     at = put_bytes(at, m->properties);
@@ -154,10 +184,8 @@ static uint64_t bounded(const struct session *s, uint64_t bytes)
     return CHR_MIN(bytes, s->loop->node->config->max_output_bytes / 4);
 }
 
-enum sent { SENT, SENT_TOO_LARGE, SENT_CLOSED };
-
 /* False: it is too large. */
-static bool measure(struct publish_head *head, const struct session *s, const struct message *m,
+static bool measure(struct publish_head *head, const struct session *s, const struct content *m,
                     const struct outgoing *o, chr_slice ids, struct sent_alias alias)
 {
     head->topic = alias.known ? CHR_LIT("") : m->topic;
@@ -179,7 +207,7 @@ static bool measure(struct publish_head *head, const struct session *s, const st
 
 /* As measure, for a client that takes topic aliases. */
 static bool measure_with_alias(struct publish_head *head, struct session *s,
-                               const struct message *m, const struct outgoing *o, chr_slice ids)
+                               const struct content *m, const struct outgoing *o, chr_slice ids)
 {
     if (!s->sent_aliases)
         s->sent_aliases = sent_aliases_new(s->sent_aliases_max);
@@ -195,14 +223,14 @@ static bool measure_with_alias(struct publish_head *head, struct session *s,
 
 static enum sent send_publish(struct session *s, const struct outgoing *o, bool dup, chr_slice ids)
 {
-    const struct message *m = o->message;
+    const struct content content = content_of(s, o), *m = &content;
     struct publish_head head = {0};
     if (!(s->sent_aliases_max ? measure_with_alias(&head, s, m, o, ids)
                               : measure(&head, s, m, o, ids, (struct sent_alias){0})))
         return SENT_TOO_LARGE;
 
     struct conn *conn = s->conn;
-    if (m->payload.len < SHARED_PAYLOAD_BYTES) {
+    if (o->stored || m->payload.len < SHARED_PAYLOAD_BYTES) {
         uint8_t *at = conn_out_reserve(conn, head.head_bytes + m->payload.len);
         if (!at)
             return SENT_CLOSED;
@@ -223,15 +251,35 @@ static enum sent send_publish(struct session *s, const struct outgoing *o, bool 
     return conn->state == CONN_CLOSING ? SENT_CLOSED : SENT;
 }
 
+enum sent session__send_publish(struct session *s, const struct outgoing *o, bool dup)
+{
+    return send_publish(s, o, dup, ids_of(o));
+}
+
 /* ---- In flight --------------------------------------------------------------------------------
  */
+
+bool session__window_room(const struct session *s)
+{
+    return s->inflight_open + s->stored.open < s->receive_maximum;
+}
+
+/* The id of the next message that is in memory alone. Beside the ids of the log's queue, which
+ * follow each other, these begin half a circle away and follow each other as well. */
+static uint16_t next_packet_id(const struct session *s)
+{
+    if (s->durable && outgoing_count(&s->inflight) == 0)
+        return stored_packet_id(CHR_MAX(s->stored.next, 1) + STORED_SPAN_MAX);
+    return (uint16_t)(s->last_packet_id % PACKET_IDS + 1);
+}
 
 static bool inflight_room(const struct session *s)
 {
     const struct broker_config *config = s->loop->node->config;
-    return s->inflight_open < s->receive_maximum && outgoing_count(&s->inflight) < PACKET_IDS &&
+    return session__window_room(s) && outgoing_count(&s->inflight) < PACKET_IDS &&
            (s->inflight_open == 0 || !config->max_queued_bytes ||
-            s->inflight_bytes < config->max_queued_bytes);
+            s->inflight_bytes < config->max_queued_bytes) &&
+           !(s->durable && session_stored_uses(s, next_packet_id(s)));
 }
 
 static struct outgoing *inflight_find(const struct session *s, uint16_t packet_id)
@@ -248,11 +296,16 @@ static struct outgoing *inflight_find(const struct session *s, uint16_t packet_i
     return o;
 }
 
+bool session__memory_uses(const struct session *s, uint16_t packet_id)
+{
+    return inflight_find(s, packet_id) != NULL;
+}
+
 static void inflight_drop_message(struct session *s, struct outgoing *o)
 {
-    if (o->message)
-        s->inflight_bytes -= message_bytes(o->message);
-    outgoing_drop(o);
+    if (o->message || o->stored)
+        s->inflight_bytes -= bytes_of(o);
+    session__outgoing_drop(o);
 }
 
 static void inflight_done(struct session *s, struct outgoing *o)
@@ -261,7 +314,7 @@ static void inflight_done(struct session *s, struct outgoing *o)
     o->state = OUT_DONE;
     s->inflight_open--;
     while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE)
-        ring_pop(&s->inflight);
+        session__ring_pop(&s->inflight);
 }
 
 /* Sends a message of QoS 1 or 2, which o holds a reference to, and keeps it until it is answered.
@@ -269,20 +322,20 @@ static void inflight_done(struct session *s, struct outgoing *o)
 static bool send_inflight(struct session *s, const struct outgoing *message)
 {
     struct outgoing o = *message;
-    o.packet_id = (uint16_t)(s->last_packet_id % PACKET_IDS + 1);
+    o.packet_id = next_packet_id(s);
     o.state = o.qos == 1 ? OUT_PUBACK : OUT_PUBREC;
-    if (!ring_push(&s->inflight, &o))
+    if (!session__ring_push(&s->inflight, &o))
         return false;
     s->last_packet_id = o.packet_id;
     s->inflight_open++;
-    s->inflight_bytes += message_bytes(o.message);
+    s->inflight_bytes += bytes_of(&o);
     if (send_publish(s, &o, false, ids_of(&o)) == SENT_TOO_LARGE) {
         /* As if it had been delivered [MQTT-3.1.2-25]; the packet id was not used. */
         s->last_packet_id = (uint16_t)(o.packet_id == 1 ? PACKET_IDS : o.packet_id - 1u);
         s->inflight.tail--;
         s->inflight_open--;
-        s->inflight_bytes -= message_bytes(o.message);
-        outgoing_drop(&o);
+        s->inflight_bytes -= bytes_of(&o);
+        session__outgoing_drop(&o);
         s->dropped++;
         LOOP_COUNT(s->loop, publishes_dropped, 1);
     }
@@ -305,11 +358,16 @@ void session_redeliver(struct session *s)
         }
     }
     while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE)
-        ring_pop(&s->inflight);
+        session__ring_pop(&s->inflight);
 }
 
 bool session_acked(struct session *s, uint16_t packet_id)
 {
+    bool known = false;
+    if (s->durable)
+        session_stored_acked(s, packet_id, &known);
+    if (known)
+        return true;
     struct outgoing *o = inflight_find(s, packet_id);
     if (!o || o->state != OUT_PUBACK)
         return false;
@@ -320,6 +378,10 @@ bool session_acked(struct session *s, uint16_t packet_id)
 
 bool session_received(struct session *s, uint16_t packet_id, uint8_t reason, bool *known)
 {
+    *known = false;
+    bool release = s->durable && session_stored_received(s, packet_id, reason, known);
+    if (*known)
+        return release;
     struct outgoing *o = inflight_find(s, packet_id);
     *known = o && (o->state == OUT_PUBREC || o->state == OUT_PUBCOMP);
     if (!*known)
@@ -336,6 +398,11 @@ bool session_received(struct session *s, uint16_t packet_id, uint8_t reason, boo
 
 bool session_completed(struct session *s, uint16_t packet_id)
 {
+    bool known = false;
+    if (s->durable)
+        session_stored_completed(s, packet_id, &known);
+    if (known)
+        return true;
     struct outgoing *o = inflight_find(s, packet_id);
     if (!o || o->state != OUT_PUBCOMP)
         return false;
@@ -347,7 +414,7 @@ bool session_completed(struct session *s, uint16_t packet_id)
 /* ---- The queue --------------------------------------------------------------------------------
  */
 
-static void count_dropped(struct session *s, const char *why)
+void session__count_dropped(struct session *s, const char *why)
 {
     s->dropped++;
     LOOP_COUNT(s->loop, publishes_dropped, 1);
@@ -358,30 +425,34 @@ static void count_dropped(struct session *s, const char *why)
                    CHR_KV_C("reason", why), CHR_KV_U("dropped", s->dropped));
 }
 
-static bool queue_push(struct session *s, struct message *message, uint8_t qos, bool retain,
-                       chr_slice ids, uint32_t share, bool free_of_limits)
+static bool queue_push(struct session *s, struct message *message, struct db_message *stored,
+                       uint8_t qos, bool retain, chr_slice ids, uint32_t share, bool free_of_limits)
 {
     const struct broker_config *config = s->loop->node->config;
     if (!free_of_limits &&
         ((config->max_queued_messages && s->queue_limited >= config->max_queued_messages) ||
          (config->max_queued_bytes &&
           s->queue_bytes + message_bytes(message) > config->max_queued_bytes))) {
-        count_dropped(s, "its queue is full");
+        session__count_dropped(s, "its queue is full");
         return true;
     }
     struct outgoing o = {.message = message,
+                         .stored = stored,
                          .share = share,
                          .state = OUT_QUEUED,
                          .qos = qos,
                          .retain = retain,
                          .free = free_of_limits};
-    if (!ids_copy(ids, &o.ids))
+    if (!session__ids_copy(ids, &o.ids))
         return false;
-    if (!ring_push(&s->queue, &o)) {
+    if (!session__ring_push(&s->queue, &o)) {
         free(o.ids);
         return false;
     }
-    message_ref(message);
+    if (message)
+        message_ref(message);
+    else
+        db_message_ref(stored);
     if (!free_of_limits) {
         s->queue_limited++;
         s->queue_bytes += message_bytes(message);
@@ -397,26 +468,32 @@ static void queue_count_out(struct session *s, const struct outgoing *o)
     s->queue_bytes -= message_bytes(o->message);
 }
 
-void session_pump(struct session *s)
+bool session__output_full(struct session *s)
+{
+    if (conn_out_bytes(s->conn) <= bounded(s, PUMP_OUTPUT_BYTES))
+        return false;
+    s->conn->drain_wanted = true;
+    return true;
+}
+
+static void pump_memory(struct session *s)
 {
     if (s->pumping) /* a flush in here may call back */
         return;
     s->pumping = true;
     while (s->conn && s->conn->state == CONN_OPEN && outgoing_count(&s->queue)) {
         struct outgoing o = *outgoing_at(&s->queue, 0);
-        if (conn_out_bytes(s->conn) > bounded(s, PUMP_OUTPUT_BYTES)) {
-            s->conn->drain_wanted = true;
+        if (session__output_full(s))
             break;
-        }
-        bool late = expired(o.message, s->loop->now_mono_us);
-        if (!late && o.qos && !inflight_room(s))
+        bool too_late = late(s, &o);
+        if (!too_late && o.qos && !inflight_room(s))
             break; /* an acknowledgement pumps again */
-        uint64_t bytes = message_bytes(o.message);
-        if (late) {
-            outgoing_drop(&o);
+        uint64_t bytes = bytes_of(&o);
+        if (too_late) {
+            session__outgoing_drop(&o);
         } else if (o.qos == 0) {
             (void)send_publish(s, &o, false, ids_of(&o));
-            outgoing_drop(&o);
+            session__outgoing_drop(&o);
         } else if (!send_inflight(s, &o)) {
             break;
         }
@@ -424,9 +501,16 @@ void session_pump(struct session *s)
             s->queue_limited--;
             s->queue_bytes -= bytes;
         }
-        ring_pop(&s->queue);
+        session__ring_pop(&s->queue);
     }
     s->pumping = false;
+}
+
+void session_pump(struct session *s)
+{
+    pump_memory(s);
+    if (s->stored.more)
+        session_stored_pump(s);
 }
 
 /* ---- Fresh messages ---------------------------------------------------------------------------
@@ -454,56 +538,63 @@ void session_deliver_shared(struct session *s, struct message *message, uint8_t 
 {
     if (message->to_user && message->user != s->user)
         return; /* R1 */
-    if (expired(message, s->loop->now_mono_us))
+    if (message->has_expiry && message->expires_mono_us <= s->loop->now_mono_us)
         return;
+    /* Only messages of the node's own come this way to a durable session above QoS 0; in memory
+     * alone they have no exactly once over a restart, and an id the client remembers from before
+     * it would swallow a later message. The node, as their publisher, sends them at QoS 1. */
+    if (s->durable && qos > 1)
+        qos = 1;
     struct conn *conn = s->conn;
     bool limited = !message->flow_controlled;
     if (!conn || outgoing_count(&s->queue)) {
-        if ((conn || qos) && !queue_push(s, message, qos, retain, ids, share, !limited))
-            count_dropped(s, "out of memory");
+        if ((conn || qos) && !queue_push(s, message, NULL, qos, retain, ids, share, !limited))
+            session__count_dropped(s, "out of memory");
         return;
     }
     if (qos == 0) {
         uint64_t most = s->loop->node->config->max_output_bytes / 2;
         if (limited && !output_room(s, most)) {
-            count_dropped(s, "it reads too slowly");
+            session__count_dropped(s, "it reads too slowly");
             return;
         }
         if (!limited && !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) && s->conn) {
-            if (queue_push(s, message, qos, retain, ids, share, true))
+            if (queue_push(s, message, NULL, qos, retain, ids, share, true))
                 s->conn->drain_wanted = true;
             else
-                count_dropped(s, "out of memory");
+                session__count_dropped(s, "out of memory");
             return;
         }
         struct outgoing o = {.message = message, .retain = retain};
         if (s->conn && send_publish(s, &o, false, ids) == SENT_TOO_LARGE)
-            count_dropped(s, "larger than its Maximum Packet Size");
+            session__count_dropped(s, "larger than its Maximum Packet Size");
         return;
     }
     struct outgoing o = {.message = message, .share = share, .qos = qos, .retain = retain};
     if (!inflight_room(s) || !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) || !s->conn) {
-        if (!queue_push(s, message, qos, retain, ids, share, !limited))
-            count_dropped(s, "out of memory");
+        if (!queue_push(s, message, NULL, qos, retain, ids, share, !limited))
+            session__count_dropped(s, "out of memory");
         else if (s->conn)
             s->conn->drain_wanted = true;
         return;
     }
-    if (!ids_copy(ids, &o.ids)) {
-        count_dropped(s, "out of memory");
+    if (!session__ids_copy(ids, &o.ids)) {
+        session__count_dropped(s, "out of memory");
         return;
     }
     message_ref(message);
     if (!send_inflight(s, &o)) {
-        outgoing_drop(&o);
-        count_dropped(s, "out of memory");
+        session__outgoing_drop(&o);
+        session__count_dropped(s, "out of memory");
     }
 }
 
-chr_err session_deliver_retained(struct session *s, struct message *message, uint8_t qos,
-                                 bool retain, chr_slice ids)
+chr_err session_deliver_retained(struct session *s, struct message *message,
+                                 struct db_message *stored, uint8_t qos, bool retain, chr_slice ids)
 {
-    return queue_push(s, message, qos, retain, ids, 0, true) ? CHR_OK : CHR_ENOMEM;
+    if (s->durable)
+        qos = CHR_MIN(qos, 1);
+    return queue_push(s, message, stored, qos, retain, ids, 0, true) ? CHR_OK : CHR_ENOMEM;
 }
 
 void session_outgoing_offline(struct session *s)
@@ -515,13 +606,13 @@ void session_outgoing_offline(struct session *s)
         s->queue.head++;
         if (o.qos == 0) {
             queue_count_out(s, &o);
-            outgoing_drop(&o);
+            session__outgoing_drop(&o);
         } else {
             s->queue.items[s->queue.tail++ & s->queue.mask] = o;
         }
     }
     if (count && outgoing_count(&s->queue) == 0)
-        ring_free(&s->queue);
+        session__ring_free(&s->queue);
 }
 
 void session_outgoing_pass_on(struct session *s)
@@ -541,8 +632,8 @@ void session_outgoing_pass_on(struct session *s)
 
 void session_outgoing_free(struct session *s)
 {
-    ring_free(&s->inflight);
-    ring_free(&s->queue);
+    session__ring_free(&s->inflight);
+    session__ring_free(&s->queue);
     s->inflight_open = 0;
     s->inflight_bytes = s->queue_bytes = 0;
     s->queue_limited = 0;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "broker/ingest/ingest.h"
+#include "db/durable.h"
 #include "proto/mqtt/encode.h"
 
 /* ---- Rejects (R3) -----------------------------------------------------------------------------
@@ -128,10 +129,111 @@ static enum into_batch add(struct batch *batch, struct inbound *in, const struct
     return INTO_BATCH_DONE;
 }
 
-enum into_batch session__into_batch(struct inbound *in, struct route *route, bool plain_too)
+/* ---- Verbatim (R6, R7) ------------------------------------------------------------------------
+ */
+
+/* Is there room among the retained messages? One that replaces another always fits. The proposer
+ * judges: the operation says what is to happen. */
+static bool same_topic(void *arg, struct db_message *message)
+{
+    (void)message;
+    *(bool *)arg = true;
+    return false;
+}
+
+static bool retained_room(struct broker_loop *loop, const struct inbound *in)
+{
+    const struct broker_config *config = loop->node->config;
+    struct db_retained_stats stats;
+    if (in->payload.len == 0)
+        return true; /* it removes */
+    db_retained_stats(loop->node->db, &stats);
+    /* Those on their way may all be new topics. */
+    if (stats.count + loop->retained_inflight < config->max_retained_messages &&
+        stats.bytes + in->topic.len + in->payload.len <= config->max_retained_bytes)
+        return true;
+    bool there = false;
+    if (stats.bytes <= config->max_retained_bytes)
+        db_retained_read(loop->node->db, in->topic, loop->now_wall_us, same_topic, &there);
+    return there;
+}
+
+bool session__verbatim(struct broker_loop *loop, struct route *route, uint8_t qos, bool retain)
+{
+    if (retain)
+        return true;
+    if (qos == 0)
+        return false;
+    const struct match *match = route_match(&state_of(loop)->routes, route);
+    return !match || match->durable;
+}
+
+uint64_t session__publisher(const struct session *s)
+{
+    if (s->durable)
+        return s->epoch;
+    /* Like no epoch, and like no session of another life of the node. */
+    uint64_t life = (uint64_t)(s->loop->node->started_wall_us / 1000000) & 0x7fffffff;
+    return UINT64_C(1) << 63 | life << 32 | (s->number & UINT32_MAX);
+}
+
+/* What the log keeps of the message beside its rows. Decoded once more: most messages need none of
+ * it. */
+static chr_err verbatim_of(struct inbound *in, struct db_publish *out, uint8_t **block)
+{
+    struct mqtt_frame frame;
+    struct mqtt_publish publish;
+    struct mqtt_fault fault;
+    *block = NULL;
+    if (mqtt_frame(in->raw, 0, &frame) <= 0 ||
+        mqtt_decode_publish(&frame, in->version, &publish, &fault))
+        return CHR_EINVAL; /* not possible: it was decoded when it came */
+    const struct session *s = in->conn ? in->conn->session : NULL;
+    *out = (struct db_publish){
+        .topic = in->topic,
+        .payload = in->payload,
+        .qos = in->qos,
+        .retain = in->retain,
+        .expiry_s = mqtt_has(&publish.properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL)
+                        ? publish.properties.message_expiry_s
+                        : UINT32_MAX,
+        .publisher = s ? session__publisher(s) : 0,
+        .guard = UINT32_MAX,
+    };
+    return session__forwarded(&publish.properties, block, &out->properties);
+}
+
+static enum into_batch too_large(struct inbound *in)
 {
     struct broker_loop *loop =
         in->slab ? CHR_CONTAINER_OF(in->slab->pool, struct broker_loop, slabs) : in->conn->loop;
+    LOOP_COUNT(loop, publishes_dropped, 1);
+    chr_log_notice("mqtt", "message too large to be retained or queued",
+                   CHR_KV_S("topic", in->topic), CHR_KV_U("bytes", in->payload.len));
+    in->rejected = true;
+    if (in->moved && in->conn)
+        in->conn->batch_inflight--;
+    if (in->ack_kind && in->conn) {
+        if (!in->ack_taken)
+            in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
+        in->ack_taken = true;
+        if (in->version == MQTT_V5)
+            conn_ack_set_reason(in->conn, in->ack_sequence, MQTT_REASON_QUOTA_EXCEEDED,
+                                in->conn->session && in->conn->session->problem_information
+                                    ? CHR_LIT("too large to be retained or queued")
+                                    : CHR_LIT(""));
+        conn_ack_done(in->conn, in->ack_sequence, 1, MQTT_REASON_SUCCESS);
+    }
+    return INTO_BATCH_DONE;
+}
+
+/* ---- All of it --------------------------------------------------------------------------------
+ */
+
+/* What the message is to become; verbatim NULL: rows alone, or nothing but its place. */
+static enum into_batch into_batch(struct broker_loop *loop, struct inbound *in, struct route *route,
+                                  bool plain_too, struct db_publish *verbatim)
+{
     struct loop_session_state *state = state_of(loop);
     for (;;) {
         struct batch *batch = loop->batch;
@@ -148,8 +250,21 @@ enum into_batch session__into_batch(struct inbound *in, struct route *route, boo
             if (!route)
                 return INTO_BATCH_NO_MEMORY;
         }
-        if (!route->ingest && !plain_too)
+        if (!route->ingest && !plain_too && !verbatim)
             return INTO_BATCH_PLAIN;
+        if (CHR_UNLIKELY(verbatim)) {
+            /* Rows take about as much again. */
+            size_t bytes =
+                batch_publish_bytes(verbatim->topic, verbatim->properties, verbatim->payload);
+            size_t wanted = route->ingest ? 2 * bytes : bytes;
+            if (wanted > BATCH_PUBLISH_BYTES_MAX ||
+                verbatim->properties.len > BATCH_PUBLISH_PROPERTIES_MAX)
+                return too_large(in);
+            if (!batch_room(batch, wanted)) {
+                batch_propose(batch);
+                continue;
+            }
+        }
         uint32_t guard = UINT32_MAX;
         if (in->guarded) {
             guard = batch_add_guard(batch, &in->guard);
@@ -163,7 +278,17 @@ enum into_batch session__into_batch(struct inbound *in, struct route *route, boo
                                 &why);
         if (CHR_LIKELY(!err)) {
             const struct match *match = route_match(&state->routes, route);
-            return add(batch, in, route, guard, in->retain || !match || match_any(match));
+            if (CHR_UNLIKELY(verbatim)) {
+                verbatim->guard = guard;
+                route->logged = batch->serial;
+                if (batch_add_publish(batch, verbatim)) {
+                    /* Its rows may be in the batch, but nobody could answer. */
+                    if (in->conn)
+                        conn_close(in->conn);
+                    return INTO_BATCH_DONE;
+                }
+            }
+            return add(batch, in, route, guard, !match || match_any(match));
         }
         if (err != CHR_EFULL && err != CHR_ENOMEM)
             return reject(batch, in, guard, &why);
@@ -173,6 +298,32 @@ enum into_batch session__into_batch(struct inbound *in, struct route *route, boo
             return INTO_BATCH_NO_MEMORY;
         batch_propose(batch);
     }
+}
+
+enum into_batch session__into_batch(struct inbound *in, struct route *route, bool plain_too)
+{
+    struct broker_loop *loop =
+        in->slab ? CHR_CONTAINER_OF(in->slab->pool, struct broker_loop, slabs) : in->conn->loop;
+    if (CHR_UNLIKELY(!route)) {
+        route = routes_get(&state_of(loop)->routes, in->topic);
+        if (!route)
+            return INTO_BATCH_NO_MEMORY;
+    }
+    if (CHR_LIKELY(!session__verbatim(loop, route, in->qos, in->retain)))
+        return into_batch(loop, in, route, plain_too, NULL);
+    if (in->retain && !retained_room(loop, in)) {
+        LOOP_COUNT(loop, retained_refused, 1);
+        in->retain = false;
+        if (!session__verbatim(loop, route, in->qos, false))
+            return into_batch(loop, in, route, plain_too, NULL);
+    }
+    struct db_publish verbatim;
+    uint8_t *block;
+    chr_err err = verbatim_of(in, &verbatim, &block);
+    enum into_batch outcome =
+        err ? INTO_BATCH_NO_MEMORY : into_batch(loop, in, route, plain_too, &verbatim);
+    free(block);
+    return outcome;
 }
 
 /* ---- Messages of the node's own ---------------------------------------------------------------
@@ -213,9 +364,10 @@ struct message *session__message_from(const struct broker_loop *loop,
     return m;
 }
 
-/* A mapped message of the node's own takes the road of all others, as a packet in a slab. */
-static enum into_batch publish_mapped(struct broker_loop *loop, struct message *message,
-                                      struct route *route)
+/* A message of the node's own that the log gets takes the road of all others, as a packet in a
+ * slab. */
+static enum into_batch publish_logged(struct broker_loop *loop, struct message *message,
+                                      const struct db_guard *guard, struct route *route)
 {
     uint8_t expiry[8];
     struct mqtt_property_writer w = mqtt_property_writer(expiry, sizeof expiry);
@@ -246,20 +398,25 @@ static enum into_batch publish_mapped(struct broker_loop *loop, struct message *
                          .version = MQTT_V5,
                          .qos = message->qos,
                          .retain = message->retain};
-    enum into_batch outcome = session__into_batch(&in, route, false);
+    if (guard) {
+        in.guarded = true;
+        in.guard = *guard;
+    }
+    enum into_batch outcome = session__into_batch(&in, route, guard != NULL);
     slab_unref(slab);
     return outcome;
 }
 
-chr_err session__publish(struct broker_loop *loop, struct message *message)
+chr_err session__publish(struct broker_loop *loop, struct message *message,
+                         const struct db_guard *guard)
 {
     if (!session__current(loop))
         return CHR_EFULL;
     struct route *route = routes_get(&state_of(loop)->routes, message->topic);
     if (!route)
         return CHR_ENOMEM;
-    if (route->ingest) {
-        switch (publish_mapped(loop, message, route)) {
+    if (route->ingest || guard || session__verbatim(loop, route, message->qos, message->retain)) {
+        switch (publish_logged(loop, message, guard, route)) {
         case INTO_BATCH_DONE:
             return CHR_OK;
         case INTO_BATCH_AGAIN:

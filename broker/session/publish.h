@@ -38,5 +38,9 @@ enum into_batch {
  * that must be opened it is looked up again. plain_too: a message of no table goes into the batch
  * as well, without rows, to keep its place behind others. */
 enum into_batch session__into_batch(struct inbound *in, struct route *route, bool plain_too);
+/* Does the log get the message itself, not only its rows (R6, R7)? When it is retained, or may be
+ * queued for a durable session. On a node alone that is all: subscribers of other kinds are served
+ * from the receive buffer after commit, so for them nothing is written. */
+bool session__verbatim(struct broker_loop *loop, struct route *route, uint8_t qos, bool retain);
 
 #endif

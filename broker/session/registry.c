@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "broker/session/session.h"
+#include "db/durable.h"
 
 #define BUCKETS_FIRST 256u
 
@@ -117,16 +118,18 @@ uint64_t registry_next_number(struct registry *r)
     return atomic_fetch_add_explicit(&r->last_number, 1, memory_order_relaxed) + 1;
 }
 
-chr_err registry_recovered(struct registry *r, chr_slice client_id, uint64_t epoch,
-                           uint32_t generation, uint32_t expiry_s, bool connected)
+chr_err registry_recovered(struct registry *r, const struct db_session_info *info)
 {
+    chr_slice client_id = info->client_id;
     struct recovered_session *s = malloc(sizeof *s + client_id.len);
     if (!s)
         return CHR_ENOMEM;
-    *s = (struct recovered_session){.epoch = epoch,
-                                    .generation = generation,
-                                    .expiry_s = expiry_s,
-                                    .connected = connected,
+    *s = (struct recovered_session){.epoch = info->epoch,
+                                    .generation = info->generation,
+                                    .expiry_s = info->expiry_s,
+                                    /* Of one that was connected any may have been sent. */
+                                    .sent = info->connected ? info->next_sequence - 1 : info->sent,
+                                    .connected = info->connected,
                                     .client_len = (uint32_t)client_id.len};
     if (client_id.len)
         memcpy(s->client_id, client_id.ptr, client_id.len);

@@ -11,6 +11,7 @@
 #include "base/slice.h"
 
 struct broker_loop;
+struct db_session_info; /* db/durable.h */
 struct registry;
 struct session;
 
@@ -33,13 +34,13 @@ struct recovered_session {
     uint64_t epoch;
     uint32_t generation;
     uint32_t expiry_s;
+    uint64_t sent;  /* the highest sequence that may have been sent */
     bool connected; /* when the node stopped: its expiry has yet to begin */
     uint32_t client_len;
     uint8_t client_id[];
 };
-CHR_MUST_USE chr_err registry_recovered(struct registry *registry, chr_slice client_id,
-                                        uint64_t epoch, uint32_t generation, uint32_t expiry_s,
-                                        bool connected);
+CHR_MUST_USE chr_err registry_recovered(struct registry *registry,
+                                        const struct db_session_info *info);
 /* Those of loop `number` of `loops`; the caller frees the list. */
 struct recovered_session *registry_take_recovered(struct registry *registry, uint32_t number,
                                                   uint32_t loops);

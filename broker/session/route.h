@@ -36,6 +36,7 @@ struct route {
     enum db_ack_class ack; /* the strongest of its tables */
     struct match match;    /* look at it through route_match */
     uint64_t match_version;
+    uint64_t logged; /* serial of the last batch with a message of it that is in no table (R6) */
     uint32_t topic_len;
     uint8_t topic[];
 };

@@ -16,7 +16,9 @@
  * bytes; a message for which there is no room is dropped and counted, the newest, as Mosquitto does
  * it). Messages whose maker waits for them (answers of queries) are never dropped for a limit.
  * Retained messages of a new subscription go through the queue as well, so that newer messages of
- * their topics come after them; they are shared with the store and free of limits.
+ * their topics come after them; they are shared with the store and free of limits. Of a durable
+ * session, one that the log knows, all this holds only for QoS 0 and the node's own messages; what
+ * clients publish above QoS 0 comes from the log's queue (stored.h).
  *
  * In: packet ids of QoS 2 are remembered in memory for messages that are not stored in tables; for
  * those that are, the log remembers (R5).
@@ -40,6 +42,8 @@
 #include "proto/mqtt/packet.h"
 
 struct broker_loop;
+struct db_message;
+struct db_sequence_range;
 struct sent_aliases; /* sent_aliases.h */
 struct sql_client;   /* sql_request.h */
 struct will;         /* will.h */
@@ -49,22 +53,24 @@ enum outgoing_state {
     OUT_PUBACK,  /* QoS 1 sent */
     OUT_PUBREC,  /* QoS 2 sent */
     OUT_PUBCOMP, /* PUBREL sent; the message is dropped */
+    OUT_NOTING,  /* stored.h: PUBREC came; PUBREL goes out when that is committed (R8) */
     OUT_DONE,    /* answered before its elders; goes when they have gone */
 };
 
 /* A message on its way to this client. */
 struct outgoing {
-    struct message *message; /* a reference; NULL when only the packet id is left */
-    uint8_t *ids;            /* malloc'd block of Subscription Identifiers after its length (u32);
-                                NULL: none */
-    uint32_t share;          /* number of the group it was given to this member of; 0: none */
+    struct message *message;   /* a reference; NULL when only the packet id is left */
+    struct db_message *stored; /* or one to a message of the database */
+    uint8_t *ids;              /* malloc'd block of Subscription Identifiers after its length (u32);
+                                  NULL: none */
+    uint32_t share;            /* number of the group it was given to this member of; 0: none */
     uint16_t packet_id;
     uint8_t qos;        /* granted */
     uint8_t state : 4;  /* enum outgoing_state */
     uint8_t retain : 1; /* the flag to send */
     uint8_t free : 1;   /* of the queue's limits */
 };
-_Static_assert(sizeof(struct outgoing) == 24, "there are many of them");
+_Static_assert(sizeof(struct outgoing) == 32, "there are many of them");
 
 /* A deque that grows by doubling; index i counts from head. */
 struct outgoing_ring {
@@ -94,6 +100,20 @@ struct incoming_ids {
     uint32_t held_count;
 };
 
+/* What goes out of the log's queue of a durable session: stored.h. */
+struct stored_out {
+    struct outgoing_ring window; /* W1 */
+    uint64_t first;              /* sequence of window's entry 0; none while it is empty */
+    uint64_t next;               /* to be read from here on */
+    uint64_t sent;               /* the highest that may have been sent, ever */
+    uint32_t open;               /* entries not done */
+    bool more;                   /* there may be some to read */
+    bool pumping;
+    struct db_sequence_range *acked; /* W3 */
+    uint32_t acked_count, acked_max;
+    struct chr_list acked_link; /* of the loop's list, while acked_count > 0 */
+};
+
 struct session {
     uint64_t number; /* of this process; never 0, never reused */
     struct broker_loop *loop;
@@ -121,6 +141,8 @@ struct session {
     bool durable;   /* known to the log: epoch, generation */
     uint64_t epoch; /* R5 */
     uint32_t generation;
+    bool listed;             /* in wakeups.h */
+    bool log_will;           /* its connection left a will with the log */
     uint32_t expiry_s;       /* after the connection; UINT32_MAX: never */
     int64_t expires_mono_us; /* parked; INT64_MAX: never */
     bool left;               /* the client has said a normal DISCONNECT */
@@ -143,6 +165,7 @@ struct session {
     uint32_t queue_limited; /* entries of queue that count */
     uint64_t queue_bytes;   /* of those */
     bool pumping;
+    struct stored_out stored;
     uint64_t dropped;
     int64_t drop_logged_us;
 
@@ -183,9 +206,10 @@ void session_deliver_shared(struct session *session, struct message *message, ui
  * to another member (4.8.2). Its subscriptions are gone already. */
 void session_outgoing_pass_on(struct session *session);
 /* A retained message for a new subscription: never dropped. The caller pumps after the last one.
- * CHR_ENOMEM */
+ * Either message or stored. CHR_ENOMEM */
 CHR_MUST_USE chr_err session_deliver_retained(struct session *session, struct message *message,
-                                              uint8_t qos, bool retain, chr_slice ids);
+                                              struct db_message *stored, uint8_t qos, bool retain,
+                                              chr_slice ids);
 /* After CONNACK of a resumed session: what was in flight goes again, in order, marked DUP. */
 void session_redeliver(struct session *session);
 /* Sends what may be sent now of backlog and queue. */
@@ -199,6 +223,22 @@ bool session_completed(struct session *session, uint16_t packet_id);
 /* The connection is gone: messages at QoS 0 that waited are dropped. */
 void session_outgoing_offline(struct session *session);
 void session_outgoing_free(struct session *session);
+/* For stored.c: counts and logs a message that is not sent. */
+void session__count_dropped(struct session *session, const char *why);
+enum sent { SENT, SENT_TOO_LARGE, SENT_CLOSED };
+enum sent session__send_publish(struct session *session, const struct outgoing *o, bool dup);
+bool session__ring_push(struct outgoing_ring *ring, const struct outgoing *o);
+void session__ring_pop(struct outgoing_ring *ring);
+void session__ring_free(struct outgoing_ring *ring);
+void session__outgoing_drop(struct outgoing *o);
+/* May another of QoS 1 or 2 be in flight, by the client's Receive Maximum? */
+bool session__window_room(const struct session *session);
+/* Enough is unsent: wait for session_output_drained. */
+bool session__output_full(struct session *session);
+/* Is the id used by a message that is in memory alone? */
+bool session__memory_uses(const struct session *session, uint16_t packet_id);
+/* A block of Subscription Identifiers, as struct outgoing has it. False: no memory. */
+bool session__ids_copy(chr_slice ids, uint8_t **out);
 
 /* -- In (inbound.c) -----------------------------------------------------------------------------*/
 

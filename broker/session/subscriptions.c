@@ -24,7 +24,8 @@ struct share_group {
     /* Whose turn it is; NULL: the first. Picking needs the lock for reading only, so two loops may
      * pick the same member now and then: fair enough. */
     _Atomic(struct subscription *) turn;
-    uint32_t number; /* never 0; of this group alone, also when it is made anew later */
+    uint32_t number;        /* never 0; of this group alone, also when it is made anew later */
+    uint32_t durable_count; /* members that are durable above QoS 0 */
     uint32_t name_len;
     uint8_t name[];
 };
@@ -178,6 +179,17 @@ static void tidy(struct subscriptions *subs, struct chr_topic_node *node)
     chr_topic_tree_prune(&subs->tree, node);
 }
 
+static bool stored(const struct subscription_options *options)
+{
+    return options->durable && options->qos > 0;
+}
+
+static void count_durable(const struct subscription *s, uint32_t change)
+{
+    if (s->group && stored(&s->options))
+        s->group->durable_count += change; /* modulo 2^32 */
+}
+
 static void link_in(struct subscriptions *subs, struct subscription *s)
 {
     struct filter *filter = s->node->value;
@@ -191,6 +203,7 @@ static void link_in(struct subscriptions *subs, struct subscription *s)
         s->next_of_session->prev_of_session = s;
     s->session->subscriptions = s;
     s->session->subscriptions_count++;
+    count_durable(s, 1);
     if (atomic_load(&subs->count) > subs->mask)
         grow(subs);
     s->hash = key_hash(s->session, s->node, s->group);
@@ -220,6 +233,7 @@ static void unlink_and_free(struct subscriptions *subs, struct subscription *s)
     if (s->next_of_session)
         s->next_of_session->prev_of_session = s->prev_of_session;
     s->session->subscriptions_count--;
+    count_durable(s, UINT32_MAX);
     struct subscription **at = &subs->buckets[s->hash & subs->mask];
     while (*at != s)
         at = &(*at)->hash_next;
@@ -250,7 +264,9 @@ static chr_err add_locked(struct subscriptions *subs, struct session *session, c
     struct subscription *s = failed ? NULL : find(subs, session, node, group);
     *existed = s != NULL;
     if (s) {
+        count_durable(s, UINT32_MAX);
         s->options = *options;
+        count_durable(s, 1);
         return CHR_OK;
     }
     s = failed ? NULL : calloc(1, sizeof *s);
@@ -352,6 +368,7 @@ static void take_node(struct gather *g, const struct chr_topic_node *node)
     if (!filter)
         return;
     for (const struct subscription *s = filter->plain; s; s = s->next_of_node) {
+        g->match->durable |= stored(&s->options);
         if (s->session->loop != g->loop) {
             g->match->others |= UINT64_C(1) << (s->session->loop->number & 63);
             continue;
@@ -373,6 +390,7 @@ static void take_node(struct gather *g, const struct chr_topic_node *node)
         }
         g->match->groups = array;
         g->match->groups[g->match->groups_count++] = group;
+        g->match->durable |= group->durable_count > 0;
     }
 }
 
@@ -470,6 +488,7 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
 {
     match->own_count = match->groups_count = match->ids_len = 0;
     match->others = 0;
+    match->durable = false;
     struct gather g = {.loop = loop, .match = match};
     pthread_rwlock_rdlock(&subs->lock);
     *version = subscriptions_version(subs);
@@ -513,6 +532,7 @@ static struct share_pick pick_of(struct share_group *group)
         .loop = s->session->loop,
         .session_number = s->session->number,
         .group = group->number,
+        .durable = group->durable_count > 0,
         .options = s->options,
     };
 }

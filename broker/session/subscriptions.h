@@ -34,6 +34,7 @@ struct subscription_options {
     bool retain_as_published;
     uint8_t retain_handling; /* as asked for; to be told, it was served at SUBSCRIBE */
     uint32_t id;             /* Subscription Identifier; 0: none */
+    bool durable;            /* of a session the log knows: above QoS 0 the log's queue serves it */
 };
 
 /* One filter of one session. */
@@ -82,6 +83,8 @@ struct recipient {
 struct match {
     struct recipient *own;
     uint32_t own_count, own_max;
+    bool durable; /* some durable session, of whichever loop, takes it above QoS 0: a message above
+                     QoS 0 goes through the log (R6) */
     uint64_t others;             /* bit (number mod 64) of each other loop with recipients */
     struct share_group **groups; /* matching shared subscriptions; pointers are tokens for
                                     subscriptions_pick, valid while the version stands */
@@ -106,6 +109,8 @@ struct share_pick {
     struct broker_loop *loop;
     uint64_t session_number;
     uint32_t group; /* its number; never 0 */
+    bool durable;   /* the group has members that are durable above QoS 0: then the log serves it
+                       with messages above QoS 0 */
     struct subscription_options options;
 };
 /* Picks for all groups of a match of `version`; false: subscriptions have changed since, match

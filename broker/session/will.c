@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "broker/session/internal.h"
+#include "db/durable.h"
 
 static void will_free(struct will *will)
 {
@@ -11,31 +12,71 @@ static void will_free(struct will *will)
     free(will);
 }
 
-chr_err will_set(struct session *s, const struct mqtt_connect *connect)
+void will_free_unlisted(struct will *will)
 {
-    will_drop(s);
-    if (!connect->has_will)
-        return CHR_OK;
+    message_unref(will->message);
+    free(will);
+}
+
+struct will *will_new(struct session *s, const struct mqtt_connect *connect)
+{
     struct will *will = calloc(1, sizeof *will);
     uint8_t *block = NULL;
     chr_slice forwarded = {0};
     if (!will || session__forwarded(&connect->will.properties, &block, &forwarded)) {
         free(will);
-        return CHR_ENOMEM;
+        return NULL;
     }
     will->message = message_new(connect->will.topic, forwarded, connect->will.payload,
                                 connect->will.qos, connect->will.retain, s->number);
     free(block);
     if (!will->message) {
         free(will);
-        return CHR_ENOMEM;
+        return NULL;
     }
     chr_list_init(&will->link);
     will->session = s;
     will->delay_s = connect->will.properties.will_delay_s;
     will->expiry_s = connect->will.properties.message_expiry_s;
-    s->will = will;
-    return CHR_OK;
+    return will;
+}
+
+struct db_will will_for_log(const struct will *will)
+{
+    const struct message *m = will->message;
+    return (struct db_will){.topic = m->topic,
+                            .properties = m->properties,
+                            .payload = m->payload,
+                            .qos = m->qos,
+                            .retain = m->retain,
+                            .delay_s = will->delay_s,
+                            .message_expiry_s = will->expiry_s};
+}
+
+struct will *will_stored(const struct db_due_will *due)
+{
+    const struct db_message *m = due->message;
+    struct will *will = calloc(1, sizeof *will);
+    if (!will)
+        return NULL;
+    will->message = message_new(m->topic, m->properties, m->payload, m->qos, m->retain, 0);
+    if (!will->message) {
+        free(will);
+        return NULL;
+    }
+    chr_list_init(&will->link);
+    will->expiry_s = due->message_expiry_s;
+    will->guard = (struct db_guard){due->epoch, due->generation, 0};
+    return will;
+}
+
+chr_err will_set(struct session *s, const struct mqtt_connect *connect)
+{
+    will_drop(s);
+    if (!connect->has_will)
+        return CHR_OK;
+    s->will = will_new(s, connect);
+    return s->will ? CHR_OK : CHR_ENOMEM;
 }
 
 void will_drop(struct session *s)
@@ -88,6 +129,15 @@ void will_due_now(struct session *s)
         make_due(s->loop, s->will);
 }
 
+void wills_take(struct broker_loop *loop, struct will *wills)
+{
+    while (wills) {
+        struct will *next = wills->next;
+        make_due(loop, wills);
+        wills = next;
+    }
+}
+
 void wills_continue(struct broker_loop *loop)
 {
     CHR_LIST_FOR_SAFE (link, next, &state_of(loop)->wills) {
@@ -96,8 +146,9 @@ void wills_continue(struct broker_loop *loop)
             continue;
         if (will->session)
             make_due(loop, will);
-        chr_err err = session__publish(loop, will->message);
-        if (err == CHR_EFULL)
+        chr_err err =
+            session__publish(loop, will->message, will->guard.epoch ? &will->guard : NULL);
+        if (err == CHR_EFULL || (err && will->guard.epoch))
             return; /* no batch free: in a later turn */
         atomic_fetch_add_explicit(&state_of(loop)->wills_total, 1, memory_order_relaxed);
         will_free(will);

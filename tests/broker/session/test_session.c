@@ -247,7 +247,7 @@ static void test_queue_limits(void **state)
     session_deliver(s, m, 0, false, CHR_LIT("")); /* QoS 0 does not wait for who is away */
     assert_int_equal(outgoing_count(&s->queue), 10);
     session_deliver(s, answer_part, 1, false, CHR_LIT(""));
-    assert_int_equal(session_deliver_retained(s, m, 1, true, CHR_LIT("")), CHR_OK);
+    assert_int_equal(session_deliver_retained(s, m, NULL, 1, true, CHR_LIT("")), CHR_OK);
     assert_int_equal(outgoing_count(&s->queue), 12);
     assert_int_equal(s->queue_limited, 10);
     /* bytes count as well */
