@@ -109,7 +109,8 @@ void db__queue_sweep(struct db *d, struct db__session *s)
     int64_t next_us = INT64_MAX;
     for (size_t i = q->first; i < q->end; i++) {
         struct db__queue_item *item = &q->items[i];
-        if (!item->message || item->flags & DB__ITEM_RECEIVED)
+        /* What was sent before goes on: the client may have it already. */
+        if (!item->message || item->flags & DB__ITEM_RECEIVED || item->sequence <= s->sent)
             continue;
         if (item->message->expires_us > d->apply.now_us) {
             next_us = CHR_MIN(next_us, item->message->expires_us);
@@ -268,7 +269,8 @@ size_t db_queue_read(db *d, uint64_t epoch, uint64_t from, struct db_queue_item 
     for (size_t i = s ? db__queue_find(q, from) : 0; s && i < q->end && n < max; i++) {
         const struct db__queue_item *item = &q->items[i];
         bool received = item->flags & DB__ITEM_RECEIVED;
-        if (!item->message || (!received && item->message->expires_us <= now_us))
+        if (!item->message ||
+            (!received && item->sequence > s->sent && item->message->expires_us <= now_us))
             continue;
         if (n && bytes + item->message->bytes > bytes_max)
             break;

@@ -55,6 +55,8 @@ void loop_post(struct broker_loop *loop, struct loop_mail *mail)
     loop_wake(loop);
 }
 
+static void answer_batches(struct broker_loop *loop);
+
 static void take_mail(struct broker_loop *loop)
 {
     if (!atomic_load(&loop->mail_waiting))
@@ -64,6 +66,7 @@ static void take_mail(struct broker_loop *loop)
     loop->mail_head = loop->mail_tail = NULL;
     atomic_store(&loop->mail_waiting, false);
     pthread_mutex_unlock(&loop->mail_lock);
+    answer_batches(loop); /* those before the letters: acknowledged before queues are served */
     while (mail) {
         struct loop_mail *next = mail->next; /* run() owns and may free it */
         mail->run(loop, mail);

@@ -29,6 +29,8 @@ static enum dispatch handle_ping(struct conn *conn, const struct mqtt_frame *fra
     struct mqtt_fault fault;
     if (mqtt_decode_ping(frame, conn->version, &fault))
         return session_fault(conn, &fault);
+    if (session__publishes_wait(conn))
+        return DISPATCH_AGAIN;
     uint8_t packet[2];
     conn_send(conn, chr_slice_of(packet, mqtt_encode_pingresp(packet)));
     return DISPATCH_DONE;

@@ -10,6 +10,8 @@ enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_fr
     struct session *s = conn->session;
     if (mqtt_decode_disconnect(frame, conn->version, &disconnect, &fault))
         return session_fault(conn, &fault);
+    if (session__publishes_wait(conn))
+        return DISPATCH_AGAIN;
     if (mqtt_has(&disconnect.properties, MQTT_PROPERTY_SESSION_EXPIRY_INTERVAL)) {
         uint32_t wanted = disconnect.properties.session_expiry_s;
         if (s->expiry_s == 0 && wanted != 0)

@@ -187,9 +187,7 @@ static bool answer_too_large(struct conn *conn, size_t size)
     return true;
 }
 
-/* What the client has published before is to be retained, and delivered, before: packets of a
- * connection take effect in order. */
-static bool must_wait(struct conn *conn)
+bool session__publishes_wait(struct conn *conn)
 {
     if (conn->batch_inflight == 0)
         return false;
@@ -356,7 +354,7 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
     struct mqtt_suback answer = {.reason_codes = {NULL, subscribe.filters_count}};
     if (answer_too_large(conn, mqtt_encode_suback_size(conn->version, &answer)))
         return DISPATCH_CLOSE;
-    if (must_wait(conn))
+    if (session__publishes_wait(conn))
         return DISPATCH_AGAIN;
     uint8_t *codes = calloc(subscribe.filters_count, 2);
     if (!codes) {
@@ -455,7 +453,7 @@ enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_f
     if (conn->version == MQTT_V5 &&
         answer_too_large(conn, mqtt_encode_unsuback_size(conn->version, &answer)))
         return DISPATCH_CLOSE;
-    if (must_wait(conn))
+    if (session__publishes_wait(conn))
         return DISPATCH_AGAIN;
     uint8_t *codes = calloc(unsubscribe.filters_count, 1);
     if (!codes) {

@@ -140,6 +140,11 @@ struct session *session__by_number(const struct broker_loop *loop, uint64_t numb
 /* Who the session is as a publisher of stored messages, for No Local. */
 uint64_t session__publisher(const struct session *session);
 
+/* Publishes of the connection are on their way through the log: it is paused, and goes on when a
+ * batch was answered. What they retain and deliver comes before what SUBSCRIBE, UNSUBSCRIBE,
+ * PINGREQ or DISCONNECT do: packets of a connection take effect in order. */
+bool session__publishes_wait(struct conn *conn);
+
 /* -- Sessions in the log (log_op.c) -------------------------------------------------------------*/
 
 /* Adds SESSION_OPEN for the connection conn; answered later: session__opened. CHR_ENOMEM */
