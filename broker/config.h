@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "db/catalog.h"
+#include "db/grant.h"
 #include "raft/log.h"
 
 /* What clients are told while the node is drained: 0x9C, 0x9D. */
@@ -65,6 +66,13 @@ void listener_config_default(struct listener_config *listener);
 #define ACK_FLOOR_TABLE 3u /* no enum db_ack_class */
 _Static_assert(ACK_FLOOR_TABLE >= DB_ACK_CLASSES, "told apart from a class");
 
+/* A user whose role is not the default one. */
+struct auth_role_setting {
+    const char *name;
+    enum db_role role;
+    const struct auth_role_setting *next; /* NULL: the last */
+};
+
 struct broker_config {
     /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
@@ -88,7 +96,7 @@ struct broker_config {
     uint64_t log_retain_bytes;     /* kept beyond what a restart needs; 0 */
 
     /* MQTT limits */
-    bool allow_anonymous;             /* true on loopback until listeners know users */
+    bool allow_anonymous;             /* unset: on loopback, when there are no users */
     uint32_t max_connections;         /* 0: what the descriptor limit allows */
     uint32_t max_packet_size;         /* bytes of a packet we accept; 8 MiB + 64 KiB */
     uint16_t receive_maximum;         /* QoS 1 and 2 publishes in flight from one client; 65535 */
@@ -109,6 +117,15 @@ struct broker_config {
     uint32_t max_retained_messages;   /* 1,000,000 */
     uint64_t max_retained_bytes;      /* 256 MiB */
     uint32_t max_subscriptions_per_client; /* 10,000 */
+
+    /* Users (broker/auth). NULL: none. */
+    const char *password_file, *acl_file;
+    const char *auth_token_admin, *auth_token_readonly;
+    const char *jwt_secret_file, *jwt_public_key_file, *jwt_issuer, *jwt_audience;
+    const struct auth_role_setting *user_roles;
+    enum db_role default_role; /* of users that user_roles does not name; device */
+    unsigned anonymous_role;   /* DB_ROLES_END: device when there are users, else admin */
+    uint32_t login_backoff_s;  /* the longest; 0: none; 60 */
 
     /* Batches: what is on its way between a loop and its answer is bounded by their number. */
     uint32_t batches_per_loop;       /* 64 */

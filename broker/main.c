@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"node", command_node, node_help, "a member of a cluster"},
     {"client", command_client, client_help, "SQL prompt, one statement, or a script"},
     {"snapshot", command_snapshot, snapshot_help, "create or restore a backup"},
+    {"passwd", command_passwd, passwd_help, "users of a password file"},
     {"check", command_check, check_help,
      "verify every checksum, index and statistic of a data directory"},
 };

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "broker/admin/admin.h"
+#include "broker/auth/auth.h"
 #include "broker/checkpointer.h"
 #include "broker/data_dir.h"
 #include "broker/net/acceptor.h"
@@ -32,6 +33,48 @@ static void woken(void *ctx, const struct db_apply_result *result)
     struct wakeups *wakeups = atomic_load_explicit(&node->wakeups, memory_order_acquire);
     if (wakeups) /* else session_node_init looks for itself */
         wakeups_applied(wakeups, result);
+}
+
+/* ---- Users and ACLs --------------------------------------------------------------------------
+ */
+
+static chr_err prepare_users(void *ctx, const struct broker_config *next, void **prepared,
+                             struct chr_errmsg *msg)
+{
+    (void)ctx;
+    struct auth *auth = NULL;
+    chr_err err = auth_load(next, &auth, msg);
+    *prepared = auth;
+    return err;
+}
+
+static void commit_users(void *ctx, void *prepared)
+{
+    struct broker_node *node = ctx;
+    auth_swap(node->authority, prepared);
+    session_auth_changed(node);
+}
+
+static void abort_users(void *ctx, void *prepared)
+{
+    (void)ctx;
+    auth_unref(prepared);
+}
+
+static chr_err open_users(struct broker_node *node, struct chr_errmsg *msg)
+{
+    const struct broker_config *config = node->config;
+    struct auth *auth = NULL;
+    chr_err err = auth_load(config, &auth, msg);
+    if (!err)
+        err = authority_new(auth, node->clock, config->login_backoff_s, &node->authority);
+    if (!err)
+        node_reload_register(node, &(struct reload_part){.name = "users",
+                                                         .ctx = node,
+                                                         .prepare = prepare_users,
+                                                         .commit = commit_users,
+                                                         .abort = abort_users});
+    return err;
 }
 
 static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *recovery,
@@ -135,7 +178,9 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     struct raft_log_recovery recovery = {0};
     struct checkpointer *cp = NULL;
 
-    chr_err err = open_storage(node, &recovery, msg);
+    chr_err err = open_users(node, msg);
+    if (!err)
+        err = open_storage(node, &recovery, msg);
     /* The ports are taken before the long part, so that a second node says so at once. */
     if (!err)
         err = listeners_open(node, msg);
@@ -180,6 +225,7 @@ void node_stop(struct broker_node *node)
     listeners_close(node);
     admin_stop(node->admin);
     node->admin = NULL;
+    authority_stop(node->authority); /* done() of its requests posts to loops that still run */
     query_pool_stop(node->queries);
     /* Loops finish what they accepted: their batches are committed and acknowledged. */
     for (uint32_t i = 0; i < node->loops_count; i++)
@@ -207,6 +253,7 @@ void node_free(struct broker_node *node)
         return;
     broker_committer_free(node->committer);
     session_node_free(node);
+    authority_free(node->authority);
     listeners_free(node);
     free(node->loops);
     raft_log_close(node->log);

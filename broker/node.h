@@ -27,6 +27,7 @@ struct listener;      /* net/listener.h */
 struct acceptor;      /* net/acceptor.h */
 struct checkpointer;  /* checkpointer.h */
 struct admin;         /* admin/admin.h */
+struct authority;     /* auth/auth.h */
 
 struct broker_node {
     /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
@@ -44,6 +45,7 @@ struct broker_node {
     broker_committer *committer;
     _Atomic(struct checkpointer *) checkpointer; /* the applier reads it */
     struct query_pool *queries;
+    struct authority *authority; /* users and what they may do */
     struct subscriptions *subscriptions;
     struct retained *retained;
     struct registry *registry;

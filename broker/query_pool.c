@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "broker/auth/auth.h"
 #include "broker/committer.h"
 #include "broker/config.h"
 #include "broker/node.h"
@@ -48,8 +49,6 @@ struct query_client {
     bool read_only;
     sql_session *session; /* NULL until the first request; its worker's while one runs */
     struct sql_host host;
-    size_t user_len;
-    uint8_t user[];
 };
 
 /* ---- What the executor asks of us (worker) ----------------------------------------------------
@@ -97,7 +96,7 @@ static void host_entry_begin(void *ctx, struct db_entry *entry, uint32_t stateme
         db_entry_add_guards(entry, &r->guard, 1);
     if (r->idempotency_key.len == 0)
         return;
-    chr_slice user = chr_slice_of(client->user, client->user_len);
+    chr_slice user = r->principal ? r->principal->user : CHR_LIT("");
     if (statement == 0) {
         db_entry_add_request_key(entry, user, r->idempotency_key);
         return;
@@ -252,6 +251,9 @@ static void run(struct query_client *client, struct query_request *request,
         set_error(outcome, CHR_ECANCELLED);
         watch_error(&watcher, &outcome->error);
     } else {
+        const struct principal *p = request->principal;
+        sql_session_set_user(client->session, p ? p->user : CHR_LIT(""),
+                             p ? p->role : DB_ROLE_ADMIN);
         outcome->err = sql_execute(client->session, request->text, &sink);
     }
     if (outcome->err && !outcome->error.sqlstate[0])
@@ -367,15 +369,12 @@ static void *worker_main(void *arg)
 chr_err query_client_new(struct query_pool *pool, const struct query_client_options *options,
                          struct query_client **out)
 {
-    struct query_client *client = calloc(1, sizeof *client + options->user.len);
+    struct query_client *client = calloc(1, sizeof *client);
     if (!client)
         return CHR_ENOMEM;
     client->pool = pool;
     client->requests_max = options->requests_max;
     client->read_only = options->read_only;
-    client->user_len = options->user.len;
-    if (options->user.len)
-        memcpy(client->user, options->user.ptr, options->user.len);
     chr_list_init(&client->requests);
     chr_list_init(&client->ready_link);
     client->host = (struct sql_host){.ctx = client,

@@ -27,6 +27,7 @@
 #include "sqlfront/sql.h"
 
 struct broker_node;
+struct principal; /* auth/auth.h */
 struct query_pool;
 struct query_client; /* from query_client_new, to query_client_close */
 struct query_request;
@@ -38,7 +39,6 @@ void query_pool_stop(struct query_pool *pool);
 void query_pool_free(struct query_pool *pool); /* after the loops ended; accepts NULL */
 
 struct query_client_options {
-    chr_slice user;        /* whose request keys these are (R2); copied */
     bool read_only;        /* writes: 42501 */
     uint32_t requests_max; /* waiting and running; 0: only the pool's limit */
 };
@@ -64,6 +64,8 @@ struct query_request {
     enum sql_format format;    /* when the text does not say; DEFAULT: JSON */
     size_t part_bytes;         /* see struct sql_writer_options */
     bool no_header, last_only; /* likewise */
+    /* Who asks; a reference of the asker's, until done(). NULL: the node itself, an admin. */
+    struct principal *principal;
     chr_slice idempotency_key; /* empty: none (R2) */
     bool guarded;              /* a write's entry carries guard: SQL over QoS 2 (R2) */
     struct db_guard guard;

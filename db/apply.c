@@ -65,6 +65,9 @@ static void apply_op(struct db *d, const struct db__op *op, struct db_op_result 
     case DB_OP_ALTER_TABLE:
         db__apply_alter(d, op, result);
         return;
+    case DB_OP_GRANT:
+        db__apply_grant(d, op, result);
+        return;
     case DB_OP_GUARDS:
         db__apply_guards(d, op, result);
         return;

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/slice.h"
+#include "db/grant.h"
 #include "db/types.h"
 
 #define DB_NAME_BYTES_MAX  63   /* of a table or column, as PostgreSQL */
@@ -72,7 +73,9 @@ struct db_table_def {
     char **topics; /* topic templates, e.g. "farm/{site}/{device_id}/env" */
     enum db_payload_format format;
     enum db_ack_class ack;
-    uint64_t created_index;  /* log index of CREATE TABLE; 0 for built-in tables */
+    uint64_t created_index; /* log index of CREATE TABLE; 0 for built-in tables */
+    uint32_t grants_count;
+    struct db_grant *grants; /* by kind and name */
     uint16_t next_column_id; /* the id a new column gets: ids of dropped columns stay unused */
 };
 

@@ -220,6 +220,7 @@ void db__hot_forget(struct db *db, const struct db__view *view);
 void db__apply_create(struct db *db, const struct db__op *op, struct db_op_result *result);
 void db__apply_drop(struct db *db, const struct db__op *op, struct db_op_result *result);
 void db__apply_alter(struct db *db, const struct db__op *op, struct db_op_result *result);
+void db__apply_grant(struct db *db, const struct db__op *op, struct db_op_result *result);
 
 /* -- apply.c
  * --------------------------------------------------------------------------------------*/

@@ -230,6 +230,20 @@ void db_entry_add_reject(struct db_entry *entry, const struct db_reject *reject)
     op_end(entry, at);
 }
 
+void db_entry_add_grant(struct db_entry *entry, uint32_t table_id, const struct db_grant *grant,
+                        bool revoke)
+{
+    struct chr_buf *out = &entry->bytes;
+    size_t at = op_begin(entry, DB_OP_GRANT, 0, table_id, 1);
+    chr_buf_add_u8(out, (uint8_t)grant->kind);
+    chr_buf_add_u8(out, grant->privileges);
+    chr_buf_add_u8(out, revoke);
+    chr_buf_add_u8(out, 0);
+    chr_buf_add_u32le(out, (uint32_t)strlen(grant->name));
+    chr_buf_add_cstr(out, grant->name);
+    op_end(entry, at);
+}
+
 void db_entry_add_request_key(struct db_entry *entry, chr_slice user, chr_slice key)
 {
     struct chr_buf *out = &entry->bytes;

@@ -61,6 +61,7 @@ enum db_op_type {
     DB_OP_UNSUBSCRIBE = 14,
     DB_OP_MESSAGE = 15,   /* one published message, verbatim, once (R7) */
     DB_OP_QUEUE_ACK = 16, /* a client acknowledged messages of its queue (R8) */
+    DB_OP_GRANT = 32,     /* GRANT or REVOKE on a table, for one grantee */
 };
 #define DB_OP_IF_EXISTENCE 0x1 /* CREATE … IF NOT EXISTS */
 #define DB_OP_GUARDED      0x2 /* ROWS, REJECT, MESSAGE: each names an item of the entry's GUARDS */
@@ -185,6 +186,11 @@ struct db_will {
     uint32_t delay_s;          /* after the connection was lost */
     uint32_t message_expiry_s; /* from its publication; UINT32_MAX: none */
 };
+/* Gives or takes privileges on a table (db/grant.h). A REVOKE of what was not granted does nothing.
+ * CHR_EFULL at apply: DB_GRANTS_MAX. */
+void db_entry_add_grant(struct db_entry *entry, uint32_t table_id, const struct db_grant *grant,
+                        bool revoke);
+
 struct db_session_open {
     chr_slice client_id;
     bool clean_start;

@@ -500,6 +500,22 @@ chr_err db__request_key_decode(chr_slice body, chr_slice *user, chr_slice *key)
     return CHR_OK;
 }
 
+chr_err db__grant_decode(chr_slice body, struct db_grant *grant, bool *revoke)
+{
+    const uint8_t *p = take(&body, 8);
+    chr_slice name;
+    if (!p || p[0] > DB_GRANTEE_PUBLIC || p[1] == 0 || p[1] > DB_PRIVILEGES_ALL || p[2] > 1 ||
+        p[3] || chr_get_u32le(p + 4) > DB_GRANTEE_BYTES_MAX ||
+        !take_last(body, chr_get_u32le(p + 4), &name) ||
+        (name.len && memchr(name.ptr, 0, name.len)))
+        return CHR_ECORRUPT;
+    *grant = (struct db_grant){.kind = (enum db_grantee_kind)p[0], .privileges = p[1]};
+    *revoke = p[2];
+    if (name.len)
+        memcpy(grant->name, name.ptr, name.len);
+    return CHR_OK;
+}
+
 chr_err db__table_decode(chr_slice body, chr_slice *def)
 {
     const uint8_t *p = take(&body, 8);

@@ -100,6 +100,7 @@ CHR_MUST_USE chr_err db__guards_check(chr_slice body, uint32_t count, bool wills
 struct db_guard db__guards_get(chr_slice body, uint32_t i);
 CHR_MUST_USE chr_err db__reject_decode(const struct db__op *op, struct db_reject *out);
 CHR_MUST_USE chr_err db__request_key_decode(chr_slice body, chr_slice *user, chr_slice *key);
+CHR_MUST_USE chr_err db__grant_decode(chr_slice body, struct db_grant *grant, bool *revoke);
 /* The protobuf of CREATE_TABLE and ALTER_TABLE. */
 CHR_MUST_USE chr_err db__table_decode(chr_slice body, chr_slice *def);
 

@@ -44,7 +44,8 @@
  * generation, u32 ranges done, ranges[count]: u64 first, u64 last; the others are received GUARDS,
  * RELEASE   items[count]: u64 epoch, u32 generation, u16 packet id, u16 0 REJECT   i64
  * received_at_us, u32 guard, u32 topic, u32 payload, u32 reason length, the bytes REQUEST_KEY   u32
- * user length, u32 key length, the bytes */
+ * user length, u32 key length, the bytes *   GRANT   u8 kind, u8 privileges, u8 revoke, u8 0, u32
+ * length, name of the grantee */
 #ifndef CHR_DB_OP_FORMAT_H
 #define CHR_DB_OP_FORMAT_H
 

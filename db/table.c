@@ -245,6 +245,45 @@ static bool alter_allowed(const struct db_table_def *from, const struct db_table
     return to->next_column_id >= from->next_column_id;
 }
 
+/* def's grants become a copy of from's, with room for so many more. */
+static void take_grants(struct db_table_def *def, const struct db_table_def *from, uint32_t more)
+{
+    struct db_grant *grants =
+        db__must_realloc(NULL, (from->grants_count + more + 1) * sizeof *grants);
+    if (from->grants_count)
+        memcpy(grants, from->grants, from->grants_count * sizeof *grants);
+    free(def->grants);
+    def->grants = grants;
+    def->grants_count = from->grants_count;
+}
+
+void db__apply_grant(struct db *d, const struct db__op *op, struct db_op_result *result)
+{
+    struct db_grant change;
+    bool revoke;
+    if (op->flags || op->count != 1 || db__grant_decode(op->body, &change, &revoke)) {
+        result->err = CHR_ECORRUPT;
+        return;
+    }
+    struct db__table *table = db__table_find(d, op->table_id);
+    if (!table) {
+        result->err = CHR_ENOTFOUND;
+        return;
+    }
+    struct db_table_def *def = db__table_def_copy(table->def);
+    if (!def)
+        db__out_of_memory();
+    take_grants(def, table->def, 1);
+    if (!db_grants_change(def->grants, &def->grants_count, &change, revoke)) {
+        db_table_def_free(def);
+        result->err = CHR_EFULL;
+        return;
+    }
+    result->epoch = def->id;
+    catalog_change(d, db__catalog_with(d->catalog, def, db_catalog_version(d->catalog) + 1,
+                                       mapping_after(d, false)));
+}
+
 void db__apply_alter(struct db *d, const struct db__op *op, struct db_op_result *result)
 {
     chr_slice bytes;
@@ -279,6 +318,7 @@ void db__apply_alter(struct db *d, const struct db__op *op, struct db_op_result 
         return;
     }
     def->created_index = table->def->created_index;
+    take_grants(def, table->def, 0);
     def->ttl_floored = table->def->ttl_floored || table->def->ttl_us;
     def->ttl_floor_us = db__expiry_limit(table->def, d->apply.now_us);
     result->epoch = def->id;

@@ -201,9 +201,11 @@ chr_err db_table_def_encode(const struct db_table_def *t, struct chr_buf *out)
     Chronos__Catalog__TableDef pb = CHRONOS__CATALOG__TABLE_DEF__INIT;
     Chronos__Catalog__ColumnDef *columns = calloc(t->columns_count, sizeof *columns);
     Chronos__Catalog__ColumnDef **pointers = calloc(t->columns_count, sizeof(void *));
+    Chronos__Catalog__Grant *grants = calloc(t->grants_count + 1u, sizeof *grants);
+    Chronos__Catalog__Grant **grant_pointers = calloc(t->grants_count + 1u, sizeof(void *));
     uint32_t key[DB_KEY_COLUMNS_MAX], series[DB_KEY_COLUMNS_MAX];
     chr_err err = CHR_ENOMEM;
-    if (!columns || !pointers)
+    if (!columns || !pointers || !grants || !grant_pointers)
         goto out;
     for (uint16_t i = 0; i < t->columns_count; i++) {
         chronos__catalog__column_def__init(&columns[i]);
@@ -238,6 +240,15 @@ chr_err db_table_def_encode(const struct db_table_def *t, struct chr_buf *out)
     pb.ttl_floored = t->ttl_floored;
     pb.ttl_floor_us = t->ttl_floor_us;
     pb.ack = (uint32_t)t->ack;
+    pb.grants = grant_pointers;
+    pb.n_grants = t->grants_count;
+    for (uint32_t i = 0; i < t->grants_count; i++) {
+        chronos__catalog__grant__init(&grants[i]);
+        grants[i].kind = (uint32_t)t->grants[i].kind;
+        grants[i].privileges = t->grants[i].privileges;
+        grants[i].name = (char *)t->grants[i].name;
+        grant_pointers[i] = &grants[i];
+    }
     size_t len = chronos__catalog__table_def__get_packed_size(&pb);
     err = len > TABLE_DEF_BYTES_MAX ? CHR_ETOOBIG : chr_buf_reserve(out, len);
     if (err)
@@ -246,6 +257,8 @@ chr_err db_table_def_encode(const struct db_table_def *t, struct chr_buf *out)
 out:
     free(columns);
     free(pointers);
+    free(grants);
+    free((void *)grant_pointers);
     return err;
 }
 
@@ -296,7 +309,30 @@ static chr_err decode_fields(struct db_table_def *t, const Chronos__Catalog__Tab
     return CHR_OK;
 }
 
-/* One block: the struct, columns, pointers to topics, topics. */
+static chr_err decode_grants(struct db_table_def *t, const Chronos__Catalog__TableDef *pb)
+{
+    if (pb->n_grants == 0)
+        return CHR_OK;
+    if (pb->n_grants > DB_GRANTS_MAX)
+        return CHR_EMALFORMED;
+    t->grants = calloc(pb->n_grants, sizeof *t->grants);
+    if (!t->grants)
+        return CHR_ENOMEM;
+    for (size_t i = 0; i < pb->n_grants; i++) {
+        const Chronos__Catalog__Grant *g = pb->grants[i];
+        size_t len = strlen(g->name);
+        if (g->kind > DB_GRANTEE_PUBLIC || g->privileges > DB_PRIVILEGES_ALL ||
+            len > DB_GRANTEE_BYTES_MAX)
+            return CHR_EMALFORMED;
+        t->grants[i].kind = (enum db_grantee_kind)g->kind;
+        t->grants[i].privileges = (uint8_t)g->privileges;
+        memcpy(t->grants[i].name, g->name, len + 1);
+        t->grants_count++;
+    }
+    return CHR_OK;
+}
+
+/* One block, grants apart: the struct, columns, pointers to topics, topics. */
 static struct db_table_def *def_alloc(size_t columns, size_t topics, size_t topic_bytes)
 {
     struct db_table_def *t = calloc(1, sizeof *t + columns * sizeof *t->columns +
@@ -343,6 +379,9 @@ chr_err db_table_def_decode(chr_slice bytes, struct db_table_def **out, struct c
     if (!t)
         goto out;
     def_set_topics(t, pb->topics);
+    err = decode_grants(t, pb);
+    if (err)
+        goto out;
     if (decode_fields(t, pb, msg) || db_table_def_complete(t, msg)) {
         err = CHR_EMALFORMED;
         goto out;
@@ -358,6 +397,8 @@ out:
 
 void db_table_def_free(struct db_table_def *table)
 {
+    if (table)
+        free(table->grants);
     free(table);
 }
 
@@ -374,6 +415,15 @@ struct db_table_def *db__table_def_copy(const struct db_table_def *from)
     *t = *from;
     t->columns = columns;
     t->topics = topics;
+    t->grants = NULL;
+    if (from->grants_count) {
+        t->grants = malloc(from->grants_count * sizeof *t->grants);
+        if (!t->grants) {
+            free(t);
+            return NULL;
+        }
+        memcpy(t->grants, from->grants, from->grants_count * sizeof *t->grants);
+    }
     memcpy(columns, from->columns, from->columns_count * sizeof *columns);
     def_set_topics(t, from->topics);
     return t;

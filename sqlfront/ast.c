@@ -355,6 +355,44 @@ struct sql_column_ast *sql__column(struct sql_parse *p, const struct sql_token *
     return c;
 }
 
+void sql__word(struct sql_parse *p, const struct sql_token *token, const char *wanted)
+{
+    if (!chr_slice_eq(token->text, chr_slice_cstr(wanted)))
+        sql__parse_fail(p, "42601", token->pos, "syntax error at or near \"%.*s\"",
+                        CHR_SLICE_ARGS(token->text));
+}
+
+struct sql_grantee *sql__grantee(struct sql_parse *p, const struct sql_token *word,
+                                 const struct sql_token *name)
+{
+    struct sql_grantee *g = CHR_ARENA_NEW(p->arena, struct sql_grantee);
+    if (!g) {
+        no_memory(p);
+        g = &p->spare_grantee;
+        memset(g, 0, sizeof *g);
+    }
+    g->name = name->text;
+    g->pos = name->pos;
+    if (word && chr_slice_eq(word->text, CHR_LIT("user")))
+        g->word = SQL_GRANTEE_USER;
+    else if (word && chr_slice_eq(word->text, CHR_LIT("group")))
+        g->word = SQL_GRANTEE_ROLE;
+    else if (word) {
+        g->word = SQL_GRANTEE_ROLE;
+        sql__word(p, word, "role");
+    }
+    return g;
+}
+
+void sql__grantee_add(struct sql_stmt *stmt, struct sql_grantee *grantee)
+{
+    if (stmt->grantees_last)
+        stmt->grantees_last->next = grantee;
+    else
+        stmt->grantees = grantee;
+    stmt->grantees_last = grantee;
+}
+
 void sql__stmt_format(struct sql_parse *p, struct sql_stmt *stmt, const struct sql_token *name)
 {
     if (!sql_format_parse(name->text, &stmt->format))

@@ -124,6 +124,14 @@ struct sql_option { /* name = value [, value …] */
     struct sql_option *next;
 };
 
+enum sql_grantee_word { SQL_GRANTEE_PLAIN, SQL_GRANTEE_USER, SQL_GRANTEE_ROLE };
+struct sql_grantee {
+    enum sql_grantee_word word; /* in front of the name */
+    chr_slice name;
+    uint32_t pos;
+    struct sql_grantee *next;
+};
+
 struct sql_row_ast { /* one (…) of VALUES */
     struct sql_ast_list values;
     uint32_t pos;
@@ -139,6 +147,7 @@ enum sql_stmt_kind {
     SQL_STMT_DROP_TABLE,
     SQL_STMT_TRUNCATE,
     SQL_STMT_SHOW_TABLES,
+    SQL_STMT_GRANT, /* and REVOKE */
     SQL_STMT_SHOW,
     SQL_STMT_DESCRIBE,
     SQL_STMT_EXPLAIN,
@@ -180,6 +189,12 @@ struct sql_stmt {
     uint32_t primary_key_pos;
     struct sql_option *options, *options_last;
 
+    /* GRANT, REVOKE: privileges (`name`: ALL when empty list) on tables to grantees */
+    bool revoke;
+    struct sql_name_list privileges; /* empty: ALL */
+    struct sql_name_list tables;
+    struct sql_grantee *grantees, *grantees_last;
+
     bool analyze;   /* EXPLAIN ANALYZE */
     chr_slice name; /* SET, SHOW */
     uint32_t name_pos;
@@ -204,6 +219,7 @@ struct sql_parse {
     struct sql_stmt spare_stmt;
     struct sql_option spare_option;
     struct sql_column_ast spare_column;
+    struct sql_grantee spare_grantee;
 };
 
 /* Parses a whole text. text.ptr[text.len] must be readable and 0. On failure (CHR_EMALFORMED, or
@@ -246,6 +262,12 @@ struct sql_option *sql__option(struct sql_parse *p, const struct sql_token *name
                                enum sql_option_value kind, const struct sql_token *value);
 struct sql_stmt *sql__stmt(struct sql_parse *p, enum sql_stmt_kind kind);
 void sql__stmt_add(struct sql_parse *p, struct sql_stmt *stmt);
+/* word: USER, ROLE or GROUP in front of the name; NULL: none. */
+struct sql_grantee *sql__grantee(struct sql_parse *p, const struct sql_token *word,
+                                 const struct sql_token *name);
+void sql__grantee_add(struct sql_stmt *stmt, struct sql_grantee *grantee);
+/* A word that is none of the grammar's has to be this one. */
+void sql__word(struct sql_parse *p, const struct sql_token *token, const char *wanted);
 void sql__row_add(struct sql_parse *p, struct sql_stmt *stmt, uint32_t pos,
                   struct sql_ast_list values);
 void sql__column_add(struct sql_parse *p, struct sql_stmt *stmt, struct sql_column_ast *column);

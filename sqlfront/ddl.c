@@ -271,7 +271,7 @@ bool sql__run_create_table(struct sql_query *q, const struct sql_stmt *stmt, str
 {
     struct create c = {.q = q, .def = {.time_column = -1}};
     struct chr_errmsg msg = {0};
-    if (!sql__may_write(q, NULL, SQL_NO_POS) ||
+    if (!sql__may_define(q, "CREATE TABLE", stmt->pos) || !sql__may_write(q, NULL, SQL_NO_POS) ||
         !set_name(q, c.def.name, stmt->table, stmt->table_pos) || !add_columns(&c, stmt) ||
         !add_key(&c, stmt) || !add_options(&c, stmt))
         return false;
@@ -319,7 +319,8 @@ static bool drop(struct sql_query *q, const struct sql_stmt *stmt, struct sql_do
         table = db_catalog_find(catalog, stmt->table);
     bool ok = false;
     struct db_entry entry = {0};
-    if (q->failed || !sql__may_write(q, table, stmt->table_pos))
+    if (q->failed || !sql__may_define(q, recreate ? "TRUNCATE" : "DROP TABLE", stmt->pos) ||
+        !sql__may_write(q, table, stmt->table_pos))
         goto out;
     if (!table) {
         ok =

@@ -47,8 +47,8 @@ static struct sql_ast *call_named(struct sql_parse *p, const struct sql_token *a
  * FORMAT csv, UPDATE t SET …, FROM t LEFT JOIN …) cannot simply fall back: they are names only where
  * the grammar says nm. */
 %fallback ID
-  ALL ANALYZE BOTH BY CLIENT CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST IF KEY KILL LAST LEADING
-  NOTHING NULLS OUTER OVER PRECISION REJECTS REPLACE RETRY SHOW SUBSTRING TABLES TO TRAILING TRIM
+  ALL ANALYZE BOTH BY CLIENT CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST GRANT IF KEY KILL LAST LEADING
+  NOTHING NULLS OUTER OVER PRECISION REJECTS REPLACE RETRY REVOKE SHOW SUBSTRING TABLES TO TRAILING TRIM
   TRUNCATE UNKNOWN UPDATE VALUES DELETE INSERT DROP.
 %token_class nm ID|CROSS|FORMAT|FULL|INNER|LEFT|NATURAL|RIGHT|SET|EXCEPT|INTERSECT.
 
@@ -512,6 +512,34 @@ table_word ::= .
 table_word ::= TABLE.
 
 /* -- The rest ---------------------------------------------------------------------------------- */
+cmd(A) ::= GRANT(T) privileges(P) ON table_word names(N) TO grantees(G). {
+    A = G;
+    A->pos = T.pos;
+    A->privileges = P;
+    A->tables = N;
+}
+cmd(A) ::= REVOKE(T) privileges(P) ON table_word names(N) FROM grantees(G). {
+    A = G;
+    A->pos = T.pos;
+    A->privileges = P;
+    A->tables = N;
+    A->revoke = true;
+}
+%type privileges {struct sql_name_list}
+%type privilege {struct sql_token}
+privileges(A) ::= ALL. { memset(&A, 0, sizeof A); }
+privileges(A) ::= ALL nm(W). { memset(&A, 0, sizeof A); sql__word(p, &W, "privileges"); }
+privileges(A) ::= privilege(P). { memset(&A, 0, sizeof A); sql__name_add(p, &A, &P); }
+privileges(A) ::= privileges(L) COMMA privilege(P). { A = L; sql__name_add(p, &A, &P); }
+privilege(A) ::= SELECT(T). { A = T; }
+privilege(A) ::= nm(T). { A = T; }
+%type grantees {struct sql_stmt *}
+%type grantee {struct sql_grantee *}
+grantees(A) ::= grantee(G). { A = sql__stmt(p, SQL_STMT_GRANT); sql__grantee_add(A, G); }
+grantees(A) ::= grantees(L) COMMA grantee(G). { A = L; sql__grantee_add(A, G); }
+grantee(A) ::= nm(N). { A = sql__grantee(p, NULL, &N); }
+grantee(A) ::= nm(W) ID(N). { A = sql__grantee(p, &W, &N); }
+
 cmd(A) ::= SHOW(T) TABLES. { A = sql__stmt(p, SQL_STMT_SHOW_TABLES); A->pos = T.pos; }
 cmd(A) ::= SHOW(T) any(N). { A = sql__stmt(p, SQL_STMT_SHOW); A->pos = T.pos; A->name = N.text; A->name_pos = N.pos; }
 cmd(A) ::= describe(T) table_word nm(N). {

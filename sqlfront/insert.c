@@ -282,7 +282,11 @@ bool sql__run_insert(struct sql_query *q, const struct sql_stmt *stmt, struct sq
     struct sql_applied applied;
     bool ok = false;
     in.table = sql__find_table(q, in.catalog, stmt->table, stmt->table_pos);
-    if (!in.table || !sql__may_write(q, in.table, stmt->table_pos) || !target_columns(&in, stmt) ||
+    uint8_t needed = DB_PRIVILEGE_INSERT;
+    if (stmt->conflict == SQL_CONFLICT_UPDATE)
+        needed |= DB_PRIVILEGE_UPDATE;
+    if (!in.table || !sql__may(q, in.table, needed, stmt->table_pos) ||
+        !sql__may_write(q, in.table, stmt->table_pos) || !target_columns(&in, stmt) ||
         !conflict_mode(&in, stmt))
         goto out;
     chr_err err = db_rows_init(&in.builder, in.table, DB_OP_ROWS_MAX);

@@ -70,6 +70,8 @@ struct sql_session {
     struct sql_limits limits;
     struct sql_settings settings;
     bool read_only;
+    enum db_role role;
+    char user[DB_GRANTEE_BYTES_MAX + 1]; /* a longer name can't have grants: "" */
     atomic_bool cancel;
     struct chr_arena parse_arena;
 };
@@ -181,6 +183,8 @@ bool sql__run_show_tables(struct sql_query *q, const struct sql_stmt *stmt, uint
 bool sql__run_show(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_describe(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_set(struct sql_query *q, const struct sql_stmt *stmt);
+bool sql__run_grant(struct sql_query *q, const struct sql_stmt *stmt, struct sql_done *done);
+bool sql__run_show_grants(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_retry_rejects(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_kill_client(struct sql_query *q, const struct sql_stmt *stmt, struct sql_done *done);
 
@@ -192,6 +196,11 @@ bool sql__write_propose(struct sql_query *q, struct db_entry *entry, struct sql_
 /* Tells an operation's failure. */
 bool sql__write_check(struct sql_query *q, const struct sql_applied *applied,
                       const struct db_table_def *table);
+/* 42501 unless the user has all of these privileges on the table. */
+bool sql__may(struct sql_query *q, const struct db_table_def *table, uint8_t privileges,
+              uint32_t pos);
+/* Tables and grants are made by admins. */
+bool sql__may_define(struct sql_query *q, const char *what, uint32_t pos);
 bool sql__may_write(struct sql_query *q, const struct db_table_def *table, uint32_t pos);
 
 /* -- Sinks -------------------------------------------------------------------------------------*/

@@ -64,6 +64,7 @@ static const struct {
     {"format", TK_FORMAT},
     {"from", TK_FROM},
     {"full", TK_FULL},
+    {"grant", TK_GRANT},
     {"group", TK_GROUP},
     {"having", TK_HAVING},
     {"if", TK_IF},
@@ -100,6 +101,7 @@ static const struct {
     {"references", TK_REFERENCES},
     {"rejects", TK_REJECTS},
     {"retry", TK_RETRY},
+    {"revoke", TK_REVOKE},
     {"right", TK_RIGHT},
     {"select", TK_SELECT},
     {"set", TK_SET},
@@ -151,11 +153,12 @@ int sql__keyword(chr_slice word)
 static bool is_foreign_statement(chr_slice word)
 {
     static const char *const words[] = {
-        "abort",     "alter",   "attach",     "begin",   "call",    "close", "cluster", "comment",
-        "commit",    "copy",    "deallocate", "declare", "discard", "end",   "execute", "fetch",
-        "grant",     "import",  "listen",     "load",    "lock",    "merge", "move",    "notify",
-        "pragma",    "prepare", "reindex",    "release", "replace", "reset", "revoke",  "rollback",
-        "savepoint", "start",   "unlisten",   "use",     "vacuum",  "with",
+        "abort",     "alter",   "attach",   "begin",   "call",       "close",
+        "cluster",   "comment", "commit",   "copy",    "deallocate", "declare",
+        "discard",   "end",     "execute",  "fetch",   "import",     "listen",
+        "load",      "lock",    "merge",    "move",    "notify",     "pragma",
+        "prepare",   "reindex", "release",  "replace", "reset",      "rollback",
+        "savepoint", "start",   "unlisten", "use",     "vacuum",     "with",
     };
     for (size_t i = 0; i < CHR_COUNT_OF(words); i++)
         if (chr_slice_eq(word, chr_slice_cstr(words[i])))

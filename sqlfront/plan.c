@@ -528,7 +528,7 @@ struct sql_plan *sql__plan_select(struct sql_query *q, const db_catalog *catalog
     p->time_slot = -1;
     if (stmt->table.ptr) {
         p->table = sql__find_table(q, catalog, stmt->table, stmt->table_pos);
-        if (!p->table)
+        if (!p->table || !sql__may(q, p->table, DB_PRIVILEGE_SELECT, stmt->table_pos))
             return NULL;
     }
     bool ignored;

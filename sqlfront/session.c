@@ -51,6 +51,16 @@ void sql_session_free(sql_session *session)
     free(session);
 }
 
+void sql_session_set_user(sql_session *session, chr_slice name, enum db_role role)
+{
+    session->role = role;
+    session->user[0] = 0;
+    if (name.len && name.len <= DB_GRANTEE_BYTES_MAX && !memchr(name.ptr, 0, name.len)) {
+        memcpy(session->user, name.ptr, name.len);
+        session->user[name.len] = 0;
+    }
+}
+
 void sql_session_set_read_only(sql_session *session, bool read_only)
 {
     session->read_only = read_only;
@@ -94,6 +104,9 @@ static bool run(struct sql_query *q, const struct sql_stmt *stmt, struct sql_don
     case SQL_STMT_SHOW_TABLES:
         done->command = "SHOW TABLES";
         return sql__run_show_tables(q, stmt, &done->row_count);
+    case SQL_STMT_GRANT:
+        done->command = stmt->revoke ? "REVOKE" : "GRANT";
+        return sql__run_grant(q, stmt, done);
     case SQL_STMT_SHOW:
         done->command = "SHOW";
         return sql__run_show(q, stmt, &done->row_count);

@@ -55,6 +55,18 @@ static struct sql_column text_column(const char *name)
     return (struct sql_column){chr_slice_cstr(name), DB_STRING};
 }
 
+/* A table is there for who may do anything with it. */
+static bool may_see(const struct sql_query *q, const struct db_table_def *t)
+{
+    const struct sql_session *s = q->session;
+    return db_table_privileges(t, chr_slice_cstr(s->user), s->role) != 0;
+}
+
+static bool check_see(struct sql_query *q, const struct db_table_def *t, uint32_t pos)
+{
+    return may_see(q, t) || sql__may(q, t, DB_PRIVILEGE_SELECT, pos);
+}
+
 bool sql__run_show_tables(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows)
 {
     (void)stmt;
@@ -67,8 +79,13 @@ bool sql__run_show_tables(struct sql_query *q, const struct sql_stmt *stmt, uint
     bool ok = false;
     if (!cells)
         goto out;
-    for (size_t i = 0; i < count; i++) {
-        const struct db_table_def *t = db_catalog_table_at(catalog, i);
+    size_t all = count;
+    count = 0;
+    for (size_t n = 0; n < all; n++) {
+        const struct db_table_def *t = db_catalog_table_at(catalog, n);
+        if (!may_see(q, t))
+            continue;
+        size_t i = count++;
         cells[6 * i] = t->name;
         cells[6 * i + 1] = chr_arena_printf(&q->arena, "%u", t->columns_count);
         cells[6 * i + 2] = key_text(q, t);
@@ -91,7 +108,7 @@ bool sql__run_describe(struct sql_query *q, const struct sql_stmt *stmt, uint64_
     const db_catalog *catalog = db_catalog_acquire(q->session->db);
     const struct db_table_def *t = sql__find_table(q, catalog, stmt->table, stmt->table_pos);
     bool ok = false;
-    if (!t)
+    if (!t || !check_see(q, t, stmt->table_pos))
         goto out;
     const char **cells = SQL_ARRAY(q, const char *, 5 * (size_t)t->columns_count + 1);
     if (!cells)
@@ -152,6 +169,8 @@ static bool unknown_setting(struct sql_query *q, chr_slice name, uint32_t pos)
 
 bool sql__run_show(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows)
 {
+    if (chr_slice_eq(stmt->name, CHR_LIT("grants")))
+        return sql__run_show_grants(q, stmt, rows);
     if (chr_slice_eq(stmt->name, CHR_LIT("all"))) {
         struct sql_column columns[] = {text_column("name"), text_column("setting")};
         const char *cells[2 * CHR_COUNT_OF(setting_names)];
@@ -236,7 +255,8 @@ bool sql__run_retry_rejects(struct sql_query *q, const struct sql_stmt *stmt, ui
     const db_catalog *catalog = db_catalog_acquire(q->session->db);
     const struct db_table_def *t = sql__find_table(q, catalog, stmt->table, stmt->table_pos);
     bool ok = false;
-    if (!t || !sql__may_write(q, t, stmt->table_pos))
+    if (!t || !sql__may(q, t, DB_PRIVILEGE_INSERT, stmt->table_pos) ||
+        !sql__may_write(q, t, stmt->table_pos))
         goto out;
     if (!host->retry_rejects) {
         sql__fail(q, "0A000", stmt->pos, "RETRY REJECTS is not supported here");

@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "base/slice.h"
 #include "db/db.h"
+#include "db/grant.h"
 #include "db/op.h"
 #include "db/types.h"
 
@@ -169,6 +170,10 @@ typedef struct sql_session sql_session; /* opaque; from sql_session_new, to sql_
 /* db and host are borrowed until free; limits are copied. NULL when out of memory. */
 sql_session *sql_session_new(db *db, const struct sql_host *host, const struct sql_limits *limits);
 void sql_session_free(sql_session *session); /* accepts NULL; not while it executes */
+/* On whose behalf statements are executed from now on: what db/grant.h and the role do not allow is
+ * refused with 42501. name: copied; empty: anonymous. Without a call it is an admin. Not while it
+ * executes. */
+void sql_session_set_user(sql_session *session, chr_slice name, enum db_role role);
 /* Writes are refused with 42501. */
 void sql_session_set_read_only(sql_session *session, bool read_only);
 /* Default form of the session, as SET format does. */

@@ -152,7 +152,12 @@ static bool change_once(struct sql_query *q, const struct sql_stmt *stmt, struct
     struct sql_plan plan = {.q = q};
     ch.plan = &plan;
     plan.table = sql__find_table(q, db_read_catalog(read), stmt->table, stmt->table_pos);
-    if (!plan.table || !sql__may_write(q, plan.table, stmt->table_pos) ||
+    /* Whoever says which rows learns something about them, as in PostgreSQL. */
+    uint8_t needed = update ? DB_PRIVILEGE_UPDATE : DB_PRIVILEGE_DELETE;
+    if (stmt->where || update)
+        needed |= DB_PRIVILEGE_SELECT;
+    if (!plan.table || !sql__may(q, plan.table, needed, stmt->table_pos) ||
+        !sql__may_write(q, plan.table, stmt->table_pos) ||
         !sql__binder_init(&plan.binder, q, plan.table, stmt->alias) ||
         !sql__plan_where(&plan, stmt->where) || (update && !bind_sets(&ch, stmt)))
         goto out;

@@ -2,6 +2,29 @@
 #include "sqlfront/internal.h"
 #include "sqlfront/relation.h"
 
+bool sql__may(struct sql_query *q, const struct db_table_def *table, uint8_t privileges,
+              uint32_t pos)
+{
+    const struct sql_session *s = q->session;
+    if (CHR_LIKELY(s->role == DB_ROLE_ADMIN))
+        return true;
+    uint8_t missing =
+        (uint8_t)(privileges & ~db_table_privileges(table, chr_slice_cstr(s->user), s->role));
+    if (!missing)
+        return true;
+    sql__fail(q, "42501", pos, "permission denied for table \"%s\"", table->name);
+    uint8_t first = (uint8_t)(missing & -missing);
+    sql__hint(q, "It takes %s, which an admin can GRANT.", db_privilege_name(first));
+    return false;
+}
+
+bool sql__may_define(struct sql_query *q, const char *what, uint32_t pos)
+{
+    if (CHR_LIKELY(q->session->role == DB_ROLE_ADMIN))
+        return true;
+    return sql__fail(q, "42501", pos, "permission denied: %s is for the role admin", what);
+}
+
 bool sql__may_write(struct sql_query *q, const struct db_table_def *table, uint32_t pos)
 {
     if (q->session->read_only)

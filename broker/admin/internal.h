@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "broker/admin/admin.h"
+#include "broker/auth/auth.h"
 #include "broker/ingest/ingest.h"
 #include "broker/node.h"
 #include "sqlfront/sql.h"
@@ -39,6 +40,7 @@ struct admin_endpoint {
     const char *method; /* GET also answers HEAD */
     size_t body_bytes_max;
     bool ingest; /* only with enable_ingest */
+    bool open;   /* for whoever asks; else a user is needed */
     /* The request is whole, or something woke it: queues a response and returns true, or returns
      * false to wait for admin__wake. */
     bool (*handle)(struct admin_request *request);
@@ -66,11 +68,14 @@ struct admin_request {
     struct admin_conn *conn;
     const struct admin_endpoint *endpoint; /* NULL: refused, was answered already */
     struct chr_buf body;
-    bool too_large;  /* the body is, and was not kept */
-    bool suspended;  /* admin thread only */
-    bool streaming;  /* the answer is sent as it is made; admin thread only */
-    unsigned status; /* answered with; 0: not yet */
-    void *work;      /* the endpoint's */
+    bool too_large;              /* the body is, and was not kept */
+    bool suspended;              /* admin thread only */
+    bool streaming;              /* the answer is sent as it is made; admin thread only */
+    unsigned status;             /* answered with; 0: not yet */
+    void *work;                  /* the endpoint's */
+    struct principal *principal; /* who asks; a reference; NULL: not known (yet) */
+    struct admin_login *login;   /* being verified; NULL: none */
+    char address[64];            /* of the peer */
 
     pthread_mutex_t lock;
     bool gone; /* the connection ended */
@@ -112,6 +117,11 @@ void admin__unref(struct admin_request *request);
 void admin__wake(struct admin_request *request);
 /* Admin thread: resumes all that were woken. */
 void admin__resume_woken(struct admin *admin);
+
+/* login.c: finds out who asks. Admin thread; may be called again after a wake. */
+enum admin_login_state { ADMIN_LOGIN_DONE, ADMIN_LOGIN_WAITS, ADMIN_LOGIN_REFUSED };
+enum admin_login_state admin__login(struct admin_request *request);
+void admin__login_free(struct admin_login *login); /* accepts NULL; with the last reference */
 
 /* reply.c: queue a response. content_type and header values are copied. */
 void admin__reply(struct admin_request *request, unsigned status, const char *content_type,

@@ -198,6 +198,7 @@ static bool start(struct admin_request *request)
         .part_bytes = request->admin->node->config->query_result_part_bytes,
         .no_header = header && (!strcmp(header, "false") || !strcmp(header, "0")),
         .last_only = true,
+        .principal = request->principal,
         .idempotency_key = chr_slice_cstr(key ? key : ""),
         .emit = emit,
         .done = done,

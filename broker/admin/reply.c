@@ -25,6 +25,13 @@ void admin__reply(struct admin_request *request, unsigned status, const char *co
             response, "Allow", !strcmp(request->endpoint->method, "GET") ? "GET, HEAD" : "POST");
     if (status == MHD_HTTP_SERVICE_UNAVAILABLE && strcmp(content_type, "application/json") == 0)
         (void)MHD_add_response_header(response, "Retry-After", "1");
+    if (status == MHD_HTTP_UNAUTHORIZED) {
+        (void)MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"chronos\"");
+        (void)MHD_add_response_header(response, "WWW-Authenticate",
+                                      "Basic realm=\"chronos\", charset=\"UTF-8\"");
+    }
+    if (status == MHD_HTTP_TOO_MANY_REQUESTS)
+        (void)MHD_add_response_header(response, "Retry-After", "5");
     queue(request, status, response);
 }
 

@@ -14,13 +14,15 @@
 static bool index_page(struct admin_request *request);
 
 static const struct admin_endpoint endpoints[] = {
-    {"/health", "GET", 0, false, admin__health, NULL, NULL, "is this node well (200) or not (503)"},
-    {"/metrics", "GET", 0, false, admin__metrics, NULL, NULL, "counters, as Prometheus reads them"},
-    {"/query", "POST", ADMIN_SQL_BYTES_MAX, false, admin__query, admin__query_ended,
+    {"/health", "GET", 0, false, true, admin__health, NULL, NULL,
+     "is this node well (200) or not (503)"},
+    {"/metrics", "GET", 0, false, false, admin__metrics, NULL, NULL,
+     "counters, as Prometheus reads them"},
+    {"/query", "POST", ADMIN_SQL_BYTES_MAX, false, false, admin__query, admin__query_ended,
      admin__query_free, "SQL in the body; ?format=json|csv|ndjson|table or the Accept header"},
-    {"/ingest", "POST", INGEST_PAYLOAD_BYTES_MAX, true, admin__ingest, NULL, admin__ingest_free,
-     "readings as JSON, answered after commit"},
-    {"/", "GET", 0, false, index_page, NULL, NULL, "this list"},
+    {"/ingest", "POST", INGEST_PAYLOAD_BYTES_MAX, true, false, admin__ingest, NULL,
+     admin__ingest_free, "readings as JSON, answered after commit"},
+    {"/", "GET", 0, false, true, index_page, NULL, NULL, "this list"},
 };
 
 static bool index_page(struct admin_request *request)
@@ -70,6 +72,8 @@ void admin__unref(struct admin_request *request)
     if (request->work)
         request->endpoint->free_work(request->work);
     chr_buf_free(&request->body);
+    admin__login_free(request->login);
+    principal_unref(request->principal);
     pthread_mutex_destroy(&request->lock);
     free(request);
 }
@@ -155,7 +159,7 @@ static bool is_address(const char *host)
     return !strcasecmp(name, "localhost") || inet_pton(AF_INET, name, &any) == 1;
 }
 
-/* There are no users yet, and a browser on this machine would carry a foreign page's POST to us. A
+/* A browser on this machine would carry a foreign page's POST to us. A
  * request that names an origin must come from a page of our own, reached by its address. */
 static bool is_foreign_page(struct MHD_Connection *connection)
 {
@@ -226,6 +230,42 @@ static void collect(struct admin_request *request, const char *upload, size_t by
     }
 }
 
+/* What SQL does not decide by itself. */
+static bool may_ask(struct admin_request *request)
+{
+    const struct principal *p = request->principal;
+    struct broker_node *node = request->admin->node;
+    bool may = true;
+    if (!p || request->endpoint->handle == admin__query)
+        return true;
+    if (request->endpoint->handle == admin__ingest) {
+        const db_catalog *catalog = db_catalog_acquire(node->db);
+        const struct db_table_def *table = db_catalog_find(catalog, CHR_LIT("readings"));
+        may = !table || (db_table_privileges(table, p->user, p->role) & DB_PRIVILEGE_INSERT);
+        db_catalog_release(catalog);
+    } else {
+        may = p->role != DB_ROLE_DEVICE;
+    }
+    if (may)
+        return true;
+    audit_denied(node->authority, p, request->address, "http",
+                 chr_slice_cstr(request->endpoint->path), NULL);
+    refuse(request, MHD_HTTP_FORBIDDEN, "42501", "permission denied");
+    return false;
+}
+
+static bool wait_or_answer(struct admin_request *request)
+{
+    enum admin_login_state state = ADMIN_LOGIN_DONE;
+    if (!request->endpoint->open && !request->principal)
+        state = admin__login(request);
+    if (state != ADMIN_LOGIN_DONE)
+        return state == ADMIN_LOGIN_REFUSED;
+    if (!request->status && !request->work && !may_ask(request))
+        return true;
+    return request->endpoint->handle(request);
+}
+
 static void handle(struct admin_request *request)
 {
     request->conn->receiving_since_us = 0;
@@ -233,7 +273,7 @@ static void handle(struct admin_request *request)
         refuse(request, MHD_HTTP_CONTENT_TOO_LARGE, "54000", "the body is too large");
     else if (request->body.failed)
         refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "53200", "out of memory");
-    else if (!request->endpoint->handle(request)) {
+    else if (!wait_or_answer(request)) {
         request->suspended = true;
         MHD_suspend_connection(request->connection);
     }

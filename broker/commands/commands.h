@@ -17,12 +17,14 @@ int command_node(int argc, char **argv);
 int command_client(int argc, char **argv);
 int command_snapshot(int argc, char **argv);
 int command_check(int argc, char **argv);
+int command_passwd(int argc, char **argv);
 
 void single_node_help(FILE *out);
 void node_help(FILE *out);
 void client_help(FILE *out);
 void snapshot_help(FILE *out);
 void check_help(FILE *out);
+void passwd_help(FILE *out);
 
 /* `chronos: …` on stderr, with `try chronos COMMAND --help` below when command is given. */
 void complain(const char *command, const char *format, ...) CHR_PRINTF(2, 3);

@@ -96,6 +96,41 @@ static chr_err set_max_connections(struct options *options, void *target, const 
                                     msg);
 }
 
+static const struct option_choice roles[] = {
+    {"admin", DB_ROLE_ADMIN},
+    {"readwrite", DB_ROLE_READWRITE},
+    {"readonly", DB_ROLE_READONLY},
+    {"device", DB_ROLE_DEVICE},
+    {NULL, 0},
+};
+
+/* NAME ROLE; a name may have spaces, the role is the last word. */
+static chr_err set_user_role(struct options *options, void *target, const char *value,
+                             struct chr_errmsg *msg)
+{
+    struct broker_config *config = &((struct settings *)target)->config;
+    const char *role_word = strrchr(value, ' ');
+    const char *tab = strrchr(value, '\t');
+    role_word = tab && (!role_word || tab > role_word) ? tab : role_word;
+    struct auth_role_setting *setting = CHR_ARENA_NEW(&options->arena, struct auth_role_setting);
+    size_t len = role_word ? (size_t)(role_word - value) : 0;
+    while (len && strchr(" \t", value[len - 1]))
+        len--;
+    char *name = chr_arena_cstr(&options->arena, chr_slice_of(value, len));
+    if (!setting || !name)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    if (!len)
+        return chr_fail(msg, CHR_EINVAL, "\"%s\": write NAME ROLE", value);
+    if (!db_role_parse(chr_slice_cstr(role_word + 1), &setting->role))
+        return chr_fail(msg, CHR_EINVAL, "\"%s\" is not admin, readwrite, readonly or device",
+                        role_word + 1);
+    /* The last of several wins: flags over files. */
+    *setting =
+        (struct auth_role_setting){.name = name, .role = setting->role, .next = config->user_roles};
+    config->user_roles = setting;
+    return CHR_OK;
+}
+
 static chr_err set_help(struct options *options, void *target, const char *value,
                         struct chr_errmsg *msg)
 {
@@ -122,9 +157,6 @@ static chr_err set_test_config(struct options *options, void *target, const char
     {                                                                                              \
         .kind = OPTION_LATER, .name = (key), .help = (why)                                         \
     }
-#define NO_USERS_YET                                                                               \
-    "users and passwords are not supported yet; remove it, and listen on a loopback address or "   \
-    "behind something that authenticates"
 
 /* clang-format off: a table, one setting a line or two */
 static const struct option table[] = {
@@ -174,7 +206,7 @@ static const struct option table[] = {
 
     HEADING("MQTT"),
     {OPTION_BOOL, "allow-anonymous", NULL, 0, false, CFG(allow_anonymous), 0, 0, NULL, NULL, NULL,
-     "clients without credentials; has to be said for an address that others can reach"},
+     "clients without credentials (true on loopback addresses as long as there are no users)"},
     {OPTION_CUSTOM, "per-listener-settings", NULL, 0, false, AT(per_listener_settings), 0, 0, NULL,
      listener_set_per_listener, "BOOL",
      "allow-anonymous in a listener's block is that listener's (false)"},
@@ -217,6 +249,32 @@ static const struct option table[] = {
     {OPTION_U32, "max-subscriptions", NULL, 0, false, CFG(max_subscriptions_per_client), 1, 0, NULL,
      NULL, "N", "of one client"},
 
+    HEADING("Users and what they may do (docs/security.md)"),
+    {OPTION_TEXT, "password-file", NULL, 0, false, CFG(password_file), 0, 0, NULL, NULL, "FILE",
+     "users, as chronos passwd and mosquitto_passwd write them"},
+    {OPTION_TEXT, "acl-file", NULL, 0, false, CFG(acl_file), 0, 0, NULL, NULL, "FILE",
+     "access by topic, as Mosquitto has it"},
+    {OPTION_SECTION, "user-role", NULL, 0, false, CFG(user_roles), 0, 0, NULL, set_user_role,
+     "NAME ROLE", "admin, readwrite, readonly or device; may be said for several users"},
+    {OPTION_CHOICE, "default-role", NULL, 0, false, CFG(default_role), 0, 0, roles, NULL, "ROLE",
+     "of users without a user-role"},
+    {OPTION_CHOICE, "anonymous-role", NULL, 0, false, CFG(anonymous_role), 0, 0, roles, NULL,
+     "ROLE", "of clients without credentials (device; admin as long as there are no users)"},
+    {OPTION_TEXT, "auth-token-admin", NULL, 0, false, CFG(auth_token_admin), 0, 0, NULL, NULL,
+     "TOKEN", "makes an admin of whoever has it as a password or bearer token"},
+    {OPTION_TEXT, "auth-token-readonly", NULL, 0, false, CFG(auth_token_readonly), 0, 0, NULL, NULL,
+     "TOKEN", "the same for the role readonly"},
+    {OPTION_TEXT, "jwt-secret-file", NULL, 0, false, CFG(jwt_secret_file), 0, 0, NULL, NULL, "FILE",
+     "JSON Web Tokens as passwords: secret of HS256"},
+    {OPTION_TEXT, "jwt-public-key-file", NULL, 0, false, CFG(jwt_public_key_file), 0, 0, NULL, NULL,
+     "FILE", "public key (PEM) of RS256 or ES256"},
+    {OPTION_TEXT, "jwt-issuer", NULL, 0, false, CFG(jwt_issuer), 0, 0, NULL, NULL, "TEXT",
+     "what `iss` has to be"},
+    {OPTION_TEXT, "jwt-audience", NULL, 0, false, CFG(jwt_audience), 0, 0, NULL, NULL, "TEXT",
+     "what `aud` has to be or hold"},
+    {OPTION_SECONDS32, "login-backoff", NULL, 0, false, CFG(login_backoff_s), 0, 3600, NULL, NULL,
+     "DURATION", "longest wait after failed logins of an address; 0: none"},
+
     HEADING("Batches between a loop and the log"),
     {OPTION_U32, "batches-per-loop", NULL, 0, false, CFG(batches_per_loop), 2, 4096, NULL, NULL,
      "N", "on their way at a time"},
@@ -244,11 +302,6 @@ static const struct option table[] = {
      "error, warning, notice, info or debug"},
     {OPTION_CHOICE, "log-format", NULL, 0, false, CFG(log_format), 0, 0, log_formats, NULL,
      "FORMAT", "text or json"},
-
-    LATER("password-file", NO_USERS_YET),
-    LATER("acl-file", NO_USERS_YET),
-    LATER("auth-token-admin", NO_USERS_YET),
-    LATER("auth-token-readonly", NO_USERS_YET),
 
     /* `chronos node` alone; the last ones of the table. */
     HEADING("Cluster and edge"),
@@ -306,16 +359,22 @@ bool settings_is_loopback(const char *address)
     return loopback;
 }
 
-/* Nobody is let in by oversight: there are no users yet, so an address that others can reach is
- * open to all of them. */
+static bool has_users(const struct broker_config *c)
+{
+    return c->password_file || c->acl_file || c->auth_token_admin || c->auth_token_readonly ||
+           c->jwt_secret_file || c->jwt_public_key_file;
+}
+
+/* Nobody is let in by oversight: without users an address that others can reach is open to all of
+ * them. */
 static chr_err check_anonymous(const struct settings *settings, const char *address,
                                struct chr_errmsg *msg)
 {
-    if (!address || settings_is_loopback(address) ||
+    if (!address || has_users(&settings->config) || settings_is_loopback(address) ||
         options_source(&settings->options, "allow-anonymous") != OPTION_UNSET)
         return CHR_OK;
     return chr_fail(msg, CHR_EINVAL,
-                    "%s can be reached by others and there are no users and passwords yet: set "
+                    "%s can be reached by others and there are no users: set password_file, or "
                     "allow_anonymous true to let everybody in, or listen on 127.0.0.1",
                     address);
 }
@@ -329,6 +388,8 @@ static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg 
                 return chr_fail(msg, CHR_EINVAL, "%s is a setting of `chronos node`",
                                 table[i].name);
     }
+    if (has_users(config) && options_source(&settings->options, "allow-anonymous") == OPTION_UNSET)
+        settings->config.allow_anonymous = false;
     chr_err err = listeners_finish(settings, msg);
     char host[256];
     uint16_t port = 0;

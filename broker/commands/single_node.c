@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/auth/auth.h"
 #include "broker/checkpointer.h"
 #include "broker/commands/commands.h"
 #include "broker/commands/settings.h"
@@ -189,6 +190,10 @@ static void prompt(const struct settings *settings, struct broker_node *node, co
         bool any = !strcmp(host, "0.0.0.0") || !strcmp(host, "::");
         options.host = any ? (host[0] == '0' ? "127.0.0.1" : "::1") : host;
     }
+    char token[AUTH_OWN_TOKEN_BYTES];
+    authority_own_token(node->authority, token);
+    options.user = "token";
+    options.password = token;
     options.stop_fd = signals.stop_fd;
     options.own_node = true;
     printf("Chronos %s, data in %s. Type SQL, \\? for help, \\q to stop the node.\n",
@@ -240,9 +245,10 @@ static void say_loopback_only(const struct broker_config *config)
     }
     if (tcp)
         chr_log_notice(
-            "net", "listening on loopback only: clients on other machines can't connect; to let "
-                   "them in, set `listener 1883` (all addresses) or `--address HOST:PORT`, and "
-                   "say who may come in (`allow_anonymous true` for everybody)");
+            "net",
+            "listening on loopback only: clients on other machines can't connect; to let "
+            "them in, set `listener 1883` (all addresses) or `--address HOST:PORT`, and "
+            "say who may come in (`password_file`, or `allow_anonymous true` for everybody)");
 }
 
 static int serve(const struct settings *settings)

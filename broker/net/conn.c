@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "broker/auth/auth.h"
 #include "broker/config.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
@@ -91,6 +92,7 @@ void conn_free(struct conn *conn)
     chr_list_remove(&conn->wait_link);
     chr_buf_free(&conn->in);
     conn_output_free(conn);
+    principal_unref(conn->principal);
     free(conn);
 }
 

@@ -21,8 +21,9 @@
 #include "proto/mqtt/packet.h"
 
 struct broker_loop;
-struct listener; /* net/listener.h */
-struct session;  /* session/session.h */
+struct listener;  /* net/listener.h */
+struct session;   /* session/session.h */
+struct principal; /* auth/auth.h */
 struct slab;
 struct message; /* session/message.h: reference-counted */
 
@@ -72,6 +73,8 @@ struct conn {
     /* Session layer's (session/): */
     struct session *session;          /* NULL until CONNECT succeeded */
     void *connect;                    /* CONNECT being processed; session layer's */
+    void *login;                      /* its password is being verified; session layer's */
+    struct principal *principal;      /* who it is; a reference; NULL until it has logged in */
     uint16_t keep_alive_s;            /* 0: none */
     uint32_t client_packet_bytes_max; /* Maximum Packet Size of its CONNECT; 0: not said yet */
     int64_t last_receive_us;          /* mono; of the last bytes */

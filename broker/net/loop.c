@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "broker/auth/auth.h"
 #include "broker/config.h"
 #include "broker/ingest/ingest.h"
 #include "broker/net/listener.h"
@@ -102,7 +103,8 @@ struct adopt_mail {
     struct listener *listener;
     int fd;
     char address[64];
-    struct chr_buf in; /* what another loop has received of it */
+    struct chr_buf in;           /* what another loop has received of it */
+    struct principal *principal; /* who it is there; a reference */
 };
 
 static void adopt(struct broker_loop *loop, struct loop_mail *mail)
@@ -120,6 +122,7 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     }
     if (conn) {
         LOOP_COUNT(loop, connections_total, 1);
+        conn->principal = letter->principal;
         if (letter->in.len) {
             chr_buf_free(&conn->in);
             conn->in = letter->in;
@@ -128,6 +131,7 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     } else {
         close(letter->fd);
         chr_buf_free(&letter->in);
+        principal_unref(letter->principal);
         atomic_fetch_sub(&letter->listener->connections, 1);
         atomic_fetch_sub(&loop->conns_count, 1);
     }
@@ -175,6 +179,8 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
     snprintf(letter->address, sizeof letter->address, "%s", conn->address);
     letter->in = conn->in;
     conn->in = (struct chr_buf){0};
+    letter->principal = conn->principal;
+    conn->principal = NULL;
     atomic_fetch_add(&target->conns_count, 1);
     atomic_fetch_add(&conn->listener->connections, 1); /* forgetting takes it off again */
     forget_conn(loop, conn);

@@ -6,6 +6,7 @@
  * member, wherever it lives, is named in the letter. */
 #include <stdlib.h>
 
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "proto/mqtt/encode.h"
 
@@ -73,6 +74,8 @@ static void deliver_own(struct message *message, const struct match *match)
 static void deliver_to(struct session *session, struct message *message, uint8_t qos, bool retain,
                        uint32_t id, uint32_t share)
 {
+    if (!session__may_read(session, message->topic))
+        return;
     uint8_t block[8];
     struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
     if (id)

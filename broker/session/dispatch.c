@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "broker/session/redirect.h"
 #include "broker/session/sql_request.h"
@@ -183,6 +184,9 @@ static void check_conn(struct broker_loop *loop, struct conn *conn)
         return;
     }
     if (conn->state != CONN_OPEN || !s)
+        return;
+    session__check_expiry(conn);
+    if (conn->state != CONN_OPEN)
         return;
     /* A client whose output is full is not read, so its keep-alive does not run; but if nobody is
      * there any more, nothing is taken either. */

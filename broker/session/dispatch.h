@@ -50,6 +50,9 @@ void session_loop_second(struct broker_loop *loop);
 void session_loop_stopping(struct broker_loop *loop);
 
 /* What all loops share: subscriptions, retained messages, the registry. Main thread. */
+/* Any thread: users, passwords or ACLs are others now (auth_swap); open connections are looked at
+ * again, each loop's in its next turn. */
+void session_auth_changed(struct broker_node *node);
 CHR_MUST_USE chr_err session_node_init(struct broker_node *node);
 void session_node_free(struct broker_node *node); /* loops have ended; accepts a node not inited */
 

@@ -19,6 +19,7 @@
 #include "base/random.h"
 #include "base/utf8.h"
 #include "broker/net/listener.h"
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "broker/session/redirect.h"
 #include "broker/session/will.h"
@@ -32,6 +33,7 @@ struct pending {
     struct session *session;
     struct mqtt_connect connect; /* points into bytes */
     bool id_assigned;
+    bool foreign; /* the session there is another user's: it ends */
     char assigned[32];
     size_t len;
     uint8_t bytes[]; /* the packet */
@@ -65,11 +67,6 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
     if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
         return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
                       "enhanced authentication is not offered");
-    /* Without a list of users the name and password of a client can't be checked; where anonymous
-     * clients are welcome they are as welcome with a name. */
-    if (!listener_allows_anonymous(conn->listener, config))
-        return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
-                      "anonymous clients are not allowed");
     if (connect->client_id.len == 0 && connect->version == MQTT_V311 && !connect->clean_start)
         return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
                       "an empty client id needs a clean session"); /* [MQTT-3.1.3-8] of 3.1.1 */
@@ -87,6 +84,18 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
         return refuse(conn, connect, MQTT_REASON_PAYLOAD_FORMAT_INVALID,
                       "the will is not UTF-8, which its Payload Format Indicator says it is");
     return DISPATCH_DONE;
+}
+
+/* A will that could not be published is refused now, when its client can still be told. */
+static enum dispatch check_will(struct conn *conn, const struct mqtt_connect *connect)
+{
+    struct acl_reason why = {0};
+    if (!connect->has_will || principal_may_publish(conn->principal, connect->will.topic, &why))
+        return DISPATCH_DONE;
+    audit_denied(conn->loop->node->authority, conn->principal, conn->address, "will",
+                 connect->will.topic, &why);
+    return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
+                  "the client may not publish to the topic of its will");
 }
 
 /* ---- CONNACK ----------------------------------------------------------------------------------
@@ -198,6 +207,7 @@ static void finish(struct conn *conn, bool session_present)
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return;
     }
+    session__own(s, conn->principal);
     s->present = true;
     s->ended = false;
     s->conn = conn;
@@ -248,20 +258,23 @@ static void open_session(struct conn *conn)
     struct pending *p = conn->connect;
     struct session *s = p->session;
     const struct mqtt_connect *connect = &p->connect;
+    p->foreign = session__is_foreign(s, conn->principal);
+    bool clean_start = connect->clean_start || p->foreign;
     if (s->conn)
-        take_over(s, connect->clean_start);
-    else if (s->will && connect->clean_start)
+        take_over(s, clean_start);
+    else if (s->will && clean_start)
         will_due_now(s); /* the session it belonged to ends now */
     else
         will_drop(s); /* [MQTT-3.1.3-9] */
     uint32_t expiry = wanted_expiry(conn->loop, connect);
     if (expiry == 0 && !s->durable) {
-        finish(conn, s->present && !connect->clean_start && !s->ended);
+        finish(conn, s->present && !clean_start && !s->ended);
         return;
     }
     /* The log knows the session or has to. With an expiry of 0 it ends with its connection, or when
      * the node starts again. */
-    if (session__log_open(s, conn, connect, expiry, receive_maximum_of(conn->loop, connect))) {
+    if (session__log_open(s, conn, connect, clean_start, expiry,
+                          receive_maximum_of(conn->loop, connect))) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return;
     }
@@ -386,6 +399,10 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
     if (connect.version == MQTT_V5)
         conn->client_packet_bytes_max = connect.properties.maximum_packet_size;
     enum dispatch checked = check(conn, &connect);
+    if (checked == DISPATCH_DONE)
+        checked = session__login(conn, &connect);
+    if (checked == DISPATCH_DONE)
+        checked = check_will(conn, &connect);
     if (checked != DISPATCH_DONE)
         return checked;
     struct broker_loop *loop = conn->loop, *owner = NULL;
@@ -401,8 +418,13 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
     struct pending *p = pending_new(raw);
     if (!p)
         return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-    if (p->connect.client_id.len == 0)
+    if (p->connect.client_id.len == 0) {
         assign_id(p);
+        if (session__rename(conn, p->connect.client_id)) {
+            free(p);
+            return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        }
+    }
     if (!s) {
         struct session *made = session_new(loop, p->connect.client_id);
         if (!made) {

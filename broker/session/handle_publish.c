@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "broker/net/listener.h"
+#include "broker/session/authorize.h"
 #include "broker/session/publish.h"
 #include "broker/session/sql_request.h"
 #include "proto/mqtt/encode.h"
@@ -102,6 +103,8 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     struct route *route = routes_peek(&state->routes, topic);
     if (!route || !route->ingest)
         return DISPATCH_CLOSE;
+    if (CHR_UNLIKELY(conn->session->acl_key && conn->session->acl_key != route->publish_key))
+        return DISPATCH_CLOSE; /* the rules are asked there */
     at += topic_len;
     uint16_t packet_id = 0;
     if (qos) {
@@ -257,6 +260,21 @@ static enum dispatch publish_plain(const struct packet *p, struct route *route)
     return DISPATCH_DONE;
 }
 
+/* A topic that is not this client's to publish to. 3.1.1 has no way to say so but to close; as
+ * with Mosquitto it is acknowledged, and nobody gets it. */
+static enum dispatch publish_denied(struct conn *conn, const struct mqtt_publish *publish)
+{
+    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    if (conn->version == MQTT_V5) {
+        acknowledge(conn, publish->qos, publish->packet_id, MQTT_REASON_NOT_AUTHORIZED);
+        return DISPATCH_DONE;
+    }
+    if (publish->qos == 2 && incoming_hold(&conn->session->incoming, publish->packet_id, true))
+        return out_of_memory(conn, 2, publish->packet_id);
+    acknowledge(conn, publish->qos, publish->packet_id, MQTT_REASON_SUCCESS);
+    return DISPATCH_DONE;
+}
+
 /* Topics that no client may publish to. */
 static enum dispatch publish_refused(struct conn *conn, const struct mqtt_publish *publish,
                                      chr_slice topic, bool peers)
@@ -380,6 +398,8 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
     case ROUTE_PLAIN:
         break;
     }
+    if (!session__may_publish(conn, route))
+        return publish_denied(conn, &publish);
     if (route->ingest && !asked_class(&p))
         return DISPATCH_DONE;
     if (s->plain_in_log && conn->batch_inflight == 0)

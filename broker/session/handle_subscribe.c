@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "db/durable.h"
 #include "proto/mqtt/encode.h"
@@ -72,6 +73,8 @@ struct retained_out {
 static bool send_own(void *arg, struct message *message)
 {
     struct retained_out *out = arg;
+    if (!session__may_read(out->session, message->topic))
+        return true;
     if (out->no_local && message->publisher == out->session->number)
         return true; /* [MQTT-3.8.3-3] */
     /* The flag is set: this message was retained [MQTT-3.3.1-8]. */
@@ -115,7 +118,7 @@ static void deliver_retained(struct session *s, chr_slice filter,
         struct db_message *m = found.messages[i];
         uint8_t qos = CHR_MIN(options->qos, m->qos);
         bool own = options->no_local && m->publisher == session__publisher(s); /* [MQTT-3.8.3-3] */
-        if (!own && !(s->durable && qos) &&
+        if (!own && !(s->durable && qos) && session__may_read(s, m->topic) &&
             session_deliver_retained(s, NULL, m, qos, true, out.ids) != CHR_OK)
             session__count_dropped(s, "out of memory");
         db_message_unref(m);
@@ -129,6 +132,8 @@ static uint8_t subscribe_one(struct session *s, const struct mqtt_subscription *
     struct wanted w = examine(sub->filter);
     if (w.code >= 0x80)
         return w.code;
+    if (!session__may_subscribe(s->conn, w.filter))
+        return MQTT_REASON_NOT_AUTHORIZED;
     uint32_t most = s->loop->node->config->max_subscriptions_per_client;
     if (most && s->subscriptions_count >= most)
         return MQTT_REASON_QUOTA_EXCEEDED;

@@ -147,10 +147,11 @@ bool session__publishes_wait(struct conn *conn);
 
 /* -- Sessions in the log (log_op.c) -------------------------------------------------------------*/
 
-/* Adds SESSION_OPEN for the connection conn; answered later: session__opened. CHR_ENOMEM */
+/* Adds SESSION_OPEN for the connection conn; answered later: session__opened. clean_start: asked
+ * for, or the session was another user's. CHR_ENOMEM */
 CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn,
-                                       const struct mqtt_connect *connect, uint32_t expiry_s,
-                                       uint32_t window);
+                                       const struct mqtt_connect *connect, bool clean_start,
+                                       uint32_t expiry_s, uint32_t window);
 /* Adds SESSION_CLOSE: its connection ended; keep_will: without taking leave. */
 void session__log_close(struct session *session, uint32_t expiry_s, bool keep_will);
 /* A SUBSCRIBE or UNSUBSCRIBE on its way through the log. One malloc'd block. */

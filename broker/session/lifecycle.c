@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "broker/session/sent_aliases.h"
 #include "broker/session/sql_request.h"
@@ -85,6 +86,7 @@ void session_free(struct session *s)
     aliases_clear(&s->aliases);
     if (s->listed)
         wakeups_remove(s->loop->node->wakeups, s);
+    principal_unref(s->principal);
     registry_remove(s->loop->node->registry, s);
     struct session **at = &state->by_number[s->number & state->by_number_mask];
     while (*at != s)
@@ -116,6 +118,8 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     s->stalled_since_us = 0;
     s->plain_in_log = false;
     bool ends = s->expiry_s == 0 || (taken_over && new_clean);
+    if (s->will && !session__may_publish_will(s))
+        will_drop(s);
     if (s->will)
         will_connection_lost(s, ends, taken_over);
     /* A newer connection's SESSION_OPEN says it all, unless the session was to end with this. */

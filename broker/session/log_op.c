@@ -205,7 +205,7 @@ static void submit(struct log_op *op)
 }
 
 chr_err session__log_open(struct session *s, struct conn *conn, const struct mqtt_connect *connect,
-                          uint32_t expiry_s, uint32_t window)
+                          bool clean_start, uint32_t expiry_s, uint32_t window)
 {
     if (s->durable)
         session_stored_report(s); /* W3 */
@@ -217,7 +217,7 @@ chr_err session__log_open(struct session *s, struct conn *conn, const struct mqt
         return CHR_ENOMEM;
     }
     op->conn = conn->ref;
-    op->open.clean_start = connect->clean_start;
+    op->open.clean_start = clean_start;
     op->open.expiry_s = expiry_s;
     op->open.window = window;
     submit(op);

@@ -37,6 +37,7 @@ struct route {
     struct match match;    /* look at it through route_match */
     uint64_t match_version;
     uint64_t logged; /* serial of the last batch with a message of it that is in no table (R6) */
+    uint64_t publish_key; /* acl_key of who may publish here, looked at last; 0: nobody was */
     uint32_t topic_len;
     uint8_t topic[];
 };

@@ -126,11 +126,13 @@ struct session {
 
     /* Connection */
     struct conn *conn;
-    enum mqtt_version version; /* of the present or last connection */
-    uint32_t user;             /* number of its user; 0: anonymous */
-    uint32_t receive_maximum;  /* QoS 1 and 2 messages the client takes at a time */
-    uint32_t max_packet_bytes; /* the client takes */
-    bool problem_information;  /* Reason Strings are wanted [MQTT-3.1.2-29] */
+    enum mqtt_version version;   /* of the present or last connection */
+    uint32_t user;               /* number of its user; 0: anonymous */
+    uint64_t acl_key;            /* of its principal; 0: nothing is forbidden to it */
+    struct principal *principal; /* whose it is; a reference; NULL: not known (recovered) */
+    uint32_t receive_maximum;    /* QoS 1 and 2 messages the client takes at a time */
+    uint32_t max_packet_bytes;   /* the client takes */
+    bool problem_information;    /* Reason Strings are wanted [MQTT-3.1.2-29] */
     struct topic_aliases aliases;
     uint16_t sent_aliases_max;         /* topic aliases we may send; 0: none */
     struct sent_aliases *sent_aliases; /* NULL: none so far */

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "broker/query_pool.h"
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
@@ -169,6 +170,7 @@ static chr_err emit(struct query_request *query, const struct sql_part *part)
 static void request_free(struct sql_request *r)
 {
     query_credit_unref(r->credit);
+    principal_unref(r->query.principal);
     free(r);
 }
 
@@ -204,6 +206,9 @@ static void done(struct query_request *query, const struct query_outcome *outcom
 {
     struct sql_request *r = CHR_CONTAINER_OF(query, struct sql_request, query);
     r->err = outcome->err;
+    if (outcome->err && !strcmp(outcome->error.sqlstate, "42501"))
+        audit_denied(r->loop->node->authority, r->query.principal, NULL, "sql", r->query.text,
+                     &(struct acl_reason){0, outcome->error.message});
     if (outcome->err) {
         memcpy(r->sqlstate, outcome->error.sqlstate, sizeof r->sqlstate);
         snprintf(r->problem, sizeof r->problem, "%.*s", (int)sizeof r->problem - 1,
@@ -266,16 +271,18 @@ struct refusal {
     const char *text;
 };
 
-/* Where answers go (R1): not under `$` but for $chronos/result/…, and to no mapped topic. */
-static bool answer_topic_allowed(struct broker_loop *loop, chr_slice topic)
+/* Where answers go (R1): not under `$` but for $chronos/result/…, to no mapped topic, and only
+ * where the asker may publish itself. */
+static bool answer_topic_allowed(struct conn *conn, chr_slice topic)
 {
+    struct broker_loop *loop = conn->loop;
     chr_slice result = CHR_LIT(RESULT_TOPIC);
     if (topic.ptr[0] == '$')
         return chr_slice_starts(topic, result) && topic.len > result.len;
     if (mqtt_topic_levels(topic) > MQTT_TOPIC_LEVELS_MAX)
         return false;
-    const struct route *route = routes_get(&state_of(loop)->routes, topic);
-    return route && !route->ingest;
+    struct route *route = routes_get(&state_of(loop)->routes, topic);
+    return route && !route->ingest && session__may_publish(conn, route);
 }
 
 static bool several_statements(chr_slice text)
@@ -325,6 +332,9 @@ static struct sql_request *request_new(struct conn *conn, chr_slice asked_on,
     r->loop = conn->loop;
     r->conn = conn->ref;
     r->user = conn->session->user;
+    r->query.principal = conn->session->principal;
+    if (r->query.principal)
+        principal_ref(r->query.principal);
     r->qos = publish->qos;
     r->version = conn->version;
     r->query.emit = emit;
@@ -414,7 +424,8 @@ enum dispatch sql_request_publish(struct conn *conn, chr_slice topic,
     struct sql_client *client = client_of(s);
     struct sql_request *r = client ? request_new(conn, topic, publish) : NULL;
     if (!r || (publish->qos == 2 && incoming_hold(&s->incoming, publish->packet_id, !s->durable))) {
-        free(r);
+        if (r)
+            request_free(r);
         session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return DISPATCH_CLOSE;
     }
@@ -427,7 +438,7 @@ enum dispatch sql_request_publish(struct conn *conn, chr_slice topic,
             conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
     }
     struct refusal why = {0};
-    if (r->topic.len && !answer_topic_allowed(conn->loop, r->topic)) {
+    if (r->topic.len && !answer_topic_allowed(conn, r->topic)) {
         chr_log_notice("sql", "answers may not go to this topic", CHR_KV_S("client", s->client_id),
                        CHR_KV_S("topic", r->topic));
         why = (struct refusal){MQTT_REASON_NOT_AUTHORIZED, "42501",

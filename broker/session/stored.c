@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "db/durable.h"
 #include "proto/mqtt/encode.h"
@@ -239,6 +240,8 @@ static bool send_item(struct session *s, struct db_queue_item *item)
                       CHR_KV_S("client", s->client_id), CHR_KV_U("sequence", item->sequence));
         session__count_dropped(s, "damaged in the database");
         done(s, placed, item->sequence);
+    } else if (!session__may_read(s, placed->stored->topic)) {
+        done(s, placed, item->sequence); /* it was queued by its filter alone */
     } else if (session__send_publish(s, placed, dup) == SENT_TOO_LARGE) {
         /* As if it had been delivered [MQTT-3.1.2-25]. */
         session__count_dropped(s, "larger than its Maximum Packet Size");

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/topic_tree.h"
 #include "broker/net/loop.h"
+#include "broker/session/authorize.h"
 #include "broker/session/inspect.h"
 #include "broker/session/session.h"
 #include "proto/mqtt/encode.h"
@@ -78,6 +79,11 @@ void subscriptions_free(struct subscriptions *subs)
 uint64_t subscriptions_version(const struct subscriptions *subs)
 {
     return atomic_load_explicit(&subs->version, memory_order_acquire);
+}
+
+void subscriptions_touch(struct subscriptions *subs)
+{
+    atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);
 }
 
 uint64_t subscriptions_count(const struct subscriptions *subs)
@@ -331,6 +337,7 @@ void subscriptions_remove_all(struct subscriptions *subs, struct session *sessio
 /* What a look-up gathers before sessions are merged. */
 struct gather {
     const struct broker_loop *loop;
+    chr_slice topic;
     struct match *match;
     struct found *found;
     uint32_t count, max;
@@ -373,6 +380,8 @@ static void take_node(struct gather *g, const struct chr_topic_node *node)
             g->match->others |= UINT64_C(1) << (s->session->loop->number & 63);
             continue;
         }
+        if (!session__may_read(s->session, g->topic))
+            continue;
         void *array = g->found;
         if (!reserve(&array, &g->max, g->count, sizeof *g->found)) {
             g->failed = true;
@@ -489,7 +498,7 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
     match->own_count = match->groups_count = match->ids_len = 0;
     match->others = 0;
     match->durable = false;
-    struct gather g = {.loop = loop, .match = match};
+    struct gather g = {.loop = loop, .topic = topic, .match = match};
     pthread_rwlock_rdlock(&subs->lock);
     *version = subscriptions_version(subs);
     if (subs->tree.nodes)

@@ -51,6 +51,8 @@ struct subscription {
     struct subscription_options options;
 };
 
+/* What sessions may read has changed: matches are void. Any thread. */
+void subscriptions_touch(struct subscriptions *subs);
 CHR_MUST_USE chr_err subscriptions_new(struct subscriptions **out);
 void subscriptions_free(struct subscriptions *subs); /* accepts NULL; must be empty */
 /* Moves with every change; any thread. */

@@ -435,6 +435,7 @@ static void build_op(struct life *l, struct twin_op *op, struct db_entry *entry)
 {
     size_t at = entry->bytes.len;
     switch (op->type) {
+    case DB_OP_GRANT:     /* tests/db/test_grant.c */
     case DB_OP_SUBSCRIBE: /* tests/db/test_durable_model.c */
     case DB_OP_UNSUBSCRIBE:
     case DB_OP_MESSAGE:

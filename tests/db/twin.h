@@ -489,6 +489,7 @@ static inline void twin_op_apply(struct twin_apply *a, const struct twin_op *op,
         return;
     }
     switch (op->type) {
+    case DB_OP_GRANT:     /* tests/db/test_grant.c */
     case DB_OP_SUBSCRIBE: /* tests/db/test_durable_model.c */
     case DB_OP_UNSUBSCRIBE:
     case DB_OP_MESSAGE:
