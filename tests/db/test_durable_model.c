@@ -154,17 +154,23 @@ static void sweep_at(const struct twin *t, struct tsession *s, int64_t us)
     s->sweep_us = us < s->sweep_us ? us : s->sweep_us;
 }
 
+/* Sent before: it stays also when it expires. */
+static bool goes_on(const struct tsession *s, const struct titem *item)
+{
+    return item->received || item->sequence <= s->sent;
+}
+
 static void sweep(const struct twin *t, struct tsession *s)
 {
     s->sweep_us = INT64_MAX;
     for (size_t i = 0; i < s->items_count;) {
         int64_t us = t->messages[s->items[i].message].expires_us;
-        if (!s->items[i].received && us <= t->now_us) {
+        if (!goes_on(s, &s->items[i]) && us <= t->now_us) {
             take(s, i);
             s->expired++;
             continue;
         }
-        if (!s->items[i].received)
+        if (!goes_on(s, &s->items[i]))
             sweep_at(t, s, us);
         i++;
     }
@@ -898,7 +904,7 @@ static void same_queue(struct life *l, const struct tsession *s)
     size_t n = db_queue_read(l->d, s->epoch, 0, items, 2048, UINT64_MAX), at = 0;
     for (size_t i = 0; i < s->items_count; i++) {
         const struct titem *want = &s->items[i];
-        if (!want->received && l->twin->messages[want->message].expires_us <= l->twin->now_us)
+        if (!goes_on(s, want) && l->twin->messages[want->message].expires_us <= l->twin->now_us)
             continue;
         REQUIRE(at < n);
         struct db_queue_item *got = &items[at++];

@@ -101,15 +101,23 @@ export class Chronos {
         return `mqtt://127.0.0.1:${this.port}`;
     }
 
-    /** A connected Node mqtt client, ended after the test. */
-    async client(options = {}) {
-        const client = await mqtt.connectAsync(this.url(), {
+    /**
+     * A connected Node mqtt client, ended after the test. onMessage listens before it connects: what
+     * a session kept comes right behind CONNACK.
+     */
+    async client({ onMessage, ...options } = {}) {
+        const client = mqtt.connect(this.url(), {
             protocolVersion: 5,
             reconnectPeriod: 0,
             ...options,
         });
-        client.on('error', () => {});
+        if (onMessage) client.on('message', onMessage);
         cleanup(() => client.endAsync(true).catch(() => {}));
+        await new Promise((resolve, reject) => {
+            client.once('connect', resolve);
+            client.once('close', () => reject(new Error('the connection was closed')));
+            client.on('error', reject);
+        });
         return client;
     }
 
