@@ -144,7 +144,10 @@ struct auth_request {
 /* Any thread. Anything but AUTH_PENDING is the outcome, and done() is not called. */
 enum auth_outcome auth_check(struct authority *authority, struct auth_request *request);
 
-/* A user that somebody else has authenticated: a client certificate, SCRAM. NULL: no memory. */
+extern const char auth_how_certificate[];
+
+/* A user that somebody else has authenticated: a client certificate, SCRAM. how: borrowed for good.
+ * NULL: no memory. */
 struct principal *auth_trusted(struct authority *authority, chr_slice user, chr_slice client_id,
                                const char *how);
 /* The same user as another client id. NULL: no memory. */

@@ -9,7 +9,8 @@
 
 const char auth__how_anonymous[] = "anonymous", auth__how_password[] = "password",
            auth__how_jwt[] = "jwt", auth__how_token_admin[] = "admin token",
-           auth__how_token_readonly[] = "readonly token", auth__how_own[] = "own prompt";
+           auth__how_token_readonly[] = "readonly token", auth__how_own[] = "own prompt",
+           auth_how_certificate[] = "certificate";
 
 /* ---- Numbers of names ---------------------------------------------------------------------------
  */
@@ -138,6 +139,10 @@ static bool still_welcome(const struct principal *old, const struct auth *now, e
 {
     if (old->how == auth__how_anonymous) {
         *role = now->anonymous_role; /* whether they may come in is the listener's to say */
+        return true;
+    }
+    if (old->how == auth_how_certificate) {
+        *role = auth__role_of(now, old->user); /* its password, if it has one, is not asked for */
         return true;
     }
     if (old->how == auth__how_own) {

@@ -9,6 +9,7 @@
 
 #include "base/num.h"
 #include "broker/net/acceptor.h"
+#include "broker/net/tls.h"
 
 /* Remaining length of an MQTT packet [MQTT-2.1.4]. */
 #define PACKET_BYTES_MAX 268435455u
@@ -301,6 +302,14 @@ chr_err listeners_finish(struct settings *settings, struct chr_errmsg *msg)
         if (fault)
             return chr_fail(msg, CHR_EINVAL, "%slistener %s: %s", l->place ? l->place : "",
                             l->unix_path ? l->unix_path : l->address, fault);
+        /* A start reads the files anyway, and says the same. */
+        if (settings->test_config && l->certfile) {
+            struct chr_errmsg why = {{0}};
+            chr_err err = tls_context_check(l, &why);
+            if (err)
+                return chr_fail(msg, err, "%slistener %s: %s", l->place ? l->place : "",
+                                l->unix_path ? l->unix_path : l->address, why.text);
+        }
         for (uint32_t j = 0; l->unix_path && j < i; j++)
             if (config->listeners[j].unix_path &&
                 !strcmp(config->listeners[j].unix_path, l->unix_path))

@@ -1,7 +1,7 @@
 /* broker/commands/single_node.c: `chronos single-node`: a cluster of one until a signal ends it.
  *
- * SIGTERM and SIGINT stop it in order, SIGUSR1 makes a checkpoint now, SIGHUP is kept free for
- * reading settings again. All are blocked before the first thread starts and taken by sigwait, so
+ * SIGTERM and SIGINT stop it in order, SIGUSR1 makes a checkpoint now, SIGHUP reads certificates
+ * again. All are blocked before the first thread starts and taken by sigwait, so
  * no handler runs anywhere.
  *
  * In the foreground of a terminal the main thread is an SQL prompt over the node's own port: a
@@ -41,7 +41,8 @@ void single_node_help(FILE *out)
         "Usage: chronos single-node [options]\n\n"
         "A node by itself: MQTT broker and SQL database. On a terminal it opens an SQL prompt;\n"
         "\\q or Ctrl-D stops the node then. It prints `ready mqtt=... admin=...` when it serves.\n"
-        "Signals: SIGTERM, SIGINT stop it; SIGUSR1 makes a checkpoint.\n",
+        "Signals: SIGTERM, SIGINT stop it; SIGUSR1 makes a checkpoint; SIGHUP reads\n"
+        "certificates again.\n",
         out);
     settings_help(out, false);
 }
@@ -86,6 +87,15 @@ static void checkpoint_now(struct broker_node *node)
                        CHR_KV_I("us", chr_clock_mono_us(node->clock) - began_us));
 }
 
+static void reload(struct broker_node *node)
+{
+    struct chr_errmsg msg = {{0}};
+    if (node_reload(node, node->config, &msg))
+        chr_log_error("node", "SIGHUP: all stays as it was", CHR_KV_C("reason", msg.text));
+    else
+        chr_log_notice("node", "SIGHUP: certificates read again");
+}
+
 /* Returns when the node is to stop. */
 static void wait_for_stop(const sigset_t *set, struct broker_node *node, bool prompt)
 {
@@ -96,7 +106,7 @@ static void wait_for_stop(const sigset_t *set, struct broker_node *node, bool pr
         if (number == SIGUSR1)
             checkpoint_now(node);
         else if (number == SIGHUP && !prompt)
-            chr_log_notice("node", "SIGHUP: nothing to read again yet");
+            reload(node);
         else if (number != SIGUSR2) {
             chr_log_notice("node", "stopping", CHR_KV_C("signal", strsignal(number)));
             return;

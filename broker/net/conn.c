@@ -18,6 +18,7 @@
 #include "broker/config.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
+#include "broker/net/transport.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
 #include "proto/mqtt/decode.h"
@@ -37,6 +38,11 @@ static uint32_t conn_max_packet_size(const struct conn *conn)
     return listener_max_packet_size(conn->listener, conn->loop->node->config);
 }
 
+static bool transport_has_more(const struct conn *conn)
+{
+    return conn->transport && conn->transport->more;
+}
+
 static void count_received(struct conn *conn, ssize_t n)
 {
     struct broker_loop *loop = conn->loop;
@@ -47,7 +53,7 @@ static void count_received(struct conn *conn, ssize_t n)
 }
 
 struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int fd,
-                      struct conn_ref ref, const char *address)
+                      struct transport *transport, struct conn_ref ref, const char *address)
 {
     struct conn *conn = calloc(1, sizeof *conn);
     if (!conn)
@@ -69,6 +75,7 @@ struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int f
         free(conn);
         return NULL;
     }
+    conn->transport = transport;
     return conn;
 }
 
@@ -85,11 +92,16 @@ void conn_free(struct conn *conn)
 {
     if (!conn)
         return;
-    if (conn->state == CONN_CLOSING) /* else it moved to another loop, bytes and all */
+    if (conn->state == CONN_CLOSING) { /* else it moved to another loop, bytes and all */
+        if (conn->transport && !conn->eof)
+            transport_goodbye(conn);
         discard_received(conn);
+    }
     close(conn->fd); /* leaves epoll by itself: no other descriptor refers to the socket */
     chr_list_remove(&conn->flush_link);
     chr_list_remove(&conn->wait_link);
+    transport_free(conn->transport);
+    free(conn->certificate_user);
     chr_buf_free(&conn->in);
     conn_output_free(conn);
     principal_unref(conn->principal);
@@ -99,7 +111,7 @@ void conn_free(struct conn *conn)
 void conn_update_epoll(struct conn *conn)
 {
     bool in = conn->paused == 0 && conn->state != CONN_CLOSING;
-    bool out = conn_out_bytes(conn) > 0;
+    bool out = conn->transport ? transport_wants_write(conn) : conn_out_bytes(conn) > 0;
     if (in == conn->epoll_in && out == conn->epoll_out)
         return;
     conn->epoll_in = in;
@@ -139,7 +151,7 @@ void conn_resume(struct conn *conn, enum conn_pause reason)
     conn->last_receive_us = conn->loop->now_mono_us;
     conn_update_epoll(conn);
     /* Held packets are taken up by the loop, not here: the caller may be inside a handler. */
-    if (conn->in.len && chr_list_empty(&conn->wait_link))
+    if ((conn->in.len || transport_has_more(conn)) && chr_list_empty(&conn->wait_link))
         chr_list_push_back(&conn->loop->held, &conn->wait_link);
 }
 
@@ -206,6 +218,20 @@ static void hold(struct conn *conn, chr_slice bytes)
     }
 }
 
+static ssize_t receive(struct conn *conn, uint8_t *bytes, size_t n)
+{
+    ssize_t got = conn->transport ? transport_receive(conn, bytes, n)
+                                  : recv(conn->fd, bytes, n, MSG_DONTWAIT);
+    if (got > 0) {
+        count_received(conn, got);
+    } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+        /* One that was refused is still there, and is to learn why. */
+        conn->eof = !(got < 0 && errno == EPROTO);
+        conn_close(conn);
+    }
+    return got;
+}
+
 /* A slab with room for what is held and `extra` more bytes; NULL: paused until a batch is free. */
 static struct slab *slab_with_room(struct conn *conn, size_t held, size_t extra)
 {
@@ -239,17 +265,12 @@ static void receive_and_dispatch(struct conn *conn, size_t extra)
     size_t room = slab->capacity - slab->used - held;
     ssize_t n = 0;
     if (extra) {
-        n = recv(conn->fd, start + held, room < extra ? room : extra, MSG_DONTWAIT);
+        n = receive(conn, start + held, room < extra ? room : extra);
         if (n <= 0) {
-            if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-                conn->eof = true;
-                conn_close(conn);
-            }
             if (own)
                 slab_unref(slab);
             return;
         }
-        count_received(conn, n);
     }
     if (held)
         memcpy(start, conn->in.ptr, held);
@@ -281,16 +302,10 @@ static bool gather_large(struct conn *conn)
         conn_close(conn);
         return true;
     }
-    ssize_t got = recv(conn->fd, conn->in.ptr + conn->in.len, want, MSG_DONTWAIT);
-    if (got <= 0) {
-        if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-            conn->eof = true;
-            conn_close(conn);
-        }
+    ssize_t got = receive(conn, conn->in.ptr + conn->in.len, want);
+    if (got <= 0)
         return true;
-    }
     conn->in.len += (size_t)got;
-    count_received(conn, got);
     if ((size_t)got == missing)
         receive_and_dispatch(conn, 0);
     return true;
@@ -302,10 +317,17 @@ void conn_read(struct conn *conn)
         return;
     if (!gather_large(conn))
         receive_and_dispatch(conn, RECEIVE_BYTES);
+    if (CHR_LIKELY(!conn->transport))
+        return;
+    if (transport_has_more(conn) && !conn->paused && chr_list_empty(&conn->wait_link))
+        chr_list_push_back(&conn->loop->held, &conn->wait_link); /* the others first */
+    conn_update_epoll(conn);
 }
 
 void conn_process_held(struct conn *conn)
 {
     if (conn->in.len && !conn->paused && conn->state != CONN_CLOSING)
         receive_and_dispatch(conn, 0);
+    if (transport_has_more(conn))
+        conn_read(conn);
 }

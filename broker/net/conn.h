@@ -25,7 +25,8 @@ struct listener;  /* net/listener.h */
 struct session;   /* session/session.h */
 struct principal; /* auth/auth.h */
 struct slab;
-struct message; /* session/message.h: reference-counted */
+struct transport; /* net/transport.h */
+struct message;   /* session/message.h: reference-counted */
 
 enum conn_state { CONN_NEW, CONN_CONNECTING, CONN_OPEN, CONN_CLOSING };
 
@@ -60,6 +61,8 @@ struct conn {
     struct listener *listener; /* through which it came in */
     int fd;
     struct conn_ref ref;
+    struct transport *transport; /* NULL: plain bytes */
+    char *certificate_user;      /* user name of its certificate, verified; NULL: none */
     enum conn_state state;
     enum mqtt_version version;
     uint8_t paused;           /* set of enum conn_pause */
@@ -117,7 +120,11 @@ void conn_send_shared(struct conn *conn, chr_slice head, struct message *message
 
 /* Sent bytes that may lie before the unsent ones in `out` before they are moved. */
 #define CONN_OUT_COMPACT_BYTES (256u << 10)
-/* Unsent bytes towards the client. */
+/* Bytes that have not left `out` and the shared payloads; copies the next of them, at most max, to
+ * `to` and drops them here: for the transport. */
+uint64_t conn_out_pending(const struct conn *conn);
+size_t conn_out_take(struct conn *conn, uint8_t *to, size_t max);
+/* Unsent bytes towards the client, what the transport holds included. */
 uint64_t conn_out_bytes(const struct conn *conn);
 
 /* -- Acknowledgements ----------------------------------------------------------------------------
@@ -148,12 +155,13 @@ void conn_close(struct conn *conn);
 /* -- For the loop -------------------------------------------------------------------------------
  */
 
+/* transport: taken when it succeeds. */
 struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int fd,
-                      struct conn_ref ref, const char *address);
+                      struct transport *transport, struct conn_ref ref, const char *address);
 void conn_free(struct conn *conn); /* closes fd */
 /* Reads once if the socket is readable and dispatches whole packets. */
 void conn_read(struct conn *conn);
-/* Dispatches packets that wait in `in`. */
+/* Dispatches packets that wait in `in`, and reads what waits in the transport. */
 void conn_process_held(struct conn *conn);
 /* Writes what can be written now. */
 void conn_flush(struct conn *conn);

@@ -4,6 +4,7 @@
  * large message is sent to a thousand subscribers from one buffer. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -12,6 +13,7 @@
 #include "broker/net/conn.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
+#include "broker/net/transport.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
 #include "broker/session/message.h"
@@ -53,9 +55,14 @@ static void queue_flush(struct conn *conn)
     chr_list_push_back(&conn->loop->flush, &conn->flush_link);
 }
 
-uint64_t conn_out_bytes(const struct conn *conn)
+uint64_t conn_out_pending(const struct conn *conn)
 {
     return conn->out.len - conn->out_sent + conn->shared_bytes;
+}
+
+uint64_t conn_out_bytes(const struct conn *conn)
+{
+    return conn_out_pending(conn) + (conn->transport ? transport_unsent(conn->transport) : 0);
 }
 
 uint8_t *conn_out_reserve(struct conn *conn, size_t n)
@@ -167,6 +174,23 @@ static void consume_sent(struct conn *conn, size_t n)
         shared_pop(conn);
 }
 
+size_t conn_out_take(struct conn *conn, uint8_t *to, size_t max)
+{
+    size_t taken = 0;
+    while (taken < max && conn_out_pending(conn) > 0) {
+        struct iovec iov[IOVECS_MAX];
+        int count = build_iovecs(conn, iov);
+        size_t before = taken;
+        for (int i = 0; i < count && taken < max; i++) {
+            size_t n = iov[i].iov_len < max - taken ? iov[i].iov_len : max - taken;
+            memcpy(to + taken, iov[i].iov_base, n);
+            taken += n;
+        }
+        consume_sent(conn, taken - before);
+    }
+    return taken;
+}
+
 static void compact(struct conn *conn)
 {
     if (conn->out_sent == conn->out.len && !conn->shared_first) {
@@ -183,9 +207,18 @@ static void compact(struct conn *conn)
     }
 }
 
-void conn_flush(struct conn *conn)
+static void count_sent(struct conn *conn, uint64_t n)
 {
-    while (conn_out_bytes(conn) > 0) {
+    conn->bytes_sent += n;
+    conn->last_send_us = conn->loop->now_mono_us;
+    LOOP_COUNT(conn->loop, bytes_sent, n);
+    LOOP_ADD(&conn->loop->listener_counters[conn->listener->index].bytes_sent, n);
+}
+
+/* False: the connection is gone. */
+static bool send_plain(struct conn *conn)
+{
+    while (conn_out_pending(conn) > 0) {
         ssize_t n;
         if (!conn->shared_first) {
             n = send(conn->fd, conn->out.ptr + conn->out_sent, conn->out.len - conn->out_sent,
@@ -199,18 +232,29 @@ void conn_flush(struct conn *conn)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (errno != EAGAIN && errno != EWOULDBLOCK) {
-                conn->eof = true;
-                conn_close(conn);
-                return;
-            }
-            break;
+            return errno == EAGAIN || errno == EWOULDBLOCK;
         }
-        conn->bytes_sent += (uint64_t)n;
-        conn->last_send_us = conn->loop->now_mono_us;
-        LOOP_COUNT(conn->loop, bytes_sent, n);
-        LOOP_ADD(&conn->loop->listener_counters[conn->listener->index].bytes_sent, n);
+        count_sent(conn, (uint64_t)n);
         consume_sent(conn, (size_t)n);
+    }
+    return true;
+}
+
+static bool send_through_transport(struct conn *conn)
+{
+    uint64_t sent = 0;
+    chr_err err = transport_flush(conn, &sent);
+    if (sent)
+        count_sent(conn, sent);
+    return err == CHR_OK;
+}
+
+void conn_flush(struct conn *conn)
+{
+    if (!(conn->transport ? send_through_transport(conn) : send_plain(conn))) {
+        conn->eof = true;
+        conn_close(conn);
+        return;
     }
     compact(conn);
     uint64_t unsent = conn_out_bytes(conn);

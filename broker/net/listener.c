@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "broker/net/acceptor.h"
+#include "broker/net/tls.h"
 #include "broker/node.h"
 
 /* A fleet that reconnects at once: the kernel caps it at net.core.somaxconn. */
@@ -249,10 +250,107 @@ static void remove_socket_file(const struct listener *l)
 
 static chr_err open_one(struct listener *l, struct chr_errmsg *msg)
 {
-    if (l->config->certfile || l->config->protocol == LISTENER_WEBSOCKETS ||
-        l->config->proxy_protocol)
-        return fail(l, CHR_EUNSUPPORTED, "TLS, WebSocket and PROXY are not supported yet", msg);
+    struct chr_errmsg why = {{0}};
+    chr_err err = l->config->certfile ? tls_context_new(l->config, &l->tls, &why) : CHR_OK;
+    if (err)
+        return fail(l, err, why.text, msg);
     return l->config->unix_path ? open_unix(l, msg) : open_tcp(l, msg);
+}
+
+void listeners_close(struct broker_node *node)
+{
+    for (uint32_t i = 0; i < node->listeners_count; i++) {
+        remove_socket_file(&node->listeners[i]);
+        close_sockets(&node->listeners[i]);
+    }
+}
+
+struct ssl_st *listener_tls_new(struct listener *listener)
+{
+    pthread_mutex_lock(&listener->tls_lock);
+    SSL *ssl = SSL_new(listener->tls); /* takes a reference of the context */
+    pthread_mutex_unlock(&listener->tls_lock);
+    return ssl;
+}
+
+/* ---- Reload (reload.h) ------------------------------------------------------------------------
+ */
+
+/* What the new settings say of a listener; NULL: nothing, it stays as it is. */
+static const struct listener_config *config_in(const struct listener *l,
+                                               const struct broker_config *next)
+{
+    for (uint32_t n = 0; n < next->listeners_count; n++) {
+        /* Its own place first: "any free port" may be there more than once. */
+        const struct listener_config *c = &next->listeners[(l->index + n) % next->listeners_count];
+        const struct listener_config *own = l->config;
+        if (own->unix_path ? c->unix_path && !strcmp(c->unix_path, own->unix_path)
+                           : c->address && !strcmp(c->address, own->address))
+            return c;
+    }
+    return NULL;
+}
+
+static void reload_abort(void *ctx, void *prepared)
+{
+    const struct broker_node *node = ctx;
+    SSL_CTX **fresh = prepared;
+    for (uint32_t i = 0; i < node->listeners_count; i++)
+        SSL_CTX_free(fresh[i]);
+    free(fresh);
+}
+
+static chr_err reload_prepare(void *ctx, const struct broker_config *next, void **prepared,
+                              struct chr_errmsg *msg)
+{
+    const struct broker_node *node = ctx;
+    SSL_CTX **fresh = calloc(node->listeners_count, sizeof *fresh);
+    if (!fresh)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    for (uint32_t i = 0; i < node->listeners_count; i++) {
+        const struct listener *l = &node->listeners[i];
+        const struct listener_config *c = l->config->certfile ? config_in(l, next) : NULL;
+        if (!c || !c->certfile)
+            continue;
+        struct chr_errmsg why = {{0}};
+        chr_err err = tls_context_new(c, &fresh[i], &why);
+        if (err) {
+            reload_abort(ctx, fresh);
+            return chr_fail(msg, err, "%slistener %s: %s", c->place ? c->place : "", l->bound,
+                            why.text);
+        }
+    }
+    *prepared = fresh;
+    return CHR_OK;
+}
+
+/* Connections take a reference of the context they began with under the same lock. */
+static void reload_commit(void *ctx, void *prepared)
+{
+    struct broker_node *node = ctx;
+    SSL_CTX **fresh = prepared;
+    for (uint32_t i = 0; i < node->listeners_count; i++) {
+        struct listener *l = &node->listeners[i];
+        if (!fresh[i])
+            continue;
+        pthread_mutex_lock(&l->tls_lock);
+        SSL_CTX *old = l->tls;
+        l->tls = fresh[i];
+        pthread_mutex_unlock(&l->tls_lock);
+        fresh[i] = old;
+    }
+    reload_abort(ctx, fresh);
+}
+
+void listeners_free(struct broker_node *node)
+{
+    for (uint32_t i = 0; i < node->listeners_count; i++) {
+        SSL_CTX_free(node->listeners[i].tls);
+        pthread_mutex_destroy(&node->listeners[i].tls_lock);
+    }
+    free(node->listeners);
+    node->listeners = NULL;
+    node->listeners_count = 0;
 }
 
 chr_err listeners_open(struct broker_node *node, struct chr_errmsg *msg)
@@ -266,6 +364,7 @@ chr_err listeners_open(struct broker_node *node, struct chr_errmsg *msg)
         struct listener *l = &node->listeners[i];
         l->config = &config->listeners[i];
         l->index = i;
+        pthread_mutex_init(&l->tls_lock, NULL);
         node->listeners_count++;
         chr_err err = open_one(l, msg);
         if (err) {
@@ -276,20 +375,11 @@ chr_err listeners_open(struct broker_node *node, struct chr_errmsg *msg)
         if (!strcmp(node->mqtt_address, "none") && !strcmp(listener_kind(l), "mqtt"))
             snprintf(node->mqtt_address, sizeof node->mqtt_address, "%.79s", l->bound);
     }
+    struct reload_part part = {.name = "certificates",
+                               .ctx = node,
+                               .prepare = reload_prepare,
+                               .commit = reload_commit,
+                               .abort = reload_abort};
+    node_reload_register(node, &part);
     return CHR_OK;
-}
-
-void listeners_close(struct broker_node *node)
-{
-    for (uint32_t i = 0; i < node->listeners_count; i++) {
-        remove_socket_file(&node->listeners[i]);
-        close_sockets(&node->listeners[i]);
-    }
-}
-
-void listeners_free(struct broker_node *node)
-{
-    free(node->listeners);
-    node->listeners = NULL;
-    node->listeners_count = 0;
 }

@@ -6,6 +6,7 @@
 #ifndef CHR_BROKER_NET_LISTENER_H
 #define CHR_BROKER_NET_LISTENER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,6 +15,8 @@
 #include "broker/config.h"
 
 struct broker_node;
+struct ssl_st;     /* OpenSSL's SSL */
+struct ssl_ctx_st; /* OpenSSL's SSL_CTX */
 
 /* Addresses that one name may stand for ("localhost": two). */
 #define LISTENER_SOCKETS_MAX 8
@@ -25,6 +28,10 @@ struct listener {
     uint32_t sockets_count;
     char bound[128];             /* as bound, "127.0.0.1:1883" or the path */
     uint64_t unix_dev, unix_ino; /* of the socket file we made */
+
+    /* The lock is held for a moment by each new TLS connection, and by a reload. */
+    pthread_mutex_t tls_lock;
+    struct ssl_ctx_st *tls; /* under tls_lock; NULL: no TLS */
 
     _Atomic uint32_t connections; /* open now, those on their way to a loop included */
     _Atomic uint64_t accepted, refused;
@@ -38,12 +45,15 @@ struct listener_counters {
 /* "mqtt", "tls", "ws", "wss", "unix": its word of the `ready` line and in metrics. */
 const char *listener_kind(const struct listener *listener);
 
-/* Opens all of node->config and fills node->listeners, node->mqtt_address (the first that speaks
- * plain MQTT over TCP, else "none"). On failure nothing stays open. The message names the listener,
- * its line, and what is wrong. */
+/* Opens all of node->config, registers the part of a reload that reads certificates, keys,
+ * authorities and CRLs again (for connections that come from then on), and fills node->listeners,
+ * node->mqtt_address (the first that speaks plain MQTT over TCP, else "none"). On failure nothing
+ * stays open. The message names the listener, its line, and what is wrong. */
 CHR_MUST_USE chr_err listeners_open(struct broker_node *node, struct chr_errmsg *msg);
 /* Nobody else comes in; socket files go. Accepts a node without listeners. */
 void listeners_close(struct broker_node *node);
+/* TLS for a new connection. Loops. NULL: out of memory. */
+struct ssl_st *listener_tls_new(struct listener *listener);
 /* When no connection is left. */
 void listeners_free(struct broker_node *node);
 

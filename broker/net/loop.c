@@ -22,6 +22,7 @@
 #include "broker/config.h"
 #include "broker/ingest/ingest.h"
 #include "broker/net/listener.h"
+#include "broker/net/transport.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
 
@@ -103,7 +104,11 @@ struct adopt_mail {
     struct listener *listener;
     int fd;
     char address[64];
-    struct chr_buf in;           /* what another loop has received of it */
+    /* What another loop has of it */
+    bool moved;
+    struct chr_buf in; /* received */
+    struct transport *transport;
+    char *certificate_user;
     struct principal *principal; /* who it is there; a reference */
 };
 
@@ -112,9 +117,16 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     struct adopt_mail *letter = CHR_CONTAINER_OF(mail, struct adopt_mail, mail);
     uint32_t slot;
     struct conn *conn = NULL;
-    if (!atomic_load(&loop->stopping) && take_slot(loop, &slot)) {
+    bool fresh = !letter->moved && transport_needed(letter->listener);
+    if (fresh)
+        letter->transport = transport_new(letter->listener, letter->fd);
+    else if (letter->transport)
+        transport_set_fd(letter->transport, letter->fd);
+    bool able = !fresh || letter->transport;
+    if (able && !atomic_load(&loop->stopping) && take_slot(loop, &slot)) {
         struct conn_ref ref = {.slot = slot, .generation = ++loop->generations[slot]};
-        conn = conn_new(loop, letter->listener, letter->fd, ref, letter->address);
+        conn =
+            conn_new(loop, letter->listener, letter->fd, letter->transport, ref, letter->address);
         if (conn)
             loop->conns[slot] = conn;
         else
@@ -123,12 +135,15 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
     if (conn) {
         LOOP_COUNT(loop, connections_total, 1);
         conn->principal = letter->principal;
+        conn->certificate_user = letter->certificate_user;
         if (letter->in.len) {
             chr_buf_free(&conn->in);
             conn->in = letter->in;
             chr_list_push_back(&loop->held, &conn->wait_link);
         }
     } else {
+        transport_free(letter->transport);
+        free(letter->certificate_user);
         close(letter->fd);
         chr_buf_free(&letter->in);
         principal_unref(letter->principal);
@@ -177,10 +192,15 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
     letter->listener = conn->listener;
     letter->fd = fd;
     snprintf(letter->address, sizeof letter->address, "%s", conn->address);
+    letter->moved = true;
     letter->in = conn->in;
     conn->in = (struct chr_buf){0};
     letter->principal = conn->principal;
     conn->principal = NULL;
+    letter->transport = conn->transport;
+    conn->transport = NULL;
+    letter->certificate_user = conn->certificate_user;
+    conn->certificate_user = NULL;
     atomic_fetch_add(&target->conns_count, 1);
     atomic_fetch_add(&conn->listener->connections, 1); /* forgetting takes it off again */
     forget_conn(loop, conn);
@@ -260,7 +280,9 @@ static void handle_event(const struct epoll_event *event)
     struct conn *conn = event->data.ptr;
     if (event->events & EPOLLOUT)
         conn_flush(conn);
-    if (event->events & EPOLLIN)
+    /* TLS may have to write before it can read on. */
+    if ((event->events & EPOLLIN) ||
+        ((event->events & EPOLLOUT) && conn->transport && conn->transport->wants_write))
         conn_read(conn);
     /* A paused connection is not read, so a reset would be reported for ever. */
     if ((event->events & (EPOLLHUP | EPOLLERR)) && (conn->paused || !(event->events & EPOLLIN))) {

@@ -113,11 +113,28 @@ static struct login *login_new(struct conn *conn, const struct mqtt_connect *con
     return login;
 }
 
+/* The certificate says who it is; its name and password are not looked at, as Mosquitto has it. */
+static enum dispatch certified(struct conn *conn, const struct mqtt_connect *connect)
+{
+    if (!conn->certificate_user)
+        return session_refuse_connect(conn, MQTT_REASON_BAD_USER_NAME_OR_PASSWORD,
+                                      "the certificate names no user");
+    conn->principal =
+        auth_trusted(conn->loop->node->authority, chr_slice_cstr(conn->certificate_user),
+                     connect->client_id, auth_how_certificate);
+    return conn->principal
+               ? DISPATCH_DONE
+               : session_refuse_connect(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+}
+
 enum dispatch session__login(struct conn *conn, const struct mqtt_connect *connect)
 {
     struct authority *authority = conn->loop->node->authority;
+    const struct listener_config *listener = conn->listener->config;
     if (conn->principal)
         return DISPATCH_DONE;
+    if (listener->use_identity_as_username || listener->use_subject_as_username)
+        return certified(conn, connect);
     struct login *login = login_new(conn, connect);
     if (!login)
         return session_refuse_connect(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");

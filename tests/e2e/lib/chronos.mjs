@@ -61,13 +61,18 @@ export class Chronos {
             child.stderr.setEncoding('utf8');
             child.stderr.on('data', (text) => {
                 this.stderr += text;
-                const m = /^ready mqtt=(\S+):(\d+) admin=(\S+):(\d+)$/m.exec(this.stderr);
-                if (m) resolve({ host: m[1], port: Number(m[2]), adminPort: Number(m[4]) });
+                const m = /^ready mqtt=(\S+):(\d+) admin=(\S+):(\d+)(.*)\n/m.exec(this.stderr);
+                if (m) resolve({ host: m[1], port: Number(m[2]), adminPort: Number(m[4]), more: m[5] });
             });
             this.exited.then(({ code, signal }) =>
                 reject(new Error(`chronos ended (${code ?? signal}) before it was ready:\n${this.stderr}`)));
         });
         this.port = this.ready.port;
+        /** Listeners beside the first: [{kind: 'tls', address: '127.0.0.1:8883', port: 8883}]. */
+        this.listeners = this.ready.more.trim().split(' ').filter(Boolean).map((word) => {
+            const [kind, address] = word.split(/=(.*)/s);
+            return { kind, address, port: Number(/:(\d+)$/.exec(address)?.[1]) };
+        });
         this.admin = `http://127.0.0.1:${this.ready.adminPort}`;
         this.pid = child.pid;
         return this;
