@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,10 +22,17 @@
 #define LINE_RESERVE 32
 #define VALUE_MAX    1024
 
-static _Atomic int log_level = CHR_LOG_INFO;
+#define UP_TO(level) ((2u << (level)) - 1)
+
+static _Atomic unsigned log_levels = UP_TO(CHR_LOG_INFO);
 static _Atomic int log_format = CHR_LOG_TEXT;
 static _Atomic int log_fd = STDERR_FILENO;
 static _Atomic int log_fd_rest = -1;
+static _Atomic int log_fd_copy = -1;
+static _Atomic bool log_syslog;
+static _Atomic bool log_timestamp = true;
+/* Borrowed and never changed: a writer may still use the one before. */
+static _Atomic(const char *) log_pattern;
 static _Atomic int log_screen_level = CHR_LOG_DEBUG;
 
 static const char *const level_names[] = {
@@ -34,7 +42,28 @@ static const char *const level_names[] = {
 
 void chr_log_set_level(enum chr_log_level level)
 {
-    atomic_store_explicit(&log_level, level, memory_order_relaxed);
+    chr_log_set_levels(UP_TO(level));
+}
+
+void chr_log_set_levels(unsigned levels)
+{
+    atomic_store_explicit(&log_levels, levels, memory_order_relaxed);
+}
+
+void chr_log_set_timestamp(bool on, const char *pattern)
+{
+    atomic_store_explicit(&log_pattern, pattern, memory_order_release);
+    atomic_store_explicit(&log_timestamp, on, memory_order_relaxed);
+}
+
+void chr_log_set_copy(int fd)
+{
+    atomic_store_explicit(&log_fd_copy, fd, memory_order_relaxed);
+}
+
+void chr_log_set_syslog(bool on)
+{
+    atomic_store_explicit(&log_syslog, on, memory_order_relaxed);
 }
 
 void chr_log_set_format(enum chr_log_format format)
@@ -51,7 +80,7 @@ void chr_log_set_output(int fd, enum chr_log_level screen_level, int fd_rest)
 
 bool chr_log_enabled(enum chr_log_level level)
 {
-    return (int)level <= atomic_load_explicit(&log_level, memory_order_relaxed);
+    return atomic_load_explicit(&log_levels, memory_order_relaxed) >> level & 1;
 }
 
 chr_err chr_log_level_parse(chr_slice word, enum chr_log_level *level)
@@ -67,7 +96,8 @@ chr_err chr_log_level_parse(chr_slice word, enum chr_log_level *level)
 
 struct line {
     size_t len;
-    bool full; /* something did not fit; it and what followed in its pair is missing */
+    size_t message_at; /* behind the timestamp; 0 in JSON */
+    bool full;         /* something did not fit; it and what followed in its pair is missing */
     char bytes[LINE_MAX_BYTES];
 };
 
@@ -235,6 +265,19 @@ static void put_time(struct line *line)
     put(line, text, sizeof text - 1);
 }
 
+/* What the operator's pattern makes of now; a pattern that makes nothing, or too much, is left out.
+ */
+static void put_local_time(struct line *line, const char *pattern)
+{
+    time_t now = time(NULL);
+    struct tm tm;
+    char text[256];
+    if (!localtime_r(&now, &tm))
+        return;
+    size_t len = strftime(text, sizeof text, pattern, &tm);
+    put_escaped(line, chr_slice_of(text, len), false, false);
+}
+
 static void put_head(struct line *line, enum chr_log_level level, const char *part,
                      const char *message, bool json)
 {
@@ -248,8 +291,15 @@ static void put_head(struct line *line, enum chr_log_level level, const char *pa
         put_cstr(line, ",\"message\":");
         put_quoted(line, chr_slice_cstr(message), true);
     } else {
-        put_time(line);
-        put_cstr(line, " ");
+        if (atomic_load_explicit(&log_timestamp, memory_order_relaxed)) {
+            const char *pattern = atomic_load_explicit(&log_pattern, memory_order_acquire);
+            if (pattern)
+                put_local_time(line, pattern);
+            else
+                put_time(line);
+            put_cstr(line, " ");
+        }
+        line->message_at = line->len;
         put_cstr(line, level_names[level]);
         put_cstr(line, " ");
         put_escaped(line, chr_slice_cstr(part), false, false);
@@ -305,7 +355,7 @@ void chr_log_write(enum chr_log_level level, const char *part, const char *messa
     int saved_errno = errno;
     bool json = atomic_load_explicit(&log_format, memory_order_relaxed) == CHR_LOG_JSON;
     struct line line;
-    line.len = 0;
+    line.len = line.message_at = 0;
     line.full = false;
     put_head(&line, level, part, message, json);
     bool truncated = false;
@@ -324,6 +374,15 @@ void chr_log_write(enum chr_log_level level, const char *part, const char *messa
     int fd_rest = atomic_load_explicit(&log_fd_rest, memory_order_relaxed);
     if (fd_rest >= 0 && (int)level > atomic_load_explicit(&log_screen_level, memory_order_relaxed))
         fd = fd_rest;
-    write_line(fd, line.bytes, line.len);
+    int fd_copy = atomic_load_explicit(&log_fd_copy, memory_order_relaxed);
+    if (fd >= 0)
+        write_line(fd, line.bytes, line.len);
+    if (fd_copy >= 0)
+        write_line(fd_copy, line.bytes, line.len);
+    if (atomic_load_explicit(&log_syslog, memory_order_relaxed)) {
+        static const int priorities[] = {LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG};
+        syslog(priorities[level], "%.*s", (int)(line.len - line.message_at - 1),
+               line.bytes + line.message_at);
+    }
     errno = saved_errno;
 }

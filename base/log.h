@@ -23,9 +23,20 @@ enum chr_log_level {
 enum chr_log_format { CHR_LOG_TEXT, CHR_LOG_JSON };
 
 void chr_log_set_level(enum chr_log_level level);
+/* Which levels are written, one bit 1 << level each; 0: none. The last of this and
+ * chr_log_set_level counts. */
+void chr_log_set_levels(unsigned levels);
 void chr_log_set_format(enum chr_log_format format);
-/* Lines go to fd (default 2). Lines less severe than `screen_level` go to fd_rest instead (-1: the
- * same fd); the prompt of single-node keeps the screen for warnings this way. */
+/* How a line begins. pattern: strftime's, in local time, NULL: ISO 8601 with milliseconds in UTC;
+ * it is borrowed for as long as the process logs. JSON lines have their own time in any case. */
+void chr_log_set_timestamp(bool on, const char *pattern);
+/* Lines also go to fd (-1: not). A descriptor that was set may be written to a little later still:
+ * replace what it stands for with dup2, don't close it. */
+void chr_log_set_copy(int fd);
+/* And to syslog, without their timestamps; openlog() before, by the caller. */
+void chr_log_set_syslog(bool on);
+/* Lines go to fd (default 2; -1: nowhere). Lines less severe than `screen_level` go to fd_rest
+ * instead (-1: the same fd); the prompt of single-node keeps the screen for warnings this way. */
 void chr_log_set_output(int fd, enum chr_log_level screen_level, int fd_rest);
 bool chr_log_enabled(enum chr_log_level level);
 /* "error", "warning", …; CHR_EINVAL for any other word. */

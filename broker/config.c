@@ -53,6 +53,13 @@ void broker_config_default(struct broker_config *config)
         .query_result_part_bytes = 8u << 20,
         .log_level = CHR_LOG_INFO,
         .log_format = CHR_LOG_TEXT,
+        .retain_available = true,
+        .allow_zero_length_clientid = true,
+        .auto_id_prefix = "auto-",
+        .sys_interval_s = 10,
+        .log_facility = LOG_FACILITY_DAEMON,
+        .log_timestamp = true,
+        .connection_messages = true,
         .listeners_count = 1,
     };
     listener_config_default(&config->listeners[0]);

@@ -28,6 +28,18 @@ enum listener_anonymous {
 };
 enum listener_tls_version { LISTENER_TLS_1_2, LISTENER_TLS_1_3 };
 
+enum log_dest {
+    LOG_DEST_STDERR = 1,
+    LOG_DEST_STDOUT = 2,
+    LOG_DEST_SYSLOG = 4,
+    LOG_DEST_FILE = 8,
+    LOG_DEST_NONE = 16,
+};
+#define LOG_FACILITY_DAEMON 8
+#define LOG_TYPES_ALL       0x1fu
+#define LOG_TYPES_NONE      (1u << 31) /* alone: no line at all */
+#define AUTO_ID_PREFIX_MAX  64         /* bytes */
+
 #define LISTENERS_MAX 32
 
 /* Where clients come in, and what holds for those that do. It speaks TLS when it has a certificate.
@@ -140,9 +152,27 @@ struct broker_config {
     uint32_t query_timeout_ms;        /* 0: none */
     uint64_t query_result_part_bytes; /* 8 MiB (design 2.2) */
 
+    /* What Mosquitto's options of the same names say */
+    bool retain_available;
+    bool allow_zero_length_clientid;
+    const char *auto_id_prefix;    /* of the client ids we make; "auto-" */
+    const char *clientid_prefixes; /* only client ids that begin so are taken; NULL: all */
+    uint32_t sys_interval_s;       /* between refreshes of $SYS; 10; 0: none */
+
     /* Logs */
     enum chr_log_level log_level;
     enum chr_log_format log_format;
+    uint32_t log_types;               /* bits 1 << level; 0: log_level decides */
+    uint32_t log_dests;               /* bits of enum log_dest; 0: LOG_DEST_STDERR */
+    const char *log_file;             /* of LOG_DEST_FILE */
+    uint16_t log_facility;            /* 0 to 7: local0 to local7; LOG_FACILITY_DAEMON */
+    bool log_timestamp;               /* of text lines */
+    const char *log_timestamp_format; /* strftime's, local time; NULL: ISO 8601 in UTC */
+    bool connection_messages;         /* lines about clients that come and go */
+
+    /* The process */
+    const char *pid_file; /* NULL: none */
+    const char *user;     /* root becomes this user; NULL: stays */
 };
 
 void broker_config_default(struct broker_config *config);

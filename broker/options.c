@@ -1,11 +1,15 @@
 #include "broker/options.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,8 +86,22 @@ static bool same_name(const char *a, const char *b)
     return *a == *b;
 }
 
+/* "auth-opt-*" stands for all that begin so. */
+static bool is_pattern_of(const char *pattern, const char *name)
+{
+    size_t len = strlen(pattern);
+    if (!len || pattern[len - 1] != '*')
+        return false;
+    for (size_t i = 0; i + 1 < len; i++)
+        if (!name[i] || fold(pattern[i]) != fold(name[i]))
+            return false;
+    return true;
+}
+
 static bool is_named(const struct option *option, const char *name)
 {
+    if (option->kind != OPTION_HEADING && is_pattern_of(option->name, name))
+        return true;
     return option->kind != OPTION_HEADING &&
            (same_name(option->name, name) || (option->alias && same_name(option->alias, name)));
 }
@@ -340,6 +358,19 @@ static chr_err set_field(struct options *options, const struct option *option, c
     case OPTION_MS32:
         err = parse_time(value, 1000, false, min, max, &number, msg);
         break;
+    case OPTION_NO_MEANING:
+        return CHR_OK;
+    case OPTION_ONLY:
+        if (!strcasecmp(value, option->choices->word))
+            return CHR_OK;
+        if (!strcmp(option->choices->word, "true") || !strcmp(option->choices->word, "false")) {
+            err = parse_bool(value, &on, msg);
+            if (err || on == !strcmp(option->choices->word, "true"))
+                return err;
+        }
+        return chr_fail(msg, CHR_EINVAL, "%s", option->help);
+    case OPTION_INCLUDE:
+        return chr_fail(msg, CHR_EINVAL, "it is for a file");
     case OPTION_HEADING:
     case OPTION_LATER:
         return chr_fail(msg, CHR_EINVAL, "%s", option->help);
@@ -387,6 +418,7 @@ static chr_err set_at(struct options *options, const struct option *option, cons
         size_t i = (size_t)(option - options->table);
         options->source[i] = place->source;
         options->line[i] = place->line;
+        options->path[i] = place->path;
         return CHR_OK;
     }
     if (place->source == OPTION_FROM_FILE)
@@ -511,7 +543,7 @@ chr_err options_environment(struct options *options, char *const *environment,
         name[n] = 0;
         leave_section(options);
         const struct option *option = upper ? find(options, name) : NULL;
-        if (!option || option->scope == OPTION_FLAG_ONLY)
+        if (!option || option->scope == OPTION_FLAG_ONLY || option->scope == OPTION_NOT_ENVIRONMENT)
             continue;
         struct place place = {.source = OPTION_FROM_ENVIRONMENT, .name = variable};
         chr_err err = set_at(options, option, equals + 1, strlen(equals + 1), &place, msg);
@@ -538,22 +570,30 @@ static chr_slice trim(chr_slice s)
     return s;
 }
 
-/* Another option of the file that fills the same field: the same key, or `address` beside
- * `listener`. 0: none. */
-static unsigned line_of_rival(const struct options *options, const struct option *option)
+/* Where the files have set the field that option fills: the same key, or `address` beside
+ * `listener`. Line 0: nowhere. */
+static struct place rival_of(const struct options *options, const struct option *option)
 {
+    if (option->repeats || option->kind == OPTION_SECTION || option->kind == OPTION_INCLUDE ||
+        option->kind == OPTION_NO_MEANING || option->kind == OPTION_LATER)
+        return (struct place){0};
     if (in_section(options, option))
-        return options->section.lines[option - options->section.table];
-    if (option->kind == OPTION_SECTION)
-        return 0;
+        return (struct place){.path = options->path_now,
+                              .line = options->section.lines[option - options->section.table]};
     for (size_t i = 0; i < options->count; i++) {
         const struct option *other = &options->table[i];
-        if (options->source[i] == OPTION_FROM_FILE && other->kind != OPTION_LATER &&
-            other->kind != OPTION_SECTION && (other == option || other->offset == option->offset))
-            return options->line[i];
+        bool filled = other->kind != OPTION_LATER && other->kind != OPTION_SECTION &&
+                      other->kind != OPTION_NO_MEANING && other->kind != OPTION_ONLY &&
+                      other->kind != OPTION_INCLUDE && option->kind != OPTION_ONLY;
+        if (options->source[i] == OPTION_FROM_FILE &&
+            (other == option || (filled && other->offset == option->offset)))
+            return (struct place){.path = options->path[i], .line = options->line[i]};
     }
-    return 0;
+    return (struct place){0};
 }
+
+static chr_err include_dir(struct options *options, const struct place *place, const char *dir,
+                           struct chr_errmsg *msg);
 
 static chr_err read_line(struct options *options, const char *path, unsigned number, chr_slice line,
                          struct chr_errmsg *msg)
@@ -586,15 +626,28 @@ static chr_err read_line(struct options *options, const char *path, unsigned num
                             number, name, as_key(near, key));
         return chr_fail(msg, CHR_EINVAL, "%s:%u: unknown key %s", path, number, name);
     }
-    unsigned before = line_of_rival(options, option);
-    if (before)
+    struct place before = rival_of(options, option);
+    if (before.line && before.path && strcmp(before.path, path))
+        return chr_fail(msg, CHR_EINVAL, "%s:%u: %s sets again what %s:%u has set", path, number,
+                        name, before.path, before.line);
+    if (before.line)
         return chr_fail(msg, CHR_EINVAL, "%s:%u: %s sets again what line %u has set", path, number,
-                        name, before);
+                        name, before.line);
     bool none = !value.len && !equals;
-    if (none && takes_value(option) && option->kind != OPTION_LATER)
+    bool may_be_bare = option->kind == OPTION_LATER || option->kind == OPTION_NO_MEANING;
+    if ((none || (option->kind == OPTION_INCLUDE && !value.len)) && takes_value(option) &&
+        !may_be_bare)
         return chr_fail(msg, CHR_EINVAL, "%s:%u: %s needs a value: %s", path, number, name,
                         option->value);
     struct place place = {.source = OPTION_FROM_FILE, .path = path, .line = number, .name = name};
+    if (option->kind == OPTION_INCLUDE) {
+        char dir[PATH_MAX];
+        if (value.len >= sizeof dir)
+            return chr_fail(msg, CHR_EINVAL, "%s:%u: %s: the path is too long", path, number, name);
+        memcpy(dir, value.ptr, value.len);
+        dir[value.len] = 0;
+        return include_dir(options, &place, dir, msg);
+    }
     return set_at(options, option, none ? NULL : (const char *)value.ptr, value.len, &place, msg);
 }
 
@@ -603,7 +656,11 @@ chr_err options_text(struct options *options, const char *path, chr_slice text,
 {
     static const uint8_t byte_order_mark[] = {0xef, 0xbb, 0xbf};
     chr_slice mark = chr_slice_of(byte_order_mark, sizeof byte_order_mark);
-    leave_section(options);
+    path = chr_arena_cstr(&options->arena, chr_slice_cstr(path));
+    if (!path)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    if (!options->included)
+        leave_section(options);
     if (chr_slice_starts(text, mark))
         text = chr_slice_of(text.ptr + mark.len, text.len - mark.len);
     for (unsigned number = 1; text.len; number++) {
@@ -645,6 +702,110 @@ chr_err options_file(struct options *options, const char *path, struct chr_errms
     free(text);
     close(fd);
     return err;
+}
+
+/* ---- include_dir ------------------------------------------------------------------------------
+ *
+ * As mosquitto.conf(5) has it: in the main file only, every *.conf of the directory, upper case
+ * before lower case. A file may go on in a listener's block that the main file has opened. */
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool is_conf(const char *name)
+{
+    size_t len = strlen(name);
+    return len > 5 && name[0] != '.' && !strcmp(name + len - 5, ".conf");
+}
+
+static void free_names(char **names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(names[i]);
+}
+
+/* Full paths of the *.conf in dir; *count is right on failure, too. */
+static chr_err list_conf(const struct place *place, const char *dir, char **names, size_t max,
+                         size_t *count, struct chr_errmsg *msg)
+{
+    *count = 0;
+    DIR *d = opendir(dir);
+    if (!d)
+        return chr_fail(msg, CHR_EINVAL, "%s:%u: %s: can't open directory %s: %s", place->path,
+                        place->line, place->name, dir, strerror(errno));
+    chr_err err = CHR_OK;
+    size_t dir_len = strlen(dir);
+    const char *slash = dir_len && dir[dir_len - 1] == '/' ? "" : "/";
+    errno = 0;
+    for (struct dirent *e; !err && (e = readdir(d)); errno = 0) {
+        if (!is_conf(e->d_name))
+            continue;
+        if (*count == max)
+            err = chr_fail(msg, CHR_EINVAL, "%s:%u: %s: more than %d files", place->path,
+                           place->line, place->name, OPTIONS_FILES_MAX);
+        else if (asprintf(&names[*count], "%s%s%s", dir, slash, e->d_name) < 0)
+            err = chr_fail(msg, CHR_ENOMEM, "out of memory");
+        else
+            ++*count;
+    }
+    if (!err && errno)
+        err = chr_fail(msg, CHR_EINVAL, "%s:%u: %s: can't read directory %s: %s", place->path,
+                       place->line, place->name, dir, strerror(errno));
+    closedir(d);
+    return err;
+}
+
+static chr_err include_dir(struct options *options, const struct place *place, const char *dir,
+                           struct chr_errmsg *msg)
+{
+    if (options->included)
+        return chr_fail(msg, CHR_EINVAL,
+                        "%s:%u: %s: only the main file may include, this one is included itself",
+                        place->path, place->line, place->name);
+    struct stat main_file, file;
+    bool know_main = stat(place->path, &main_file) == 0;
+    char *names[OPTIONS_FILES_MAX];
+    size_t count = 0;
+    chr_err err = list_conf(place, dir, names, OPTIONS_FILES_MAX - options->files, &count, msg);
+    qsort(names, count, sizeof names[0], by_bytes);
+    options->included = true;
+    for (size_t i = 0; !err && i < count; i++) {
+        options->files++;
+        if (know_main && stat(names[i], &file) == 0 && file.st_dev == main_file.st_dev &&
+            file.st_ino == main_file.st_ino)
+            err = chr_fail(msg, CHR_EINVAL,
+                           "%s:%u: %s: the directory holds this very file; it has to be elsewhere",
+                           place->path, place->line, place->name);
+        else
+            err = options_file(options, names[i], msg);
+    }
+    options->included = false;
+    free_names(names, count);
+    return err;
+}
+
+const char *options_place(const struct options *options, const char *name, char *out, size_t size)
+{
+    const struct option *option = find_in(options->table, options->count, name);
+    size_t i = option ? (size_t)(option - options->table) : 0;
+    char key[NAME_BYTES_MAX + 1];
+    out[0] = 0;
+    if (!option)
+        return out;
+    if (options->source[i] == OPTION_FROM_FILE)
+        snprintf(out, size, "%s:%u: %s: ", options->path[i], options->line[i],
+                 as_key(option->name, key));
+    else if (options->source[i] == OPTION_FROM_FLAG)
+        snprintf(out, size, "--%s: ", option->name);
+    else if (options->source[i] == OPTION_FROM_ENVIRONMENT) {
+        as_key(option->name, key);
+        for (char *p = key; *p; p++)
+            *p = (char)toupper((unsigned char)*p);
+        snprintf(out, size, "CHRONOS_%s: ", key);
+    }
+    return out;
 }
 
 enum option_source options_source(const struct options *options, const char *name)

@@ -38,12 +38,16 @@ enum option_kind {
     OPTION_CUSTOM_FLAG, /* `set` is called with NULL; it takes no value */
     OPTION_SECTION,     /* as OPTION_CUSTOM; may be said several times, each opens a section */
     OPTION_LATER,       /* known but refused: `help` says why */
+    OPTION_NO_MEANING,  /* known, taken with any value and without effect: `help` says why */
+    OPTION_ONLY,        /* one value is taken, `choices`' first word; others are refused: `help` */
+    OPTION_INCLUDE,     /* in a file: DIR, whose *.conf are read here, in their order of bytes */
 };
 
 enum option_scope {
     OPTION_ANYWHERE,
-    OPTION_FLAG_ONLY,   /* neither in files nor in the environment */
-    OPTION_IN_SECTIONS, /* of an open section, and when *options.section.everything */
+    OPTION_FLAG_ONLY,       /* neither in files nor in the environment */
+    OPTION_NOT_ENVIRONMENT, /* files and flags: others set a variable of this name (CHRONOS_PORT) */
+    OPTION_IN_SECTIONS,     /* of an open section, and when *options.section.everything */
 };
 
 struct option_choice {
@@ -70,11 +74,17 @@ struct option {
     option_set_fn *set;
     const char *value; /* "BYTES", for the help; NULL: takes none */
     const char *help;
+    bool reload;            /* may change while the node runs (options_take) */
+    bool repeats;           /* may be said several times in a file; `set` gathers them */
+    enum option_kind field; /* OPTION_CUSTOM: which kind the field has; 0: it is not compared */
+    const char *standard;   /* the default, for documents, where the field can't tell; or NULL */
+    const char *mosquitto;  /* its name in mosquitto.conf(5) if another than `name` and `alias` */
 };
 
 enum option_source { OPTION_UNSET, OPTION_FROM_FILE, OPTION_FROM_ENVIRONMENT, OPTION_FROM_FLAG };
 
-#define OPTIONS_MAX 96
+#define OPTIONS_MAX       256
+#define OPTIONS_FILES_MAX 256 /* of all include_dir together */
 
 struct option_section {
     const struct option *table; /* borrowed, [count]; NULL: there are no sections */
@@ -93,8 +103,11 @@ struct options {
     void *target;               /* borrowed; filled with defaults before */
     struct chr_arena arena;     /* owns what the target's strings point to */
     enum option_source source[OPTIONS_MAX];
-    unsigned line[OPTIONS_MAX]; /* OPTION_FROM_FILE: where */
+    unsigned line[OPTIONS_MAX];    /* OPTION_FROM_FILE: where */
+    const char *path[OPTIONS_MAX]; /* in the arena */
     struct option_section section;
+    unsigned files;       /* read by include_dir */
+    bool included;        /* the file that is read now is one of them */
     const char *path_now; /* where the value stands that is being set; NULL: not in a file */
     unsigned line_now;
 };
@@ -123,15 +136,28 @@ CHR_MUST_USE chr_err options_environment(struct options *options, char *const *e
 /* The same key twice is an error: one of them would be believed in vain. */
 CHR_MUST_USE chr_err options_file(struct options *options, const char *path,
                                   struct chr_errmsg *msg);
-/* As options_file, over a text in memory; path is for messages. */
+/* As options_file, over a text in memory; path is for messages and is copied. */
 CHR_MUST_USE chr_err options_text(struct options *options, const char *path, chr_slice text,
                                   struct chr_errmsg *msg);
 
 /* Where an option was set last. name is in the table. */
 enum option_source options_source(const struct options *options, const char *name);
+/* "chronos.conf:7: password_file: ", "--password-file: ", "CHRONOS_PASSWORD_FILE: ": for messages
+ * of checks that come after reading. "" when it was not set or is not in the table. */
+const char *options_place(const struct options *options, const char *name, char *out, size_t size);
+
+/* Goes through a table and puts into target what fresh says of the options that may change while
+ * the node runs. changed() hears of each that differs: `taken`, or it needs a restart. Strings are
+ * not copied. Options without a field (sections, customs that don't name one) are passed over. */
+typedef void options_changed_fn(void *ctx, const struct option *option, bool taken);
+void options_take(const struct option *table, size_t count, void *target, const void *fresh,
+                  options_changed_fn *changed, void *ctx);
 /* The value of a flag before anything is set, NULL when it is not given: for --config and --help,
  * which decide what is read first. A flag without value gives "". */
 const char *options_peek(const struct options *options, int argc, char **argv, const char *name);
+
+/* An option's value in `target` as one would write it, "" when it has none. */
+void options_value(const struct option *option, const void *target, char *out, size_t size);
 
 /* The table as text for a terminal, defaults taken from `defaults` (a target). */
 void options_help(FILE *out, const struct option *table, size_t count, const void *defaults);

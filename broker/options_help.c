@@ -19,16 +19,20 @@ static void format_bytes(uint64_t bytes, char *out, size_t size)
     snprintf(out, size, "%" PRIu64 "%s", bytes, units[unit]);
 }
 
-static void format_default(const struct option *option, const void *defaults, char *out,
-                           size_t size)
+void options_value(const struct option *option, const void *target, char *out, size_t size)
 {
-    const char *field = (const char *)defaults + option->offset;
+    const char *field = (const char *)target + option->offset;
+    bool on;
     uint16_t u16;
     uint32_t u32;
     uint64_t u64;
     const char *text;
     out[0] = 0;
-    switch (option->kind) {
+    switch (option->kind == OPTION_CUSTOM ? option->field : option->kind) {
+    case OPTION_BOOL:
+        memcpy(&on, field, sizeof on);
+        snprintf(out, size, "%s", on ? "true" : "false");
+        break;
     case OPTION_TEXT:
         memcpy(&text, field, sizeof text);
         snprintf(out, size, "%s", text ? text : "");
@@ -96,7 +100,8 @@ void options_help(FILE *out, const struct option *table, size_t count, const voi
             fprintf(out, "\n%s\n", option->help);
             continue;
         }
-        if (option->kind == OPTION_LATER)
+        if (option->kind == OPTION_LATER || option->kind == OPTION_NO_MEANING ||
+            option->kind == OPTION_ONLY)
             continue;
         char left[96], standard[128], text[512];
         char letter[8] = "    ";
@@ -108,7 +113,9 @@ void options_help(FILE *out, const struct option *table, size_t count, const voi
             fprintf(out, "%s\n%*s", left, HELP_COLUMN, "");
         else
             fprintf(out, "%-*s", HELP_COLUMN, left);
-        format_default(option, defaults, standard, sizeof standard);
+        standard[0] = 0;
+        if (option->kind != OPTION_BOOL && option->kind != OPTION_CUSTOM)
+            options_value(option, defaults, standard, sizeof standard);
         snprintf(text, sizeof text, standard[0] ? "%s (%s)" : "%s", option->help, standard);
         wrap(out, text, HELP_COLUMN);
     }

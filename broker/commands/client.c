@@ -54,7 +54,7 @@ static const struct option_choice formats[] = {
     {NULL, 0},
 };
 
-#define CLI(field) offsetof(struct client, cli.field)
+#define CLI(field) .offset = offsetof(struct client, cli.field)
 
 /* clang-format off: a table, one option a line or two */
 static const struct option table[] = {
@@ -82,8 +82,8 @@ static const struct option table[] = {
      "CSV without its header row"},
     {OPTION_BOOL, "stop-on-error", NULL, 0, true, CLI(stop_on_error), 0, 0, NULL, NULL, NULL,
      "don't go on after a statement that failed"},
-    {OPTION_CUSTOM_FLAG, "help", NULL, 0, true, offsetof(struct client, help), 0, 0, NULL, set_help,
-     NULL, "this text"},
+    {OPTION_CUSTOM_FLAG, "help", NULL, 0, true, .offset = offsetof(struct client, help), 0, 0, NULL,
+     set_help, NULL, "this text"},
 };
 /* clang-format on */
 

@@ -127,7 +127,8 @@ static chr_err set_unix_mode(struct options *options, void *target, const char *
 #define OF(field) .offset = offsetof(struct listener_config, field)
 #define PATH(key, alias, field, text)                                                              \
     {                                                                                              \
-        OPTION_TEXT, (key), (alias), 0, false, OF(field), 0, 0, NULL, NULL, "FILE", (text)         \
+        OPTION_TEXT, (key), (alias), 0, false, OF(field), 0, 0, NULL, NULL, "FILE", (text),        \
+            .reload = true                                                                         \
     }
 #define NOT_PER_LISTENER                                                                           \
     "there is one for the whole node, not one for each listener; set it before the first "         \
@@ -144,7 +145,7 @@ static const struct option table[] = {
     PATH("keyfile", "tls-key", keyfile, "its private key, PEM"),
     PATH("cafile", "tls-ca-cert", cafile, "authorities whose client certificates are taken"),
     {OPTION_TEXT, "capath", NULL, 0, false, OF(capath), 0, 0, NULL, NULL, "DIR",
-     "the same as a directory of hashed files"},
+     "the same as a directory of hashed files", .reload = true},
     PATH("crlfile", NULL, crlfile, "certificates that were revoked, PEM"),
     {OPTION_CHOICE, "tls-version", NULL, 0, false, OF(tls_version), 0, 0, tls_versions, NULL,
      "VERSION", "the lowest: tlsv1.2 or tlsv1.3"},
@@ -159,13 +160,14 @@ static const struct option table[] = {
     {OPTION_BOOL, "use-subject-as-username", NULL, 0, false, OF(use_subject_as_username), 0, 0,
      NULL, NULL, NULL, "its whole subject is"},
     {OPTION_CUSTOM, "listener-allow-anonymous", NULL, 0, false, OF(allow_anonymous), 0, 0, NULL,
-     set_anonymous, "BOOL", "instead of the node's allow-anonymous"},
+     set_anonymous, "BOOL", "instead of the node's allow-anonymous", .reload = true,
+     .field = OPTION_U32},
     {OPTION_CUSTOM, "allow-anonymous", NULL, 0, OPTION_IN_SECTIONS, OF(allow_anonymous), 0, 0, NULL,
      set_anonymous, "BOOL", "the same, with per-listener-settings"},
     {OPTION_LATER, "password-file", .scope = OPTION_IN_SECTIONS, .help = NOT_PER_LISTENER},
     {OPTION_LATER, "acl-file", .scope = OPTION_IN_SECTIONS, .help = NOT_PER_LISTENER},
     {OPTION_CUSTOM, "max-connections", NULL, 0, false, OF(max_connections), 0, 0, NULL,
-     set_max_connections, "N", "of this listener, below the node's"},
+     set_max_connections, "N", "of this listener, below the node's", .field = OPTION_U32},
     {OPTION_CUSTOM, "max-qos", "maximum-qos", 0, false, OF(max_qos), 0, 0, NULL, set_max_qos, "N",
      "of a publish from its clients (2)"},
     {OPTION_CUSTOM, "max-topic-alias", NULL, 0, false, OF(max_topic_alias), 0, 0, NULL,
@@ -322,4 +324,42 @@ chr_err listeners_finish(struct settings *settings, struct chr_errmsg *msg)
     if (first)
         config->address = first;
     return CHR_OK;
+}
+
+/* ---- Reload -----------------------------------------------------------------------------------
+ */
+
+const struct option *listener_table(size_t *count)
+{
+    *count = CHR_COUNT_OF(table);
+    return table;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
+static bool same_places(const struct broker_config *a, const struct broker_config *b)
+{
+    if (a->listeners_count != b->listeners_count)
+        return false;
+    for (uint32_t i = 0; i < a->listeners_count; i++)
+        if (!same_text(a->listeners[i].address, b->listeners[i].address) ||
+            !same_text(a->listeners[i].unix_path, b->listeners[i].unix_path))
+            return false;
+    return true;
+}
+
+void listeners_take(struct settings *now, const struct settings *fresh, options_changed_fn *changed,
+                    void *ctx)
+{
+    static const struct option number_of_listeners = {.kind = OPTION_SECTION, .name = "listener"};
+    if (!same_places(&now->config, &fresh->config)) {
+        changed(ctx, &number_of_listeners, false);
+        return;
+    }
+    for (uint32_t i = 0; i < now->config.listeners_count; i++)
+        options_take(table, CHR_COUNT_OF(table), &now->config.listeners[i],
+                     &fresh->config.listeners[i], changed, ctx);
 }

@@ -28,6 +28,11 @@ CHR_MUST_USE chr_err listener_max_connections(const char *value, uint32_t *out,
 /* When all is read: drops a default listener that nobody asked for, checks each, sets
  * config.address. The message names the listener and the line of its block. */
 CHR_MUST_USE chr_err listeners_finish(struct settings *settings, struct chr_errmsg *msg);
+/* settings_take, of the listeners: now's and fresh's blocks have to be the same in number, order
+ * and address; then keys of theirs that may change are taken. */
+void listeners_take(struct settings *now, const struct settings *fresh, options_changed_fn *changed,
+                    void *ctx);
+const struct option *listener_table(size_t *count);
 void listener_help(FILE *out);
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/num.h"
 #include "base/utf8.h"
 #include "broker/commands/listener_settings.h"
 #include "broker/net/acceptor.h"
@@ -46,6 +47,10 @@ static const struct option_choice log_formats[] = {
     {"json", CHR_LOG_JSON},
     {NULL, 0},
 };
+
+static const struct option_choice only_false[] = {{"false", 0}, {NULL, 0}};
+static const struct option_choice only_zero[] = {{"0", 0}, {NULL, 0}};
+static const struct option_choice only_pem[] = {{"pem", 0}, {NULL, 0}};
 
 static chr_err check_address(const char *value, struct chr_errmsg *msg)
 {
@@ -131,6 +136,123 @@ static chr_err set_user_role(struct options *options, void *target, const char *
     return CHR_OK;
 }
 
+static chr_err set_auto_id_prefix(struct options *options, void *target, const char *value,
+                                  struct chr_errmsg *msg)
+{
+    (void)options;
+    if (strlen(value) > AUTO_ID_PREFIX_MAX || !chr_utf8_valid(chr_slice_cstr(value)))
+        return chr_fail(msg, CHR_EINVAL, "\"%s\" is longer than %d bytes or not UTF-8", value,
+                        AUTO_ID_PREFIX_MAX);
+    ((struct settings *)target)->config.auto_id_prefix = value;
+    return CHR_OK;
+}
+
+/* mosquitto.conf(5): "an integer followed by one of h d w m y". */
+static chr_err set_client_expiration(struct options *options, void *target, const char *value,
+                                     struct chr_errmsg *msg)
+{
+    (void)options;
+    static const struct {
+        char unit;
+        uint32_t seconds;
+    } units[] = {
+        {'h', 3600}, {'d', 86400}, {'w', 7 * 86400}, {'m', 30 * 86400}, {'y', 365 * 86400}};
+    int64_t number = 0;
+    size_t len = strlen(value);
+    for (size_t i = 0; len > 1 && i < CHR_COUNT_OF(units); i++) {
+        if (value[len - 1] != units[i].unit ||
+            chr_parse_i64(chr_slice_of(value, len - 1), &number) != (int)(len - 1) || number < 1 ||
+            number >= UINT32_MAX / units[i].seconds)
+            continue;
+        ((struct settings *)target)->config.max_session_expiry_s =
+            (uint32_t)number * units[i].seconds;
+        return CHR_OK;
+    }
+    return chr_fail(msg, CHR_EINVAL, "\"%s\" is not a number with h, d, w, m or y", value);
+}
+
+static chr_err set_log_dest(struct options *options, void *target, const char *value,
+                            struct chr_errmsg *msg)
+{
+    (void)options;
+    struct broker_config *config = &((struct settings *)target)->config;
+    static const struct option_choice dests[] = {
+        {"stderr", LOG_DEST_STDERR},
+        {"stdout", LOG_DEST_STDOUT},
+        {"syslog", LOG_DEST_SYSLOG},
+        {"none", LOG_DEST_NONE},
+        {NULL, 0},
+    };
+    if (!strncmp(value, "file ", 5)) {
+        const char *path = value + 5 + strspn(value + 5, " \t");
+        if (!*path)
+            return chr_fail(msg, CHR_EINVAL, "\"%s\": write `file PATH`", value);
+        if (config->log_file)
+            return chr_fail(msg, CHR_EINVAL, "there is one file already: %s", config->log_file);
+        config->log_file = path;
+        config->log_dests |= LOG_DEST_FILE;
+        return CHR_OK;
+    }
+    for (const struct option_choice *d = dests; d->word; d++) {
+        if (!strcmp(d->word, value)) {
+            config->log_dests |= d->value;
+            return CHR_OK;
+        }
+    }
+    if (!strcmp(value, "topic") || !strcmp(value, "dlt"))
+        return chr_fail(msg, CHR_EINVAL,
+                        "lines don't go to %s here; use stderr, stdout, syslog or a file", value);
+    return chr_fail(msg, CHR_EINVAL, "\"%s\" is not stderr, stdout, syslog, `file PATH` or none",
+                    value);
+}
+
+static chr_err set_log_type(struct options *options, void *target, const char *value,
+                            struct chr_errmsg *msg)
+{
+    (void)options;
+    struct broker_config *config = &((struct settings *)target)->config;
+    /* Subscriptions are lines of level debug here, WebSocket's are among the others. */
+    static const struct option_choice types[] = {
+        {"error", 1u << CHR_LOG_ERROR},   {"warning", 1u << CHR_LOG_WARNING},
+        {"notice", 1u << CHR_LOG_NOTICE}, {"information", 1u << CHR_LOG_INFO},
+        {"info", 1u << CHR_LOG_INFO},     {"debug", 1u << CHR_LOG_DEBUG},
+        {"all", LOG_TYPES_ALL},           {"none", LOG_TYPES_NONE},
+        {"subscribe", LOG_TYPES_NONE},    {"unsubscribe", LOG_TYPES_NONE},
+        {"websockets", LOG_TYPES_NONE},   {NULL, 0},
+    };
+    for (const struct option_choice *t = types; t->word; t++) {
+        if (!strcmp(t->word, value)) {
+            config->log_types |= t->value;
+            return CHR_OK;
+        }
+    }
+    return chr_fail(msg, CHR_EINVAL,
+                    "\"%s\" is not error, warning, notice, information, debug, subscribe, "
+                    "unsubscribe, websockets, all or none",
+                    value);
+}
+
+/* port and bind_address are another way to say address. */
+static chr_err finish_address(struct settings *settings, struct chr_errmsg *msg)
+{
+    struct options *options = &settings->options;
+    if (!settings->port && !settings->bind_address)
+        return CHR_OK;
+    if (options_source(options, "address") != OPTION_UNSET)
+        return chr_fail(msg, CHR_EINVAL,
+                        "port and bind_address go without address, which says both");
+    const char *host = settings->bind_address ? settings->bind_address : "";
+    bool bare_ipv6 = strchr(host, ':') && host[0] != '[';
+    const char *address = chr_arena_printf(&options->arena, bare_ipv6 ? "[%s]:%u" : "%s:%u", host,
+                                           settings->port ? settings->port : 1883);
+    if (!address)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    chr_err err = check_address(address, msg);
+    settings->config.address = settings->config.listeners[0].address = address;
+    options->section.default_set = true;
+    return err;
+}
+
 static chr_err set_help(struct options *options, void *target, const char *value,
                         struct chr_errmsg *msg)
 {
@@ -149,6 +271,8 @@ static chr_err set_test_config(struct options *options, void *target, const char
 
 #define AT(field)  .offset = offsetof(struct settings, field)
 #define CFG(field) .offset = offsetof(struct settings, config.field)
+/* May change while the node runs (reload.h). */
+#define RELOAD .reload = true
 #define HEADING(title)                                                                             \
     {                                                                                              \
         .kind = OPTION_HEADING, .name = "", .help = (title)                                        \
@@ -157,6 +281,14 @@ static chr_err set_test_config(struct options *options, void *target, const char
     {                                                                                              \
         .kind = OPTION_LATER, .name = (key), .help = (why)                                         \
     }
+#define NO_MEANING(key, why)                                                                       \
+    {                                                                                              \
+        .kind = OPTION_NO_MEANING, .name = (key), .value = "VALUE", .help = (why)                  \
+    }
+#define ONLY(key, words, why)                                                                      \
+    {                                                                                              \
+        .kind = OPTION_ONLY, .name = (key), .value = "VALUE", .choices = (words), .help = (why)    \
+    }
 
 /* clang-format off: a table, one setting a line or two */
 static const struct option table[] = {
@@ -164,20 +296,26 @@ static const struct option table[] = {
     {OPTION_TEXT, "data-dir", "persistence-location", 0, false, CFG(data_dir), 0, 0, NULL, NULL,
      "DIR", "data directory, made when absent"},
     {OPTION_CUSTOM, "address", NULL, 0, false, CFG(address), 0, 0, NULL, set_address, "HOST:PORT",
-     "MQTT listener; port 0: any free one (127.0.0.1:1883)"},
+     "MQTT listener; port 0: any free one (127.0.0.1:1883)", .field = OPTION_TEXT},
     {OPTION_SECTION, "listener", NULL, 0, false, CFG(listeners), 0, 0, NULL, listener_open,
      "PORT [ADDR]",
      "one more, without ADDR on all addresses, `0 /path` on a Unix socket; the keys after it, see "
      "Listeners, are its own; with it --address has no default"},
     {OPTION_CUSTOM, "admin-address", NULL, 0, false, CFG(admin_address), 0, 0, NULL,
      set_admin_address, "HOST:PORT",
-     "HTTP: /health, /metrics, /query (127.0.0.1, MQTT port + 1000)"},
+     "HTTP: /health, /metrics, /query (127.0.0.1, MQTT port + 1000)", .field = OPTION_TEXT},
     {OPTION_BOOL, "enable-ingest", NULL, 0, false, CFG(enable_ingest), 0, 0, NULL, NULL, NULL,
-     "POST /ingest on the admin port"},
+     "POST /ingest on the admin port", RELOAD},
     {OPTION_U32, "loops", NULL, 0, false, CFG(loops), 1, 256, NULL, NULL, "N", "event loops"},
     {OPTION_TEXT, "config", NULL, 'c', true, AT(config_file), 0, 0, NULL, NULL, "FILE",
      "settings, one `key value` a line; flags win over CHRONOS_<KEY> in the environment, that over "
      "the file"},
+    {OPTION_INCLUDE, "include-dir", NULL, 0, OPTION_ANYWHERE, .value = "DIR",
+     .help = "in a file: read every *.conf of a directory here, in their order of bytes"},
+    {OPTION_TEXT, "pid-file", NULL, 0, false, CFG(pid_file), 0, 0, NULL, NULL, "FILE",
+     "written at start, removed at stop"},
+    {OPTION_TEXT, "user", NULL, 0, false, CFG(user), 0, 0, NULL, NULL, "NAME",
+     "what root becomes before it opens anything; others stay who they are"},
     {OPTION_CUSTOM_FLAG, "test-config", NULL, 0, true, AT(test_config), 0, 0, NULL, set_test_config,
      NULL, "check the settings and exit"},
     {OPTION_CUSTOM_FLAG, "help", NULL, 0, true, AT(help), 0, 0, NULL, set_help, NULL, "this text"},
@@ -206,40 +344,43 @@ static const struct option table[] = {
 
     HEADING("MQTT"),
     {OPTION_BOOL, "allow-anonymous", NULL, 0, false, CFG(allow_anonymous), 0, 0, NULL, NULL, NULL,
-     "clients without credentials (true on loopback addresses as long as there are no users)"},
+     "clients without credentials (true on loopback addresses as long as there are no users)",
+     RELOAD},
     {OPTION_CUSTOM, "per-listener-settings", NULL, 0, false, AT(per_listener_settings), 0, 0, NULL,
      listener_set_per_listener, "BOOL",
-     "allow-anonymous in a listener's block is that listener's (false)"},
+     "allow-anonymous in a listener's block is that listener's (false)", .field = OPTION_BOOL},
     {OPTION_CUSTOM, "max-connections", NULL, 0, false, CFG(max_connections), 0, 0, NULL,
-     set_max_connections, "N", "-1: what the descriptor limit allows (-1)"},
+     set_max_connections, "N", "-1: what the descriptor limit allows (-1)", .field = OPTION_U32},
     {OPTION_BYTES32, "max-packet-size", NULL, 0, false, CFG(max_packet_size), 1024,
-     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "of a packet from a client"},
+     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "of a packet from a client", RELOAD},
     {OPTION_U16, "receive-maximum", NULL, 0, false, CFG(receive_maximum), 1, 0, NULL, NULL, "N",
-     "unacknowledged QoS 1 and 2 publishes of one client"},
+     "unacknowledged QoS 1 and 2 publishes of one client", RELOAD},
     {OPTION_U16, "max-topic-alias", "topic-alias-maximum", 0, false, CFG(topic_alias_maximum), 0, 0,
-     NULL, NULL, "N", "topic aliases of one client"},
+     NULL, NULL, "N", "topic aliases of one client", RELOAD},
     {OPTION_U16, "max-topic-alias-broker", NULL, 0, false, CFG(topic_aliases_sent), 0, 0, NULL,
-     NULL, "N", "topic aliases sent to one client that takes them"},
+     NULL, "N", "topic aliases sent to one client that takes them", RELOAD},
     {OPTION_U16, "max-inflight-messages", NULL, 0, false, CFG(max_inflight_messages), 0, 0, NULL,
-     NULL, "N", "unacknowledged towards a 3.1.1 client; 0: no limit"},
+     NULL, "N", "unacknowledged towards a 3.1.1 client; 0: no limit", RELOAD},
     {OPTION_U32, "max-queued-messages", NULL, 0, false, CFG(max_queued_messages), 0, 0, NULL, NULL,
-     "N", "waiting for one client; 0: no limit"},
+     "N", "waiting for one client; 0: no limit", RELOAD},
     {OPTION_BYTES64, "max-queued-bytes", NULL, 0, false, CFG(max_queued_bytes), 0, 0, NULL, NULL,
-     "BYTES", "waiting for one client"},
+     "BYTES", "waiting for one client", RELOAD},
     {OPTION_BYTES64, "max-output-bytes", NULL, 0, false, CFG(max_output_bytes), 65536, 0, NULL,
-     NULL, "BYTES", "unsent towards one socket"},
+     NULL, "BYTES", "unsent towards one socket", RELOAD},
     {OPTION_SECONDS16, "max-keepalive", NULL, 0, false, CFG(max_keepalive_s), 1, 0, NULL, NULL,
-     "DURATION", "longest keep-alive a client may ask for"},
+     "DURATION", "longest keep-alive a client may ask for", RELOAD},
     {OPTION_SECONDS32, "max-session-expiry", NULL, 0, false, CFG(max_session_expiry_s), 0, 0, NULL,
-     NULL, "DURATION", "longest life of a session without its connection (no bound)"},
+     NULL, "DURATION", "longest life of a session without its connection (no bound)", RELOAD},
     {OPTION_SECONDS32, "connect-timeout", NULL, 0, false, CFG(connect_timeout_s), 1, 3600, NULL,
-     NULL, "DURATION", "from accept to CONNECT"},
+     NULL, "DURATION", "from accept to CONNECT", RELOAD},
     {OPTION_CUSTOM, "server-reference", NULL, 0, false, CFG(server_reference), 0, 0, NULL,
      set_server_reference, "HOST:PORT",
-     "another server for clients that are sent away or told of a stop; several apart by blanks"},
+     "another server for clients that are sent away or told of a stop; several apart by blanks",
+     RELOAD, .field = OPTION_TEXT},
     {OPTION_CHOICE, "redirect", NULL, 0, false, CFG(redirect), 0, 0, redirects, NULL, "HOW",
      "send clients to the server reference: off, use-another-server (for now) or server-moved (for "
-     "good)"},
+     "good)",
+     RELOAD},
     {OPTION_BYTES32, "websockets-headers-size", NULL, 0, false, CFG(websockets_headers_size), 512,
      65536, NULL, NULL, "BYTES", "of an upgrade to a WebSocket"},
     {OPTION_U32, "max-retained-messages", NULL, 0, false, CFG(max_retained_messages), 0, 0, NULL,
@@ -247,31 +388,47 @@ static const struct option table[] = {
     {OPTION_BYTES64, "max-retained-bytes", NULL, 0, false, CFG(max_retained_bytes), 0, 0, NULL,
      NULL, "BYTES", "their memory"},
     {OPTION_U32, "max-subscriptions", NULL, 0, false, CFG(max_subscriptions_per_client), 1, 0, NULL,
-     NULL, "N", "of one client"},
+     NULL, "N", "of one client", RELOAD},
+
+    {OPTION_BOOL, "retain-available", NULL, 0, false, CFG(retain_available), 0, 0, NULL, NULL, NULL,
+     "retained messages are taken", RELOAD},
+    {OPTION_BOOL, "allow-zero-length-clientid", NULL, 0, false, CFG(allow_zero_length_clientid), 0,
+     0, NULL, NULL, NULL, "a client without an id is given one", RELOAD},
+    {OPTION_CUSTOM, "auto-id-prefix", NULL, 0, false, CFG(auto_id_prefix), 0, 0, NULL,
+     set_auto_id_prefix, "TEXT", "how it begins (auto-)", RELOAD, .field = OPTION_TEXT},
+    {OPTION_TEXT, "clientid-prefixes", NULL, 0, false, CFG(clientid_prefixes), 0, 0, NULL, NULL,
+     "TEXT", "only client ids that begin so are taken", RELOAD},
+    {OPTION_CUSTOM, "persistent-client-expiration", NULL, 0, false, CFG(max_session_expiry_s), 0, 0,
+     NULL, set_client_expiration, "TIME",
+     "max-session-expiry as Mosquitto writes it: 14d; h, d, w, m (months), y", RELOAD,
+     .field = OPTION_SECONDS32},
+    {OPTION_SECONDS32, "sys-interval", NULL, 0, false, CFG(sys_interval_s), 0, 86400, NULL, NULL,
+     "DURATION", "between refreshes of $SYS; 0: it is not published", RELOAD},
 
     HEADING("Users and what they may do (docs/security.md)"),
     {OPTION_TEXT, "password-file", NULL, 0, false, CFG(password_file), 0, 0, NULL, NULL, "FILE",
-     "users, as chronos passwd and mosquitto_passwd write them"},
+     "users, as chronos passwd and mosquitto_passwd write them", RELOAD},
     {OPTION_TEXT, "acl-file", NULL, 0, false, CFG(acl_file), 0, 0, NULL, NULL, "FILE",
-     "access by topic, as Mosquitto has it"},
+     "access by topic, as Mosquitto has it", RELOAD},
     {OPTION_SECTION, "user-role", NULL, 0, false, CFG(user_roles), 0, 0, NULL, set_user_role,
-     "NAME ROLE", "admin, readwrite, readonly or device; may be said for several users"},
+     "NAME ROLE", "admin, readwrite, readonly or device; may be said for several users", RELOAD},
     {OPTION_CHOICE, "default-role", NULL, 0, false, CFG(default_role), 0, 0, roles, NULL, "ROLE",
-     "of users without a user-role"},
+     "of users without a user-role", RELOAD},
     {OPTION_CHOICE, "anonymous-role", NULL, 0, false, CFG(anonymous_role), 0, 0, roles, NULL,
-     "ROLE", "of clients without credentials (device; admin as long as there are no users)"},
+     "ROLE", "of clients without credentials (device; admin as long as there are no users)",
+     RELOAD},
     {OPTION_TEXT, "auth-token-admin", NULL, 0, false, CFG(auth_token_admin), 0, 0, NULL, NULL,
-     "TOKEN", "makes an admin of whoever has it as a password or bearer token"},
+     "TOKEN", "makes an admin of whoever has it as a password or bearer token", RELOAD},
     {OPTION_TEXT, "auth-token-readonly", NULL, 0, false, CFG(auth_token_readonly), 0, 0, NULL, NULL,
-     "TOKEN", "the same for the role readonly"},
+     "TOKEN", "the same for the role readonly", RELOAD},
     {OPTION_TEXT, "jwt-secret-file", NULL, 0, false, CFG(jwt_secret_file), 0, 0, NULL, NULL, "FILE",
-     "JSON Web Tokens as passwords: secret of HS256"},
+     "JSON Web Tokens as passwords: secret of HS256", RELOAD},
     {OPTION_TEXT, "jwt-public-key-file", NULL, 0, false, CFG(jwt_public_key_file), 0, 0, NULL, NULL,
-     "FILE", "public key (PEM) of RS256 or ES256"},
+     "FILE", "public key (PEM) of RS256 or ES256", RELOAD},
     {OPTION_TEXT, "jwt-issuer", NULL, 0, false, CFG(jwt_issuer), 0, 0, NULL, NULL, "TEXT",
-     "what `iss` has to be"},
+     "what `iss` has to be", RELOAD},
     {OPTION_TEXT, "jwt-audience", NULL, 0, false, CFG(jwt_audience), 0, 0, NULL, NULL, "TEXT",
-     "what `aud` has to be or hold"},
+     "what `aud` has to be or hold", RELOAD},
     {OPTION_SECONDS32, "login-backoff", NULL, 0, false, CFG(login_backoff_s), 0, 3600, NULL, NULL,
      "DURATION", "longest wait after failed logins of an address; 0: none"},
 
@@ -289,19 +446,44 @@ static const struct option table[] = {
     {OPTION_U32, "query-threads", NULL, 0, false, CFG(query_threads), 1, 256, NULL, NULL, "N",
      "queries that run at a time"},
     {OPTION_U32, "query-queue", NULL, 0, false, CFG(query_queue_max), 1, 1000000, NULL, NULL, "N",
-     "queries that wait; more are refused"},
+     "queries that wait; more are refused", RELOAD},
     {OPTION_BYTES64, "query-memory", NULL, 0, false, CFG(query_memory_bytes), 1u << 20, 0, NULL,
-     NULL, "BYTES", "of one query"},
+     NULL, "BYTES", "of one query", RELOAD},
     {OPTION_MS32, "query-timeout", NULL, 0, false, CFG(query_timeout_ms), 0, 0, NULL, NULL,
-     "DURATION", "of one statement; 0: none"},
+     "DURATION", "of one statement; 0: none", RELOAD},
     {OPTION_BYTES64, "query-part-bytes", NULL, 0, false, CFG(query_result_part_bytes), 4096,
-     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "an answer above this comes in parts"},
+     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "an answer above this comes in parts", RELOAD},
 
     HEADING("Logs"),
     {OPTION_CHOICE, "log-level", NULL, 0, false, CFG(log_level), 0, 0, log_levels, NULL, "LEVEL",
-     "error, warning, notice, info or debug"},
+     "error, warning, notice, info or debug", RELOAD},
     {OPTION_CHOICE, "log-format", NULL, 0, false, CFG(log_format), 0, 0, log_formats, NULL,
-     "FORMAT", "text or json"},
+     "FORMAT", "text or json", RELOAD},
+
+    {OPTION_CUSTOM, "log-dest", NULL, 0, false, CFG(log_dests), 0, 0, NULL, set_log_dest, "DEST",
+     "stderr, stdout, syslog, `file PATH` (opened again at SIGHUP), none; may be said several "
+     "times "
+     "(stderr)",
+     RELOAD, .repeats = true, .field = OPTION_U32, .standard = "stderr"},
+    {OPTION_CUSTOM, "log-type", NULL, 0, false, CFG(log_types), 0, 0, NULL, set_log_type, "TYPE",
+     "instead of log-level: error, warning, notice, information, debug, all, none; may be said "
+     "several times",
+     RELOAD, .repeats = true, .field = OPTION_U32, .standard = "as log_level says"},
+    {OPTION_BOOL, "log-timestamp", NULL, 0, false, CFG(log_timestamp), 0, 0, NULL, NULL, NULL,
+     "lines begin with the time", RELOAD},
+    {OPTION_TEXT, "log-timestamp-format", NULL, 0, false, CFG(log_timestamp_format), 0, 0, NULL,
+     NULL, "FORMAT", "as strftime has it, local time (ISO 8601 in UTC)", RELOAD},
+    {OPTION_U16, "log-facility", NULL, 0, false, CFG(log_facility), 0, 7, NULL, NULL, "N",
+     "0 to 7: local0 to local7 of syslog, instead of daemon", .standard = "daemon"},
+    {OPTION_BOOL, "connection-messages", NULL, 0, false, CFG(connection_messages), 0, 0, NULL, NULL,
+     NULL, "lines about clients that come and go", RELOAD},
+
+    HEADING("Of Mosquitto"),
+    {OPTION_U16, "port", NULL, 0, OPTION_NOT_ENVIRONMENT, AT(port), 1, 0, NULL, NULL, "PORT",
+     "as address: port of the default listener"},
+    {OPTION_TEXT, "bind-address", NULL, 0, false, AT(bind_address), 0, 0, NULL, NULL, "HOST",
+     "as address: host of the default listener"},
+#include "broker/commands/mosquitto_options.inc"
 
     /* `chronos node` alone; the last ones of the table. */
     HEADING("Cluster and edge"),
@@ -322,6 +504,53 @@ static void set_defaults(struct settings *settings)
     memset(settings, 0, sizeof *settings);
     broker_config_default(&settings->config);
     settings->sync_interval_s = 5;
+}
+
+void settings_note(const struct settings *settings)
+{
+    char place[600];
+    for (size_t i = 0; i < CHR_COUNT_OF(table); i++)
+        if (table[i].kind == OPTION_NO_MEANING && settings->options.source[i] != OPTION_UNSET)
+            chr_log_notice("node", "a setting without effect",
+                           CHR_KV_C("place", options_place(&settings->options, table[i].name, place,
+                                                           sizeof place)),
+                           CHR_KV_C("reason", table[i].help));
+}
+
+const struct option *settings_table(size_t *count)
+{
+    *count = CHR_COUNT_OF(table);
+    return table;
+}
+
+static bool same_roles(const struct auth_role_setting *a, const struct auth_role_setting *b)
+{
+    for (; a && b; a = a->next, b = b->next)
+        if (a->role != b->role || strcmp(a->name, b->name))
+            return false;
+    return !a && !b;
+}
+
+void settings_take(const struct settings *now, struct settings *fresh, options_changed_fn *changed,
+                   void *ctx)
+{
+    struct settings merged = *now;
+    options_take(table, CHR_COUNT_OF(table), &merged, fresh, changed, ctx);
+    listeners_take(&merged, fresh, changed, ctx);
+    /* log_dest fills two fields, of which the table knows one. */
+    const char *before = now->config.log_file, *after = fresh->config.log_file;
+    if (before && after && strcmp(before, after)) {
+        static const struct option log_file = {.kind = OPTION_CUSTOM, .name = "log-dest"};
+        changed(ctx, &log_file, true);
+    }
+    if (after && !(before && !strcmp(before, after)))
+        merged.config.log_file = after;
+    if (!same_roles(now->config.user_roles, fresh->config.user_roles)) {
+        static const struct option user_role = {.kind = OPTION_SECTION, .name = "user-role"};
+        changed(ctx, &user_role, true);
+        merged.config.user_roles = fresh->config.user_roles;
+    }
+    fresh->config = merged.config;
 }
 
 void settings_help(FILE *out, bool cluster)
@@ -390,9 +619,16 @@ static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg 
     }
     if (has_users(config) && options_source(&settings->options, "allow-anonymous") == OPTION_UNSET)
         settings->config.allow_anonymous = false;
-    chr_err err = listeners_finish(settings, msg);
+    chr_err err = finish_address(settings, msg);
+    if (!err)
+        err = listeners_finish(settings, msg);
     char host[256];
     uint16_t port = 0;
+    const uint32_t both = LOG_DEST_STDERR | LOG_DEST_STDOUT;
+    if (!err && (config->log_dests & both) == both)
+        err = chr_fail(msg, CHR_EINVAL, "log_dest: stderr and stdout exclude each other");
+    if (!err && config->log_dests & LOG_DEST_NONE && config->log_dests != LOG_DEST_NONE)
+        err = chr_fail(msg, CHR_EINVAL, "log_dest: none goes alone");
     if (!err)
         err = net_parse_address(config->address, host, sizeof host, &port, msg);
     if (!err && port > UINT16_MAX - 1000 && !config->admin_address)

@@ -18,6 +18,8 @@ struct settings {
     const char *peers;
     const char *sync_target;
     uint32_t sync_interval_s;
+    uint16_t port; /* 0: not said; with bind_address another way to say address */
+    const char *bind_address;
     bool per_listener_settings; /* security keys in a listener's block are that listener's */
     struct options options;     /* owns the strings of all */
 };
@@ -27,6 +29,15 @@ struct settings {
  * case. With help set nothing else was looked at. */
 CHR_MUST_USE chr_err settings_load(struct settings *settings, bool cluster, int argc, char **argv,
                                    struct chr_errmsg *msg);
+/* A log line for each setting that was said and has no meaning here. */
+void settings_note(const struct settings *settings);
+/* A running node's settings after a reload: those of now, with what of fresh may change. fresh is
+ * what settings_load has just made; its config becomes the result, so that both have to live as
+ * long as the node. changed() hears of each setting that differs. */
+void settings_take(const struct settings *now, struct settings *fresh, options_changed_fn *changed,
+                   void *ctx);
+/* The tables, for documents and checks. */
+const struct option *settings_table(size_t *count);
 void settings_free(struct settings *settings);
 void settings_help(FILE *out, bool cluster);
 

@@ -1,8 +1,8 @@
 /* broker/commands/single_node.c: `chronos single-node`: a cluster of one until a signal ends it.
  *
- * SIGTERM and SIGINT stop it in order, SIGUSR1 makes a checkpoint now, SIGHUP reads certificates
- * again. All are blocked before the first thread starts and taken by sigwait, so
- * no handler runs anywhere.
+ * SIGTERM and SIGINT stop it in order, SIGUSR1 makes a checkpoint now, SIGHUP reads the
+ * settings again (settings_reload.h). All are blocked before the first thread starts and taken by
+ * sigwait, so no handler runs anywhere.
  *
  * In the foreground of a terminal the main thread is an SQL prompt over the node's own port: a
  * thread of its own waits for signals then, SIGINT belongs to the prompt (it cancels a query), and
@@ -26,7 +26,10 @@
 #include "broker/auth/auth.h"
 #include "broker/checkpointer.h"
 #include "broker/commands/commands.h"
+#include "broker/commands/log_output.h"
+#include "broker/commands/process.h"
 #include "broker/commands/settings.h"
+#include "broker/commands/settings_reload.h"
 #include "broker/net/acceptor.h"
 #include "broker/net/listener.h"
 #include "broker/node.h"
@@ -41,8 +44,8 @@ void single_node_help(FILE *out)
         "Usage: chronos single-node [options]\n\n"
         "A node by itself: MQTT broker and SQL database. On a terminal it opens an SQL prompt;\n"
         "\\q or Ctrl-D stops the node then. It prints `ready mqtt=... admin=...` when it serves.\n"
-        "Signals: SIGTERM, SIGINT stop it; SIGUSR1 makes a checkpoint; SIGHUP reads\n"
-        "certificates again.\n",
+        "Signals: SIGTERM, SIGINT stop it; SIGHUP reads the settings again; SIGUSR1 makes a\n"
+        "checkpoint.\n",
         out);
     settings_help(out, false);
 }
@@ -87,17 +90,10 @@ static void checkpoint_now(struct broker_node *node)
                        CHR_KV_I("us", chr_clock_mono_us(node->clock) - began_us));
 }
 
-static void reload(struct broker_node *node)
-{
-    struct chr_errmsg msg = {{0}};
-    if (node_reload(node, node->config, &msg))
-        chr_log_error("node", "SIGHUP: all stays as it was", CHR_KV_C("reason", msg.text));
-    else
-        chr_log_notice("node", "SIGHUP: certificates read again");
-}
-
-/* Returns when the node is to stop. */
-static void wait_for_stop(const sigset_t *set, struct broker_node *node, bool prompt)
+/* Returns when the node is to stop. reload: NULL under a prompt, where SIGHUP is the terminal's
+ * end. */
+static void wait_for_stop(const sigset_t *set, struct broker_node *node,
+                          struct settings_reload *reload)
 {
     for (;;) {
         int number = 0;
@@ -105,9 +101,11 @@ static void wait_for_stop(const sigset_t *set, struct broker_node *node, bool pr
             continue;
         if (number == SIGUSR1)
             checkpoint_now(node);
-        else if (number == SIGHUP && !prompt)
-            reload(node);
-        else if (number != SIGUSR2) {
+        else if (number == SIGHUP && reload) {
+            process_notify_reloading();
+            settings_reload_run(reload, node);
+            process_notify("READY=1");
+        } else if (number != SIGUSR2) {
             chr_log_notice("node", "stopping", CHR_KV_C("signal", strsignal(number)));
             return;
         }
@@ -169,7 +167,7 @@ struct signal_thread {
 static void *signal_main(void *arg)
 {
     struct signal_thread *signals = arg;
-    wait_for_stop(&signals->set, signals->node, true);
+    wait_for_stop(&signals->set, signals->node, NULL);
     uint64_t one = 1;
     ssize_t n = write(signals->stop_fd, &one, sizeof one);
     (void)n;
@@ -189,7 +187,7 @@ static void prompt(const struct settings *settings, struct broker_node *node, co
     signals.stop_fd = eventfd(0, EFD_CLOEXEC);
     if (signals.stop_fd < 0 || pthread_create(&signals.thread, NULL, signal_main, &signals)) {
         chr_log_warning("node", "no prompt: can't start a thread");
-        wait_for_stop(set, node, true);
+        wait_for_stop(set, node, NULL);
         return;
     }
     struct cli_options options;
@@ -261,13 +259,23 @@ static void say_loopback_only(const struct broker_config *config)
             "say who may come in (`password_file`, or `allow_anonymous true` for everybody)");
 }
 
-static int serve(const struct settings *settings)
+static int serve(const struct settings *settings, int argc, char **argv)
 {
     const struct broker_config *config = &settings->config;
-    chr_log_set_level(config->log_level);
-    chr_log_set_format(config->log_format);
-    raise_descriptor_limit();
     bool with_prompt = has_terminal();
+    struct chr_errmsg msg = {{0}};
+    raise_descriptor_limit();
+    chr_err err = process_become(config->user, &msg);
+    if (!err)
+        err = log_output_start(config, with_prompt, &msg);
+    if (!err && config->pid_file)
+        err = process_write_pid(config->pid_file, &msg);
+    if (err) {
+        complain(NULL, "%s", msg.text);
+        log_output_stop();
+        return EXIT_FAILED;
+    }
+    settings_note(settings);
     sigset_t set;
     block_signals(&set, with_prompt);
     if (with_prompt)
@@ -275,19 +283,25 @@ static int serve(const struct settings *settings)
     int held_fd = with_prompt ? hold_log_lines() : -1;
 
     struct broker_node *node = NULL;
-    struct chr_errmsg msg = {{0}};
     if (node_start(config, chr_clock_system(), &node, &msg)) {
         complain(NULL, "%s", msg.text);
+        process_remove_pid(config->pid_file);
+        log_output_stop();
         return EXIT_FAILED;
     }
+    static struct settings_reload reload; /* large, and there is one node in a process */
+    settings_reload_init(&reload, settings, false, argc, argv);
+    node_reload_register(node, &log_output_reload);
     if (with_prompt)
         release_log_lines(held_fd, config->data_dir);
     say_loopback_only(config);
     say_ready(node);
+    process_notify("READY=1");
     if (with_prompt)
         prompt(settings, node, &set);
     else
-        wait_for_stop(&set, node, false);
+        wait_for_stop(&set, node, &reload);
+    process_notify("STOPPING=1");
 
     /* Stopping waits for what was accepted; whoever is in a hurry may interrupt once more: what was
      * acknowledged is in the log. */
@@ -298,6 +312,9 @@ static int serve(const struct settings *settings)
     node_stop(node);
     node_free(node);
     chr_log_notice("node", "stopped");
+    process_remove_pid(config->pid_file);
+    log_output_stop();
+    settings_reload_free(&reload);
     return EXIT_DONE;
 }
 
@@ -315,7 +332,7 @@ int command_single_node(int argc, char **argv)
         printf("The settings are valid.\n");
         status = EXIT_DONE;
     } else {
-        status = serve(&settings);
+        status = serve(&settings, argc, argv);
     }
     settings_free(&settings);
     return status;

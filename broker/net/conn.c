@@ -33,11 +33,6 @@
 
 void conn_output_free(struct conn *conn);
 
-static uint32_t conn_max_packet_size(const struct conn *conn)
-{
-    return listener_max_packet_size(conn->listener, conn->loop->node->config);
-}
-
 static bool transport_has_more(const struct conn *conn)
 {
     return conn->transport && conn->transport->more;
@@ -64,8 +59,12 @@ struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int f
     conn->ref = ref;
     conn->version = MQTT_V311;
     conn->last_receive_us = conn->last_send_us = conn->opened_us = loop->now_mono_us;
-    chr_buf_init(&conn->in, (size_t)conn_max_packet_size(conn) + 2 * RECEIVE_BYTES);
-    chr_buf_init(&conn->out, (size_t)loop->node->config->max_output_bytes + CONN_OUT_COMPACT_BYTES);
+    const struct broker_config *config = loop->node->config;
+    conn->max_packet_size = listener_max_packet_size(listener, config);
+    conn->receive_maximum = config->receive_maximum;
+    conn->topic_alias_maximum = listener_topic_alias_maximum(listener, config);
+    chr_buf_init(&conn->in, (size_t)conn->max_packet_size + 2 * RECEIVE_BYTES);
+    chr_buf_init(&conn->out, (size_t)config->max_output_bytes + CONN_OUT_COMPACT_BYTES);
     chr_list_init(&conn->flush_link);
     chr_list_init(&conn->wait_link);
     (void)snprintf(conn->address, sizeof conn->address, "%s", address);
@@ -171,7 +170,7 @@ void conn_close(struct conn *conn)
 /* Dispatches whole packets of [at, end), which lies in slab. Returns what is left. */
 static chr_slice dispatch_packets(struct conn *conn, struct slab *slab, chr_slice bytes)
 {
-    uint32_t limit = conn_max_packet_size(conn);
+    uint32_t limit = conn->max_packet_size;
     uint64_t packets = 0;
     while (bytes.len && !conn->paused && conn->state != CONN_CLOSING) {
         struct mqtt_frame frame;
@@ -292,7 +291,7 @@ static bool gather_large(struct conn *conn)
     struct mqtt_frame frame;
     if (conn->in.len == 0)
         return false;
-    uint32_t limit = conn_max_packet_size(conn);
+    uint32_t limit = conn->max_packet_size;
     int n = mqtt_frame(chr_buf_slice(&conn->in), limit, &frame);
     if (n != 0 || frame.packet_bytes <= SLAB_BYTES / 2)
         return false;

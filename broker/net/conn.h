@@ -103,7 +103,10 @@ struct conn {
     uint64_t bytes_received, bytes_sent;
     uint64_t messages_received, messages_sent; /* PUBLISH packets */
     bool clean_start;                          /* as its CONNECT said */
-    char address[64];                          /* "127.0.0.1:51234", for logs */
+    /* What the client was told when it connected; a reload does not change it (reload.h). */
+    uint32_t max_packet_size;
+    uint16_t receive_maximum, topic_alias_maximum;
+    char address[64]; /* "127.0.0.1:51234", for logs */
 };
 
 /* -- Sending. Bytes gather in `out` and leave by one call per turn. ------------------------------

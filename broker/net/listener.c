@@ -49,9 +49,10 @@ uint16_t listener_topic_alias_maximum(const struct listener *listener,
 
 bool listener_allows_anonymous(const struct listener *listener, const struct broker_config *config)
 {
-    if (listener->config->allow_anonymous == LISTENER_ANONYMOUS_AS_NODE)
-        return config->allow_anonymous;
-    return listener->config->allow_anonymous == LISTENER_ANONYMOUS_YES;
+    /* Of config, not of listener->config: a reload may have changed it. */
+    enum listener_anonymous own = config->listeners[listener->index].allow_anonymous;
+    return own == LISTENER_ANONYMOUS_AS_NODE ? config->allow_anonymous
+                                             : own == LISTENER_ANONYMOUS_YES;
 }
 
 /* ---- TCP --------------------------------------------------------------------------------------

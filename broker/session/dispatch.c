@@ -113,8 +113,9 @@ void session_connection_lost(struct conn *conn)
     struct session *s = conn->session;
     if (!s)
         return;
-    chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
-                 CHR_KV_C("address", conn->address));
+    if (conn->loop->node->config->connection_messages)
+        chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
+                     CHR_KV_C("address", conn->address));
     session_detach(s, false, false);
 }
 
@@ -234,7 +235,8 @@ void session_loop_second(struct broker_loop *loop)
     wills_continue(loop);
     if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
         retained_sweep(loop->node->retained, loop->now_mono_us);
-    if (state->sys && state->seconds % SYS_INTERVAL_S == SYS_INTERVAL_S - 1)
+    uint32_t sys_interval_s = loop->node->config->sys_interval_s;
+    if (state->sys && sys_interval_s && state->seconds % sys_interval_s == sys_interval_s - 1)
         sys_refresh(state->sys, loop);
     state->seconds++;
 }
@@ -304,7 +306,8 @@ chr_err session_loop_init(struct broker_loop *loop)
         err = recover(loop);
     if (!err)
         wakeups_loop_start(loop->node->wakeups, loop);
-    if (!err && state->sys) /* there from the first subscription on */
+    if (!err && state->sys &&
+        loop->node->config->sys_interval_s) /* there from the first subscription on */
         sys_refresh(state->sys, loop);
     return err;
 }

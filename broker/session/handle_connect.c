@@ -34,7 +34,7 @@ struct pending {
     struct mqtt_connect connect; /* points into bytes */
     bool id_assigned;
     bool foreign; /* the session there is another user's: it ends */
-    char assigned[32];
+    char assigned[AUTO_ID_PREFIX_MAX + 32];
     size_t len;
     uint8_t bytes[]; /* the packet */
 };
@@ -67,6 +67,17 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
     if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
         return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
                       "enhanced authentication is not offered");
+    const struct broker_config *config = conn->loop->node->config;
+    if (connect->client_id.len == 0 && !config->allow_zero_length_clientid)
+        return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
+                      "client ids are not assigned here (allow_zero_length_clientid)");
+    if (connect->client_id.len && config->clientid_prefixes &&
+        !chr_slice_starts(connect->client_id, chr_slice_cstr(config->clientid_prefixes)))
+        return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
+                      "the client id has not the prefix that is asked for (clientid_prefixes)");
+    if (connect->has_will && connect->will.retain && !config->retain_available)
+        return refuse(conn, connect, MQTT_REASON_RETAIN_NOT_SUPPORTED,
+                      "retained messages are not taken (retain_available)"); /* [MQTT-3.2.2-13] */
     if (connect->client_id.len == 0 && connect->version == MQTT_V311 && !connect->clean_start)
         return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
                       "an empty client id needs a clean session"); /* [MQTT-3.1.3-8] of 3.1.1 */
@@ -137,17 +148,17 @@ static void put_connack_properties(struct mqtt_property_writer *w, const struct 
     uint32_t expiry = wanted_expiry(conn->loop, connect);
     if (expiry != connect->properties.session_expiry_s)
         mqtt_put_number(w, MQTT_PROPERTY_SESSION_EXPIRY_INTERVAL, expiry);
-    if (config->receive_maximum != 65535)
-        mqtt_put_number(w, MQTT_PROPERTY_RECEIVE_MAXIMUM, config->receive_maximum);
+    if (conn->receive_maximum != 65535)
+        mqtt_put_number(w, MQTT_PROPERTY_RECEIVE_MAXIMUM, conn->receive_maximum);
     if (conn->listener->config->max_qos < 2) /* [MQTT-3.2.2-9] */
         mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_QOS, conn->listener->config->max_qos);
-    mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE,
-                    listener_max_packet_size(conn->listener, config));
+    mqtt_put_number(w, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, conn->max_packet_size);
+    if (!config->retain_available)
+        mqtt_put_number(w, MQTT_PROPERTY_RETAIN_AVAILABLE, 0);
     if (p->id_assigned)
         mqtt_put_bytes(w, MQTT_PROPERTY_ASSIGNED_CLIENT_IDENTIFIER, p->session->client_id);
-    uint16_t aliases = listener_topic_alias_maximum(conn->listener, config);
-    if (aliases)
-        mqtt_put_number(w, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, aliases);
+    if (conn->topic_alias_maximum)
+        mqtt_put_number(w, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, conn->topic_alias_maximum);
     if (conn->keep_alive_s != connect->keep_alive_s)
         mqtt_put_number(w, MQTT_PROPERTY_SERVER_KEEP_ALIVE, conn->keep_alive_s);
     if (connect->properties.request_response_information) {
@@ -227,10 +238,11 @@ static void finish(struct conn *conn, bool session_present)
     s->sent_aliases_max = /* 0 in 3.1.1 */
         CHR_MIN(connect->properties.topic_alias_maximum, loop->node->config->topic_aliases_sent);
     s->receive_maximum = receive_maximum_of(loop, connect);
-    chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),
-                 CHR_KV_C("address", conn->address),
-                 CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
-                 CHR_KV_U("expiry_s", s->expiry_s), CHR_KV_U("present", session_present));
+    if (loop->node->config->connection_messages)
+        chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),
+                     CHR_KV_C("address", conn->address),
+                     CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
+                     CHR_KV_U("expiry_s", s->expiry_s), CHR_KV_U("present", session_present));
     conn_send(conn, chr_slice_of(connack, connack_bytes));
     pending_free(conn);
     conn_resume(conn, CONN_PAUSE_CONNECT);
@@ -376,11 +388,12 @@ static struct pending *pending_new(chr_slice raw)
     return p;
 }
 
-static void assign_id(struct pending *p)
+static void assign_id(struct pending *p, const char *prefix)
 {
     uint8_t random[10];
     chr_random_bytes(random, sizeof random);
-    char *at = p->assigned + snprintf(p->assigned, sizeof p->assigned, "auto-");
+    char *at =
+        p->assigned + snprintf(p->assigned, sizeof p->assigned, "%.*s", AUTO_ID_PREFIX_MAX, prefix);
     for (size_t i = 0; i < sizeof random; i++)
         at += snprintf(at, 3, "%02x", random[i]);
     p->connect.client_id = chr_slice_cstr(p->assigned);
@@ -419,7 +432,7 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
     if (!p)
         return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
     if (p->connect.client_id.len == 0) {
-        assign_id(p);
+        assign_id(p, conn->loop->node->config->auto_id_prefix);
         if (session__rename(conn, p->connect.client_id)) {
             free(p);
             return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");

@@ -24,7 +24,8 @@ enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_fr
         will_drop(s); /* [MQTT-3.14.4-3] */
         s->left = true;
     }
-    chr_log_info("mqtt", "client disconnected", CHR_KV_S("client", s->client_id),
-                 CHR_KV_C("address", conn->address), CHR_KV_U("code", disconnect.reason_code));
+    if (conn->loop->node->config->connection_messages)
+        chr_log_info("mqtt", "client disconnected", CHR_KV_S("client", s->client_id),
+                     CHR_KV_C("address", conn->address), CHR_KV_U("code", disconnect.reason_code));
     return DISPATCH_CLOSE;
 }

@@ -58,7 +58,7 @@ static uint32_t unanswered(const struct conn *conn, const struct session *s)
 static bool receive_maximum_exceeded(const struct conn *conn, const struct session *s,
                                      uint16_t packet_id)
 {
-    uint32_t maximum = conn->loop->node->config->receive_maximum;
+    uint32_t maximum = conn->receive_maximum;
     /* Every place of the ring counted is too many: exact only when it matters. */
     if (CHR_LIKELY(conn->acks_tail - conn->acks_head + s->incoming.held_count < maximum))
         return false;
@@ -318,7 +318,7 @@ static bool resolve_alias(struct conn *conn, const struct mqtt_publish *publish,
     if (!mqtt_has(&publish->properties, MQTT_PROPERTY_TOPIC_ALIAS))
         return true;
     uint16_t alias = publish->properties.topic_alias;
-    if (alias > listener_topic_alias_maximum(conn->listener, conn->loop->node->config)) {
+    if (alias > conn->topic_alias_maximum) {
         (void)session_fault_of(conn, MQTT_REASON_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9",
                                "Topic Alias above the Topic Alias Maximum");
         return false;
@@ -345,6 +345,9 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
     if (CHR_UNLIKELY(qos > conn->listener->config->max_qos) && qos < 3)
         return session_fault_of(conn, MQTT_REASON_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11",
                                 "the QoS is above the Maximum QoS");
+    if (CHR_UNLIKELY(frame->flags & 1) && !conn->loop->node->config->retain_available)
+        return session_fault_of(conn, MQTT_REASON_RETAIN_NOT_SUPPORTED, "MQTT-3.2.2-14",
+                                "retained messages are not taken (retain_available)");
     enum dispatch fast = publish_fast(conn, slab, raw, frame);
     if (CHR_LIKELY(fast != DISPATCH_CLOSE))
         return fast;

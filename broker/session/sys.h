@@ -1,13 +1,11 @@
 /* broker/session/sys.h: $SYS/broker/…, the statistics that users of Mosquitto expect, at its names.
  *
- * Loop 0 takes them from the counters of all loops every SYS_INTERVAL_S seconds. They are retained,
+ * Loop 0 takes them from the counters of all loops every sys_interval seconds. They are retained,
  * so who subscribes hears at once, and sent only to those who have subscribed. */
 #ifndef CHR_BROKER_SESSION_SYS_H
 #define CHR_BROKER_SESSION_SYS_H
 
 #include "base/err.h"
-
-#define SYS_INTERVAL_S 10
 
 struct broker_loop;
 struct sys;

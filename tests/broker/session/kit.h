@@ -85,6 +85,9 @@ static inline struct conn *kit_connect(struct session *s, enum mqtt_version vers
     conn->listener = s->loop->node->listeners;
     conn->loop = s->loop;
     conn->fd = -1;
+    conn->max_packet_size = s->loop->node->config->max_packet_size;
+    conn->receive_maximum = s->loop->node->config->receive_maximum;
+    conn->topic_alias_maximum = s->loop->node->config->topic_alias_maximum;
     conn->state = CONN_OPEN;
     conn->version = s->version = version;
     chr_buf_init(&conn->in, 1 << 20);
