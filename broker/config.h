@@ -85,6 +85,15 @@ struct auth_role_setting {
     const struct auth_role_setting *next; /* NULL: the last */
 };
 
+/* Which message goes when a session's queue is full. */
+enum queue_drop { QUEUE_DROP_NEWEST, QUEUE_DROP_OLDEST };
+
+/* What a publisher beyond its rate meets. */
+enum publish_rate_action {
+    PUBLISH_RATE_PAUSE,      /* its socket is not read for a while */
+    PUBLISH_RATE_DISCONNECT, /* 0x96 */
+};
+
 struct broker_config {
     /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
@@ -118,7 +127,7 @@ struct broker_config {
     uint32_t max_queued_messages;     /* per session, beyond those in flight; 1000; 0: no limit */
     uint64_t max_queued_bytes;        /* per session; 16 MiB */
     uint64_t max_queues_bytes;        /* of all sessions in the log together; 4 GiB; 0: no limit */
-    bool queue_drop_oldest;           /* at a limit the oldest goes; false: the new one */
+    enum queue_drop queue_drop;       /* at a limit; newest */
     uint64_t max_output_bytes;        /* unsent bytes towards one socket; 32 MiB */
     uint16_t max_keepalive_s;         /* 65535 */
     uint32_t max_session_expiry_s;    /* UINT32_MAX: no bound */
@@ -138,6 +147,17 @@ struct broker_config {
     enum db_role default_role; /* of users that user_roles does not name; device */
     unsigned anonymous_role;   /* DB_ROLES_END: device when there are users, else admin */
     uint32_t login_backoff_s;  /* the longest; 0: none; 60 */
+    /* Overload: more than this of one client, or of all of them together. 0: no limit. */
+    uint32_t max_publish_rate;  /* messages per second of one client; 0 */
+    uint64_t max_publish_bytes; /* bytes of PUBLISH packets per second of one client; 0 */
+    enum publish_rate_action publish_rate_action;
+    uint32_t message_size_limit;   /* payload of a PUBLISH; 0 */
+    uint16_t max_topic_levels;     /* of topics and filters; 200 */
+    uint32_t max_durable_sessions; /* that outlive their connection; 1,000,000 */
+    uint64_t max_queued_total;     /* bytes waiting in the queues of all sessions; 512 MiB */
+    uint64_t max_output_total;     /* unsent bytes towards all sockets; beyond it each gets a fair
+                                      share; 512 MiB */
+    uint64_t max_partial_bytes;    /* packets that have not arrived whole; 64 MiB */
 
     /* Batches: what is on its way between a loop and its answer is bounded by their number. */
     uint32_t batches_per_loop;       /* 64 */

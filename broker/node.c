@@ -10,6 +10,7 @@
 #include "broker/checkpointer.h"
 #include "broker/data_dir.h"
 #include "broker/net/acceptor.h"
+#include "broker/net/limits.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
@@ -168,6 +169,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
                    struct broker_node **out, struct chr_errmsg *msg)
 {
     struct broker_node *node = calloc(1, sizeof *node);
+    limits_raise_descriptors();
     if (!node)
         return chr_fail(msg, CHR_ENOMEM, "out of memory");
     node->config = config;

@@ -14,6 +14,9 @@
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
+#include "broker/session/message.h"
+#include "broker/session/registry.h"
+#include "broker/session/subscriptions.h"
 
 static void head(struct chr_buf *out, const char *name, const char *type, const char *help)
 {
@@ -73,8 +76,20 @@ static const struct loop_metric loop_metrics[] = {
      LOOP(publishes_rejected)},
     {"chronos_publishes_stale_total", "counter", "",
      "Publishes decoded again because their mapping changed.", LOOP(publishes_stale)},
-    {"chronos_publishes_dropped_total", "counter", "",
-     "Messages dropped at the limit of a client's queue.", LOOP(publishes_dropped)},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"queue_full\"",
+     "Messages not delivered, by cause.", LOOP(dropped[DROP_QUEUE_FULL])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"slow\"", NULL,
+     LOOP(dropped[DROP_SLOW])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"too_large\"", NULL,
+     LOOP(dropped[DROP_TOO_LARGE])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"inbox\"", NULL,
+     LOOP(dropped[DROP_INBOX])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"expired\"", NULL,
+     LOOP(dropped[DROP_EXPIRED])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"message_size\"", NULL,
+     LOOP(dropped[DROP_SIZE])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"memory\"", NULL,
+     LOOP(dropped[DROP_MEMORY])},
     {"chronos_acks_sent_total", "counter", "", "Acknowledgements of publishes sent.",
      LOOP(acks_sent)},
     {"chronos_batches_total", "counter", "", "Batches handed to the log.", LOOP(batches)},
@@ -93,8 +108,11 @@ static void add_loops(const struct broker_node *node, struct chr_buf *out)
         for (uint32_t i = 0; i < node->loops_count; i++) {
             const char *counters = (const char *)&node->loops[i]->counters;
             const _Atomic uint64_t *value = (const void *)(counters + metric->offset);
+            uint64_t shown = metric->offset == LOOP(connections)
+                                 ? atomic_load(&node->loops[i]->conns_count)
+                                 : atomic_load_explicit(value, memory_order_relaxed);
             chr_buf_addf(out, "%s{loop=\"%u\"%s} %" PRIu64 "\n", metric->name, i, metric->labels,
-                         atomic_load_explicit(value, memory_order_relaxed));
+                         shown);
         }
     }
 }
@@ -145,6 +163,34 @@ static void add_listeners(const struct broker_node *node, struct chr_buf *out)
                          l->bound, listener_kind(l), listener_value(node, i, m));
         }
     }
+}
+
+static void add_limits(const struct broker_node *node, struct chr_buf *out)
+{
+    head(out, "chronos_limit_reached_total", "counter",
+         "Times a client wanted more than a limit allows.");
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        for (int l = 0; l < LIMITS; l++)
+            chr_buf_addf(
+                out, "chronos_limit_reached_total{loop=\"%u\",limit=\"%s\"} %" PRIu64 "\n", i,
+                limit_infos[l].name,
+                atomic_load_explicit(&node->loops[i]->limits.hits[l], memory_order_relaxed));
+    static const char *const names[] = {"chronos_partial_bytes", "chronos_held_bytes",
+                                        "chronos_unsent_bytes"};
+    static const char *const helps[] = {"Reserved for packets that have not arrived whole.",
+                                        "Received and not yet handled.",
+                                        "Waiting for clients to read them."};
+    for (size_t m = 0; m < CHR_COUNT_OF(names); m++) {
+        head(out, names[m], "gauge", helps[m]);
+        for (uint32_t i = 0; i < node->loops_count; i++)
+            chr_buf_addf(
+                out, "%s{loop=\"%u\"} %" PRIu64 "\n", names[m], i,
+                atomic_load_explicit(&node->loops[i]->shown_bytes[m], memory_order_relaxed));
+    }
+    GAUGE("queued_bytes", messages_queued_bytes(), "Memory of messages waiting for clients.");
+    GAUGE("durable_sessions", registry_reserved(node->registry),
+          "Sessions that outlive their connection, known to the log or on their way there.");
+    GAUGE("subscriptions", subscriptions_count(node->subscriptions), "Subscriptions.");
 }
 
 /* ---- The road behind them ---------------------------------------------------------------------
@@ -276,6 +322,7 @@ void admin_metrics_text(const struct broker_node *node, uint64_t requests, uint6
     chr_buf_addf(out, "chronos_build_info{version=\"%s\"} 1\n", CHRONOS_VERSION);
     add_listeners(node, out);
     add_loops(node, out);
+    add_limits(node, out);
     add_log(node, out);
     add_db(node, out);
     add_queries(node, out);

@@ -16,6 +16,8 @@
 #define BATCH_BYTES_MAX (3u << 20)
 /* Remaining length of an MQTT packet [MQTT-2.1.4]. */
 #define PACKET_BYTES_MAX 268435455u
+/* A bucket of it, in millionths, still is a 64-bit number. */
+#define PUBLISH_BYTES_MAX (UINT64_C(1) << 40)
 /* Address space that four-level page tables give a process, less what else lives in it. */
 #define MAP_BYTES_MAX (UINT64_C(64) << 40)
 
@@ -36,6 +38,16 @@ static const struct option_choice ack_floors[] = {
     {"quorum", DB_ACK_QUORUM},
     {"local", DB_ACK_LOCAL},
     {"memory", DB_ACK_MEMORY},
+    {NULL, 0},
+};
+static const struct option_choice queue_drops[] = {
+    {"newest", QUEUE_DROP_NEWEST},
+    {"oldest", QUEUE_DROP_OLDEST},
+    {NULL, 0},
+};
+static const struct option_choice publish_rate_actions[] = {
+    {"pause", PUBLISH_RATE_PAUSE},
+    {"disconnect", PUBLISH_RATE_DISCONNECT},
     {NULL, 0},
 };
 static const struct option_choice log_levels[] = {
@@ -431,6 +443,33 @@ static const struct option table[] = {
      "what `aud` has to be or hold", RELOAD},
     {OPTION_SECONDS32, "login-backoff", NULL, 0, false, CFG(login_backoff_s), 0, 3600, NULL, NULL,
      "DURATION", "longest wait after failed logins of an address; 0: none"},
+
+    HEADING("Overload (0: no limit)"),
+    {OPTION_U32, "max-publish-rate", NULL, 0, false, CFG(max_publish_rate), 0, 0, NULL, NULL, "N",
+     "messages per second of one client", RELOAD},
+    {OPTION_BYTES64, "max-publish-bytes", NULL, 0, false, CFG(max_publish_bytes), 0,
+     PUBLISH_BYTES_MAX, NULL, NULL, "BYTES", "of publishes per second of one client", RELOAD},
+    {OPTION_CHOICE, "publish-rate-action", NULL, 0, false, CFG(publish_rate_action), 0, 0,
+     publish_rate_actions, NULL, "ACTION",
+     "pause: who publishes more is not read for a while; disconnect: it gets 0x96", RELOAD},
+    {OPTION_BYTES32, "message-size-limit", NULL, 0, false, CFG(message_size_limit), 0,
+     PACKET_BYTES_MAX, NULL, NULL, "BYTES", "payload of a message", RELOAD},
+    {OPTION_U16, "max-topic-levels", NULL, 0, false, CFG(max_topic_levels), 1, 200, NULL, NULL, "N",
+     "levels of a topic or filter", RELOAD},
+    {OPTION_U32, "max-durable-sessions", NULL, 0, false, CFG(max_durable_sessions), 0, 0, NULL,
+     NULL, "N", "sessions that outlive their connection", RELOAD},
+    {OPTION_BYTES64, "max-queued-total", NULL, 0, false, CFG(max_queued_total), 0, 0, NULL, NULL,
+     "BYTES", "messages waiting for all clients together", RELOAD},
+    {OPTION_BYTES64, "max-output-total", NULL, 0, false, CFG(max_output_total), 0, 0, NULL, NULL,
+     "BYTES", "unsent towards all sockets; beyond it each gets a fair share", RELOAD},
+    {OPTION_BYTES64, "max-partial-bytes", NULL, 0, false, CFG(max_partial_bytes), 0, 0, NULL, NULL,
+     "BYTES", "packets that have not arrived whole; more of them wait", RELOAD},
+
+    {OPTION_BYTES64, "max-queued-durable", NULL, 0, false, CFG(max_queues_bytes), 0, 0, NULL, NULL,
+     "BYTES", "messages in the database waiting for sessions that outlive their connection",
+     RELOAD},
+    {OPTION_CHOICE, "queue-drop", NULL, 0, false, CFG(queue_drop), 0, 0, queue_drops, NULL, "WHICH",
+     "newest or oldest: what goes when a client's queue is full", RELOAD},
 
     HEADING("Batches between a loop and the log"),
     {OPTION_U32, "batches-per-loop", NULL, 0, false, CFG(batches_per_loop), 2, 4096, NULL, NULL,

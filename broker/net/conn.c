@@ -32,6 +32,7 @@
 #define CONNECT_BYTES_MAX (256u << 10)
 
 void conn_output_free(struct conn *conn);
+void session__rate_free(struct conn *conn); /* session/publish_rate.c */
 
 static bool transport_has_more(const struct conn *conn)
 {
@@ -101,7 +102,10 @@ void conn_free(struct conn *conn)
     chr_list_remove(&conn->wait_link);
     transport_free(conn->transport);
     free(conn->certificate_user);
+    session__rate_free(conn);
+    conn->loop->unsent_bytes -= conn_out_bytes(conn);
     chr_buf_free(&conn->in);
+    conn_partial_count(conn);
     conn_output_free(conn);
     principal_unref(conn->principal);
     free(conn);
@@ -207,9 +211,12 @@ static void hold(struct conn *conn, chr_slice bytes)
     if (bytes.len == 0) {
         if (conn->in.capacity)
             chr_buf_free(&conn->in);
+        if (conn->held_bytes)
+            conn_partial_count(conn);
         return;
     }
     chr_buf_add_slice(&conn->in, bytes);
+    conn_partial_count(conn);
     if (conn->in.failed) {
         chr_log_error("net", "out of memory for received bytes; closing",
                       CHR_KV_C("address", conn->address));
@@ -276,6 +283,8 @@ static void receive_and_dispatch(struct conn *conn, size_t extra)
     size_t total = held + (size_t)n;
     slab_ref(slab); /* a handler may make the loop take a new slab */
     chr_slice left = dispatch_packets(conn, slab, chr_slice_of(start, total));
+    if (conn->partial_bytes && left.ptr != start)
+        conn_partial_release(conn); /* the packet it was for is complete */
     /* What is left was copied out, so its place is free again; a slab nobody kept starts over. */
     hold(conn, left);
     if (slab->refs > 2) /* the loop's (or ours) and the one above: somebody else keeps packets */
@@ -305,6 +314,7 @@ static bool gather_large(struct conn *conn)
     if (got <= 0)
         return true;
     conn->in.len += (size_t)got;
+    conn_partial_count(conn);
     if ((size_t)got == missing)
         receive_and_dispatch(conn, 0);
     return true;
@@ -314,8 +324,13 @@ void conn_read(struct conn *conn)
 {
     if (conn->paused || conn->state == CONN_CLOSING)
         return;
+    /* Paused connections hold what was received; when that is much, they receive less at a time. */
+    bool much =
+        conn->loop->partial_bytes_max && conn->loop->held_bytes > conn->loop->partial_bytes_max;
+    if (!conn_partial_reserve(conn))
+        return;
     if (!gather_large(conn))
-        receive_and_dispatch(conn, RECEIVE_BYTES);
+        receive_and_dispatch(conn, much ? RECEIVE_BYTES_MIN / 2 : RECEIVE_BYTES);
     if (CHR_LIKELY(!conn->transport))
         return;
     if (transport_has_more(conn) && !conn->paused && chr_list_empty(&conn->wait_link))

@@ -37,6 +37,8 @@ enum conn_pause {
     CONN_PAUSE_INFLIGHT = 8,  /* its ack ring is full */
     CONN_PAUSE_QUERY = 16,    /* too many SQL requests of its own waiting */
     CONN_PAUSE_STOPPING = 32, /* the node shuts down */
+    CONN_PAUSE_RATE = 64,     /* it publishes more than it may (session/publish_rate.c) */
+    CONN_PAUSE_PARTIAL = 128, /* no room for the rest of its packet (conn_partial.c) */
 };
 
 /* One acknowledgement owed. */
@@ -65,7 +67,7 @@ struct conn {
     char *certificate_user;      /* user name of its certificate, verified; NULL: none */
     enum conn_state state;
     enum mqtt_version version;
-    uint8_t paused;           /* set of enum conn_pause */
+    uint16_t paused;          /* set of enum conn_pause */
     bool epoll_in, epoll_out; /* what epoll watches */
     bool flush_queued;        /* in loop->flush */
     bool close_after_flush;
@@ -84,8 +86,12 @@ struct conn {
     int64_t last_send_us;             /* mono; when the socket last took some */
     int64_t opened_us;
     uint32_t batch_inflight; /* messages of it in batches not yet answered */
+    struct conn_rate *rate;  /* session/publish_rate.c; NULL: no limit, or nothing published */
 
-    struct chr_buf in; /* bytes of incomplete or held packets; no memory while empty */
+    uint32_t partial_bytes;   /* reserved for the packet that begins in `in`; 0: none */
+    int64_t partial_since_us; /* since when */
+    size_t held_bytes;        /* of `in`, as counted in the loop */
+    struct chr_buf in;        /* bytes of incomplete or held packets; no memory while empty */
     struct chr_buf out;
     size_t out_sent;                                /* of out */
     struct conn_shared *shared_first, *shared_last; /* large payloads queued by reference */
@@ -164,6 +170,14 @@ struct conn *conn_new(struct broker_loop *loop, struct listener *listener, int f
 void conn_free(struct conn *conn); /* closes fd */
 /* Reads once if the socket is readable and dispatches whole packets. */
 void conn_read(struct conn *conn);
+/* Room for packets that have not arrived whole (conn_partial.c). */
+/* Is there room for the rest of the packet that `in` begins with? False: paused. */
+bool conn_partial_reserve(struct conn *conn);
+void conn_partial_release(struct conn *conn);
+/* `in` has changed: counts its bytes in the loop. */
+void conn_partial_count(struct conn *conn);
+/* Once a second: it holds room that others wait for, and nothing comes. */
+bool conn_partial_stuck(const struct conn *conn);
 /* Dispatches packets that wait in `in`, and reads what waits in the transport. */
 void conn_process_held(struct conn *conn);
 /* Writes what can be written now. */

@@ -80,6 +80,7 @@ uint8_t *conn_out_reserve(struct conn *conn, size_t n)
 void conn_out_commit(struct conn *conn, size_t n)
 {
     conn->out.len += n;
+    conn->loop->unsent_bytes += n;
     queue_flush(conn);
 }
 
@@ -115,6 +116,7 @@ void conn_send_shared(struct conn *conn, chr_slice head, struct message *message
         conn->shared_first = shared;
     conn->shared_last = shared;
     conn->shared_bytes += payload.len;
+    conn->loop->unsent_bytes += payload.len;
 }
 
 static void shared_pop(struct conn *conn)
@@ -151,6 +153,7 @@ static int build_iovecs(const struct conn *conn, struct iovec *iov)
 
 static void consume_sent(struct conn *conn, size_t n)
 {
+    conn->loop->unsent_bytes -= n;
     while (n) {
         struct conn_shared *s = conn->shared_first;
         size_t plain = (s ? s->out_at : conn->out.len) - conn->out_sent;

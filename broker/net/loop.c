@@ -139,6 +139,7 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
         if (letter->in.len) {
             chr_buf_free(&conn->in);
             conn->in = letter->in;
+            conn_partial_count(conn);
             chr_list_push_back(&loop->held, &conn->wait_link);
         }
     } else {
@@ -201,6 +202,7 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
     conn->transport = NULL;
     letter->certificate_user = conn->certificate_user;
     conn->certificate_user = NULL;
+    conn_partial_count(conn);
     atomic_fetch_add(&target->conns_count, 1);
     atomic_fetch_add(&conn->listener->connections, 1); /* forgetting takes it off again */
     forget_conn(loop, conn);
@@ -335,7 +337,8 @@ static int wait_ms(struct broker_loop *loop)
     if (go_on || !chr_list_empty(&loop->held) || !chr_list_empty(&loop->closing) ||
         !chr_list_empty(&loop->flush))
         return 0;
-    int64_t left_us = loop->next_second_us - chr_clock_mono_us(loop->node->clock);
+    int64_t left_us =
+        CHR_MIN(loop->next_second_us, loop->wake_us) - chr_clock_mono_us(loop->node->clock);
     return left_us <= 0 ? 0 : (int)(left_us / 1000 + 1);
 }
 
@@ -361,6 +364,8 @@ static void turn(struct broker_loop *loop)
         handle_event(&events[i]);
     if (loop->now_mono_us >= loop->next_second_us) {
         loop->next_second_us = loop->now_mono_us + SECOND_US;
+        limits_refresh(loop);
+        slab_pool_trim(&loop->slabs);
         session_loop_second(loop);
     }
     session_turn_end(loop);
@@ -468,6 +473,9 @@ chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop
     chr_list_init(&loop->waiting);
     chr_list_init(&loop->held);
     chr_list_init(&loop->closing);
+    chr_list_init(&loop->partial_waiting);
+    loop->wake_us = INT64_MAX;
+    limits_refresh(loop);
     /* The largest packet must fit beside others, or it could never be received. */
     slab_pool_init(&loop->slabs, CHR_MAX(node->config->receive_bytes_per_loop,
                                          2 * (uint64_t)node->config->max_packet_size));

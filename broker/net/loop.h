@@ -15,6 +15,7 @@
 #include "base/ring.h"
 #include "broker/batch.h"
 #include "broker/net/conn.h"
+#include "broker/net/limits.h"
 #include "broker/net/slab.h"
 
 struct broker_node;
@@ -33,8 +34,9 @@ struct loop_counters { /* loop thread writes (relaxed), metrics read */
     _Atomic uint64_t connections, connections_total, packets_received, bytes_received, bytes_sent;
     _Atomic uint64_t publishes[3]; /* received, by QoS */
     _Atomic uint64_t publishes_mapped, publishes_rejected, publishes_stale, publishes_sent[3];
-    _Atomic uint64_t publishes_dropped; /* queue limits */
-    _Atomic uint64_t retained_refused;  /* limits of retained messages */
+    _Atomic uint64_t publishes_dropped; /* the sum of dropped[] */
+    _Atomic uint64_t dropped[DROPS];
+    _Atomic uint64_t retained_refused; /* limits of retained messages */
     _Atomic uint64_t protocol_errors, pauses_batch, acks_sent, batches;
 };
 /* Its thread is the only one that adds: no locked instruction is needed. */
@@ -43,6 +45,12 @@ struct loop_counters { /* loop thread writes (relaxed), metrics read */
     atomic_store_explicit(counter,                                                                 \
                           atomic_load_explicit(counter, memory_order_relaxed) + (uint64_t)(n),     \
                           memory_order_relaxed)
+
+#define LOOP_COUNT_DROP(loop, cause)                                                               \
+    do {                                                                                           \
+        LOOP_COUNT(loop, dropped[cause], 1);                                                       \
+        LOOP_COUNT(loop, publishes_dropped, 1);                                                    \
+    } while (0)
 
 struct broker_loop {
     struct broker_node *node; /* borrowed */
@@ -90,8 +98,19 @@ struct broker_loop {
     struct ingest_mappings *mappings;         /* what the open batch is decoded under (R9) */
     struct ingest_decoder *decoder;           /* rows of the open batch */
     int64_t next_second_us;                   /* of the timers that run once a second */
+    bool publish_limited;                     /* max_publish_rate or _bytes is set */
+    int64_t wake_us; /* mono; the next turn is no later; INT64_MAX: whenever */
     struct loop_counters counters;
     struct listener_counters *listener_counters; /* [node->listeners_count] */
+
+    /* What all its connections hold together (broker/net/limits.h) */
+    struct limit_state limits;
+    struct chr_list partial_waiting; /* conns paused for room (conn->wait_link) */
+    uint64_t partial_bytes, partial_bytes_max;
+    uint64_t held_bytes;             /* received, not dispatched */
+    uint64_t unsent_bytes;           /* conn_out_bytes of all */
+    uint64_t unsent_bytes_max;       /* 0: no limit */
+    _Atomic uint64_t shown_bytes[3]; /* partial, held, unsent; once a second, for metrics */
 };
 
 CHR_MUST_USE chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop **out,

@@ -28,12 +28,16 @@ struct slab_pool {
     struct slab *free;
     uint64_t bytes_held; /* of all slabs alive */
     uint64_t bytes_max;
+    uint32_t free_count, free_least; /* in `free`; the fewest since the last trim */
 };
 
 void slab_pool_init(struct slab_pool *pool, uint64_t bytes_max);
 void slab_pool_free(struct slab_pool *pool);
 /* refs 1. NULL at the pool's limit or out of memory. capacity: at least SLAB_BYTES. */
 struct slab *slab_get(struct slab_pool *pool, uint32_t capacity);
+/* Gives back half of the slabs that nobody has used since the last call, to the operating system:
+ * after a burst all of them within seconds, in a steady flow none. */
+void slab_pool_trim(struct slab_pool *pool);
 void slab_ref(struct slab *slab);
 void slab_unref(struct slab *slab); /* accepts NULL */
 

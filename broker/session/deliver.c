@@ -117,7 +117,7 @@ static void post_item(struct broker_loop *loop, struct broker_loop *target,
     if (!item->message->flow_controlled &&
         atomic_load_explicit(&theirs->inbox_bytes, memory_order_relaxed) + bytes >
             INBOX_BYTES_MAX) {
-        LOOP_COUNT(loop, publishes_dropped, 1);
+        LOOP_COUNT_DROP(loop, DROP_INBOX);
         return;
     }
     struct outbox *box = state->outboxes[target->number];
@@ -125,7 +125,7 @@ static void post_item(struct broker_loop *loop, struct broker_loop *target,
         uint32_t max = box ? box->max * 2 : OUTBOX_ITEMS_FIRST;
         struct outbox *bigger = realloc(box, sizeof *box + max * sizeof box->items[0]);
         if (!bigger) {
-            LOOP_COUNT(loop, publishes_dropped, 1);
+            LOOP_COUNT_DROP(loop, DROP_MEMORY);
             return;
         }
         if (!box)
@@ -209,7 +209,7 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
     if (match->groups_count > PICKS_STACK) {
         picks = malloc(match->groups_count * sizeof *picks);
         if (!picks) {
-            LOOP_COUNT(loop, publishes_dropped, 1);
+            LOOP_COUNT_DROP(loop, DROP_MEMORY);
             return;
         }
     }
@@ -218,7 +218,7 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
     while (!subscriptions_pick(loop->node->subscriptions, match, route->match_version, picks)) {
         match = route_match(routes, route);
         if (!match || match->groups_count > room) {
-            LOOP_COUNT(loop, publishes_dropped, 1);
+            LOOP_COUNT_DROP(loop, DROP_MEMORY);
             goto out;
         }
     }

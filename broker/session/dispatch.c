@@ -54,6 +54,18 @@ static enum dispatch not_connected(struct conn *conn, const struct mqtt_frame *f
     return DISPATCH_CLOSE;
 }
 
+static enum dispatch limited_publish(struct conn *conn, struct slab *slab, chr_slice raw,
+                                     const struct mqtt_frame *frame)
+{
+    enum dispatch outcome = session__rate_take(conn, raw.len);
+    if (outcome != DISPATCH_DONE)
+        return outcome;
+    outcome = session__handle_publish(conn, slab, raw, frame);
+    if (outcome == DISPATCH_AGAIN)
+        session__rate_give_back(conn, raw.len);
+    return outcome;
+}
+
 enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice raw,
                                const struct mqtt_frame *frame)
 {
@@ -63,6 +75,8 @@ enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice r
                    : not_connected(conn, frame);
     switch (frame->type) {
     case MQTT_PUBLISH:
+        if (CHR_UNLIKELY(conn->loop->publish_limited))
+            return limited_publish(conn, slab, raw, frame);
         return session__handle_publish(conn, slab, raw, frame);
     case MQTT_PUBACK:
         return session__handle_puback(conn, frame);
@@ -94,10 +108,9 @@ void session_frame_error(struct conn *conn, chr_err err, const struct mqtt_frame
         conn_close(conn);
         return;
     }
+    (void)frame;
     if (err == CHR_ETOOBIG) {
-        chr_log_notice("mqtt", "packet above Maximum Packet Size",
-                       CHR_KV_S("client", session_conn_client(conn)),
-                       CHR_KV_U("bytes", frame->packet_bytes));
+        limit_hit(conn->loop, LIMIT_PACKET_SIZE, session_conn_client(conn), conn->address);
         (void)session_fault_of(conn, MQTT_REASON_PACKET_TOO_LARGE, "MQTT-3.2.2-15",
                                "larger than the Maximum Packet Size");
     } else {
@@ -148,6 +161,8 @@ static bool will_is_due(const struct loop_session_state *state)
 void session_turn_end(struct broker_loop *loop)
 {
     struct loop_session_state *state = state_of(loop);
+    if (CHR_UNLIKELY(loop->wake_us <= loop->now_mono_us))
+        session__rate_continue(loop);
     if (state->stale_first)
         session__stale_continue(loop);
     /* With a batch that goes anyway, or when there are many. */
@@ -189,6 +204,12 @@ static void check_conn(struct broker_loop *loop, struct conn *conn)
     session__check_expiry(conn);
     if (conn->state != CONN_OPEN)
         return;
+    if (conn_partial_stuck(conn)) {
+        limit_hit(loop, LIMIT_PARTIAL, s->client_id, conn->address);
+        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED,
+                               "a packet that does not arrive held room that others wait for");
+        return;
+    }
     /* A client whose output is full is not read, so its keep-alive does not run; but if nobody is
      * there any more, nothing is taken either. */
     int64_t patience_us =
@@ -258,6 +279,7 @@ static chr_err recover(struct broker_loop *loop)
             err ? NULL : session_new(loop, chr_slice_of(r->client_id, r->client_len));
         if (s) {
             s->durable = true;
+            s->reserved = registry_reserve(registry, 0);
             s->present = r->expiry_s != 0;
             s->ended = !s->present;
             s->epoch = r->epoch;
@@ -292,6 +314,7 @@ chr_err session_loop_init(struct broker_loop *loop)
     chr_list_init(&state->log_ops);
     chr_list_init(&state->acked);
     chr_list_init(&state->wills);
+    chr_list_init(&state->rate_waiting);
     state->reject_tokens = REJECTS_PER_SECOND;
     state->reject_bytes = REJECT_BYTES_PER_SECOND;
     state->by_number = calloc(NUMBERS_FIRST, sizeof(struct session *));

@@ -87,9 +87,12 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
     if (connect->has_will && connect->will.topic.ptr[0] == '$')
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
                       "clients may not publish to the topic of the will");
-    if (connect->has_will && mqtt_topic_levels(connect->will.topic) > MQTT_TOPIC_LEVELS_MAX)
+    if (connect->has_will &&
+        mqtt_topic_levels(connect->will.topic) > conn->loop->node->config->max_topic_levels) {
+        limit_hit(conn->loop, LIMIT_TOPIC_LEVELS, connect->client_id, conn->address);
         return refuse(conn, connect, MQTT_REASON_TOPIC_NAME_INVALID,
-                      "the topic of the will has more than 200 levels");
+                      "the topic of the will has more levels than max_topic_levels");
+    }
     if (connect->has_will && connect->will.properties.payload_format_indicator == 1 &&
         !chr_utf8_valid(connect->will.payload)) /* 3.1.3.2.3 */
         return refuse(conn, connect, MQTT_REASON_PAYLOAD_FORMAT_INVALID,
@@ -283,6 +286,14 @@ static void open_session(struct conn *conn)
         finish(conn, s->present && !clean_start && !s->ended);
         return;
     }
+    uint32_t most = conn->loop->node->config->max_durable_sessions;
+    if (expiry && !s->reserved && !registry_reserve(conn->loop->node->registry, most)) {
+        limit_hit(conn->loop, LIMIT_SESSIONS, s->client_id, conn->address);
+        (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED,
+                     "there are as many durable sessions as max_durable_sessions allows");
+        return;
+    }
+    s->reserved |= expiry != 0;
     /* The log knows the session or has to. With an expiry of 0 it ends with its connection, or when
      * the node starts again. */
     if (session__log_open(s, conn, connect, clean_start, expiry,

@@ -117,6 +117,9 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     }
     if (v5 && *at++ != 0)
         return DISPATCH_CLOSE; /* has properties */
+    uint32_t most = loop->node->config->message_size_limit;
+    if (CHR_UNLIKELY(most && (size_t)(end - at) > most))
+        return DISPATCH_CLOSE;
     struct inbound in = {
         .conn = conn,
         .ref = conn->ref,
@@ -307,6 +310,30 @@ static enum dispatch payload_invalid(struct conn *conn, const struct mqtt_publis
     return DISPATCH_DONE;
 }
 
+/* Above message_size_limit: neither delivered nor stored. 5.0 hears of it where it has an
+ * acknowledgement; 3.1.1 knows no way but to end the connection, as for what it may not publish;
+ * at QoS 0 the message is dropped, as it may be. */
+static enum dispatch publish_too_large(struct conn *conn, const struct mqtt_publish *publish)
+{
+    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    LOOP_COUNT_DROP(conn->loop, DROP_SIZE);
+    limit_hit(conn->loop, LIMIT_MESSAGE_SIZE, session_conn_client(conn), conn->address);
+    if (publish->qos == 0)
+        return DISPATCH_DONE;
+    if (conn->version == MQTT_V5) {
+        uint32_t sequence =
+            conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
+        conn_ack_set_reason(conn, sequence, MQTT_REASON_QUOTA_EXCEEDED,
+                            conn->session->problem_information
+                                ? CHR_LIT("the payload is larger than message_size_limit")
+                                : CHR_LIT(""));
+        conn_ack_done(conn, sequence, 1, MQTT_REASON_QUOTA_EXCEEDED);
+        return DISPATCH_DONE;
+    }
+    session_end_connection(conn, MQTT_REASON_PACKET_TOO_LARGE, NULL);
+    return DISPATCH_CLOSE;
+}
+
 /* ---- All of it --------------------------------------------------------------------------------
  */
 
@@ -362,9 +389,11 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
     if (!resolve_alias(conn, &publish, &p.topic))
         return DISPATCH_CLOSE;
     p.by_alias = publish.topic.len == 0;
-    if (mqtt_topic_levels(p.topic) > MQTT_TOPIC_LEVELS_MAX)
+    if (mqtt_topic_levels(p.topic) > loop->node->config->max_topic_levels) {
+        limit_hit(loop, LIMIT_TOPIC_LEVELS, s->client_id, conn->address);
         return session_fault_of(conn, MQTT_REASON_TOPIC_NAME_INVALID, "4.7",
-                                "the topic has more than 200 levels");
+                                "the topic has more levels than max_topic_levels");
+    }
     if (publish.qos) {
         if (receive_maximum_exceeded(conn, s, publish.packet_id))
             return session_fault_of(conn, MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-9",
@@ -380,6 +409,9 @@ enum dispatch session__handle_publish(struct conn *conn, struct slab *slab, chr_
     if (publish.properties.payload_format_indicator == 1 &&
         !incoming_held(&s->incoming, publish.packet_id) && !chr_utf8_valid(publish.payload))
         return payload_invalid(conn, &publish);
+    uint32_t most = loop->node->config->message_size_limit;
+    if (CHR_UNLIKELY(most && publish.payload.len > most))
+        return publish_too_large(conn, &publish);
     if (!session__current(loop))
         return pause_for_batch(conn);
     struct route *route = routes_get(&state_of(loop)->routes, p.topic);
@@ -446,7 +478,7 @@ static void deliver_committed(struct broker_loop *loop, const struct batch *batc
         return;
     struct message *m = session__message_from(loop, &publish, topic, publisher);
     if (!m) {
-        LOOP_COUNT(loop, publishes_dropped, 1);
+        LOOP_COUNT_DROP(loop, DROP_MEMORY);
         return;
     }
     session__deliver(loop, m, route);

@@ -41,12 +41,12 @@ struct wanted {
     uint8_t code;
 };
 
-static struct wanted examine(chr_slice text)
+static struct wanted examine(chr_slice text, uint32_t levels_max)
 {
     struct wanted w = {.code = MQTT_REASON_SUCCESS};
     if (mqtt_share_parse(text, &w.group, &w.filter) < 0)
         w.code = MQTT_REASON_TOPIC_FILTER_INVALID;
-    else if (mqtt_topic_levels(w.filter) > MQTT_TOPIC_LEVELS_MAX)
+    else if (mqtt_topic_levels(w.filter) > levels_max)
         w.code = MQTT_REASON_TOPIC_FILTER_INVALID;
     else if (!allowed(w.filter))
         w.code = MQTT_REASON_NOT_AUTHORIZED;
@@ -120,7 +120,7 @@ static void deliver_retained(struct session *s, chr_slice filter,
         bool own = options->no_local && m->publisher == session__publisher(s); /* [MQTT-3.8.3-3] */
         if (!own && !(s->durable && qos) && session__may_read(s, m->topic) &&
             session_deliver_retained(s, NULL, m, qos, true, out.ids) != CHR_OK)
-            session__count_dropped(s, "out of memory");
+            session__count_dropped(s, DROP_MEMORY);
         db_message_unref(m);
     }
     free((void *)found.messages);
@@ -129,14 +129,22 @@ static void deliver_retained(struct session *s, chr_slice filter,
 static uint8_t subscribe_one(struct session *s, const struct mqtt_subscription *sub, uint32_t id,
                              bool *existed)
 {
-    struct wanted w = examine(sub->filter);
+    const struct broker_config *config = s->loop->node->config;
+    struct wanted w = examine(sub->filter, config->max_topic_levels);
+    if (w.code == MQTT_REASON_TOPIC_FILTER_INVALID &&
+        mqtt_topic_levels(sub->filter) > config->max_topic_levels)
+        limit_hit(s->loop, LIMIT_TOPIC_LEVELS, s->client_id, s->conn->address);
     if (w.code >= 0x80)
         return w.code;
     if (!session__may_subscribe(s->conn, w.filter))
         return MQTT_REASON_NOT_AUTHORIZED;
-    uint32_t most = s->loop->node->config->max_subscriptions_per_client;
-    if (most && s->subscriptions_count >= most)
+    uint32_t most = config->max_subscriptions_per_client;
+    /* One that is there already may be replaced. */
+    if (most && s->subscriptions_count >= most &&
+        !subscriptions_has(s->loop->node->subscriptions, s, w.group, w.filter)) {
+        limit_hit(s->loop, LIMIT_SUBSCRIPTIONS, s->client_id, s->conn->address);
         return MQTT_REASON_QUOTA_EXCEEDED;
+    }
     struct subscription_options options = {.qos = sub->qos,
                                            .no_local = sub->no_local,
                                            .retain_as_published = sub->retain_as_published,

@@ -62,6 +62,7 @@ struct loop_session_state {
     uint32_t moves_count, moves_max;
     struct release_again *releases; /* R9 */
     uint32_t releases_count, releases_max;
+    struct chr_list rate_waiting;        /* publish_rate.c: paused */
     int64_t reject_tokens, reject_bytes; /* left this second */
     uint32_t seconds;                    /* session_loop_second calls */
     struct sys *sys;                     /* loop 0 */
@@ -183,6 +184,16 @@ void session__opened(struct session *session, struct conn *conn,
                      const struct db_op_result *result); /* handle_connect.c */
 void session__log_ops_continue(struct broker_loop *loop);
 void session__log_ops_free(struct broker_loop *loop);
+
+/* -- Rates (publish_rate.c) ---------------------------------------------------------------------*/
+
+/* Takes a PUBLISH of this size from the client's buckets. DISPATCH_DONE: it may go on. */
+enum dispatch session__rate_take(struct conn *conn, size_t bytes);
+/* It will be shown again. */
+void session__rate_give_back(struct conn *conn, size_t bytes);
+/* Once a turn: those whose debt is paid are read again. */
+void session__rate_continue(struct broker_loop *loop);
+void session__rate_free(struct conn *conn);
 
 /* -- Rejects (reject.c) -------------------------------------------------------------------------*/
 

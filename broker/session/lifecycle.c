@@ -88,6 +88,8 @@ void session_free(struct session *s)
         wakeups_remove(s->loop->node->wakeups, s);
     principal_unref(s->principal);
     registry_remove(s->loop->node->registry, s);
+    if (s->reserved)
+        registry_unreserve(s->loop->node->registry);
     struct session **at = &state->by_number[s->number & state->by_number_mask];
     while (*at != s)
         at = &(*at)->number_next;

@@ -111,7 +111,7 @@ static void add(struct db_entry *entry, const struct log_op *op)
                                        .queue_messages_max = config->max_queued_messages,
                                        .queue_bytes_max = config->max_queued_bytes,
                                        .queues_bytes_max = config->max_queues_bytes,
-                                       .drop_oldest = config->queue_drop_oldest,
+                                       .drop_oldest = config->queue_drop == QUEUE_DROP_OLDEST,
                                        .window = op->open.window};
         if (op->open.will) {
             will = will_for_log(op->open.will);

@@ -6,6 +6,9 @@
 
 #include "base/assert.h"
 
+/* Of the process: all loops of its one node. */
+static _Atomic uint64_t queued_bytes;
+
 struct message *message_new(chr_slice topic, chr_slice properties, chr_slice payload, uint8_t qos,
                             bool retain, uint64_t publisher)
 {
@@ -44,9 +47,28 @@ void message_unref(struct message *message)
     CHR_ASSERT(before > 0);
     if (before > 1)
         return;
+    if (atomic_load_explicit(&message->counted, memory_order_relaxed))
+        atomic_fetch_sub_explicit(&queued_bytes, message_bytes(message), memory_order_relaxed);
     if (message->released)
         message->released(message->released_arg);
     free(message);
+}
+
+void message_queued(struct message *message, size_t record_bytes)
+{
+    if (message && !atomic_exchange_explicit(&message->counted, true, memory_order_relaxed))
+        record_bytes += message_bytes(message);
+    atomic_fetch_add_explicit(&queued_bytes, record_bytes, memory_order_relaxed);
+}
+
+void message_unqueued(size_t record_bytes)
+{
+    atomic_fetch_sub_explicit(&queued_bytes, record_bytes, memory_order_relaxed);
+}
+
+uint64_t messages_queued_bytes(void)
+{
+    return atomic_load_explicit(&queued_bytes, memory_order_relaxed);
 }
 
 size_t message_bytes(const struct message *message)

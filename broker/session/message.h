@@ -19,6 +19,7 @@ struct message {
     bool has_expiry;
     bool flow_controlled;    /* its maker waits until it is released: never dropped for a limit */
     bool to_user;            /* an answer: only for sessions of the user `user` (R1) */
+    _Atomic bool counted;    /* in messages_queued_bytes */
     bool own;                /* the node's ($SYS): no limit of retained messages holds it back */
     uint32_t user;           /* number of the user that asked; 0: anonymous */
     int64_t expires_mono_us; /* when has_expiry: Message Expiry Interval counted from arrival */
@@ -39,6 +40,13 @@ struct message *message_new(chr_slice topic, chr_slice properties, chr_slice pay
                             bool retain, uint64_t publisher);
 void message_ref(struct message *message);
 void message_unref(struct message *message); /* accepts NULL */
+/* It waits in one queue more, by a record of so many bytes (or one less). A message counts once,
+ * however many wait for it, from its first queue until it is freed; NULL: the record alone, the
+ * message is the database's. Any thread: relaxed counters,
+ * and `counted` is decided by an atomic exchange of the holder that is first. */
+void message_queued(struct message *message, size_t record_bytes);
+void message_unqueued(size_t record_bytes);
+uint64_t messages_queued_bytes(void);
 /* Bytes it holds, for limits. */
 size_t message_bytes(const struct message *message);
 

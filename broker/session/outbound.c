@@ -24,6 +24,8 @@
 /* Fresh messages of QoS 1 and 2, and those whose maker waits, go to the queue rather than have more
  * than this unsent. */
 #define LIVE_OUTPUT_BYTES (4u << 20)
+/* When all sockets together have more unsent than max_output_total, each may have this at least. */
+#define FAIR_OUTPUT_BYTES_MIN UINT64_C(16384)
 /* Head of a PUBLISH that is built on the stack. */
 #define HEAD_STACK_BYTES 2048u
 #define PACKET_IDS       65535u
@@ -70,8 +72,12 @@ void session__outgoing_drop(struct outgoing *o)
 
 void session__ring_free(struct outgoing_ring *ring)
 {
-    for (uint32_t i = 0; i < outgoing_count(ring); i++)
-        session__outgoing_drop(outgoing_at(ring, i));
+    for (uint32_t i = 0; i < outgoing_count(ring); i++) {
+        struct outgoing *o = outgoing_at(ring, i);
+        if (o->state == OUT_QUEUED)
+            message_unqueued(sizeof *o);
+        session__outgoing_drop(o);
+    }
     free(ring->items);
     *ring = (struct outgoing_ring){0};
 }
@@ -337,7 +343,7 @@ static bool send_inflight(struct session *s, const struct outgoing *message)
         s->inflight_bytes -= bytes_of(&o);
         session__outgoing_drop(&o);
         s->dropped++;
-        LOOP_COUNT(s->loop, publishes_dropped, 1);
+        LOOP_COUNT_DROP(s->loop, DROP_TOO_LARGE);
     }
     return true;
 }
@@ -414,26 +420,81 @@ bool session_completed(struct session *s, uint16_t packet_id)
 /* ---- The queue --------------------------------------------------------------------------------
  */
 
-void session__count_dropped(struct session *s, const char *why)
+static const char *const drop_texts[DROPS] = {
+    [DROP_QUEUE_FULL] = "its queue is full",
+    [DROP_SLOW] = "it reads too slowly",
+    [DROP_TOO_LARGE] = "larger than its Maximum Packet Size",
+    [DROP_INBOX] = "too much is on its way between loops",
+    [DROP_EXPIRED] = "expired",
+    [DROP_SIZE] = "larger than message_size_limit",
+    [DROP_MEMORY] = "out of memory",
+    [DROP_DAMAGED] = "damaged in the database",
+};
+
+void session__count_dropped(struct session *s, enum drop cause)
 {
     s->dropped++;
-    LOOP_COUNT(s->loop, publishes_dropped, 1);
+    LOOP_COUNT_DROP(s->loop, cause);
     if (s->drop_logged_us && s->loop->now_mono_us - s->drop_logged_us < 60 * INT64_C(1000000))
         return;
     s->drop_logged_us = s->loop->now_mono_us;
     chr_log_notice("mqtt", "messages dropped", CHR_KV_S("client", s->client_id),
-                   CHR_KV_C("reason", why), CHR_KV_U("dropped", s->dropped));
+                   CHR_KV_C("reason", drop_texts[cause]), CHR_KV_U("dropped", s->dropped));
+}
+
+static const char *address_of(const struct session *s)
+{
+    return s->conn ? s->conn->address : NULL;
+}
+
+static void queue_count_out(struct session *s, const struct outgoing *o)
+{
+    if (o->free)
+        return;
+    s->queue_limited--;
+    s->queue_bytes -= message_bytes(o->message);
+}
+
+static bool queue_is_full(const struct session *s, uint64_t bytes)
+{
+    const struct broker_config *config = s->loop->node->config;
+    return (config->max_queued_messages && s->queue_limited >= config->max_queued_messages) ||
+           (config->max_queued_bytes && s->queue_bytes + bytes > config->max_queued_bytes);
+}
+
+/* Takes the oldest of its queue that counts, until there is room for one of so many bytes. False:
+ * there is none left. Not while it is pumped, when the queue's first is on its way out. */
+static bool queue_drop_oldest(struct session *s, uint64_t bytes)
+{
+    while (queue_is_full(s, bytes)) {
+        if (s->pumping || outgoing_count(&s->queue) == 0 || outgoing_at(&s->queue, 0)->free)
+            return false;
+        struct outgoing *oldest = outgoing_at(&s->queue, 0);
+        queue_count_out(s, oldest);
+        message_unqueued(sizeof *oldest);
+        session__outgoing_drop(oldest);
+        session__ring_pop(&s->queue);
+        session__count_dropped(s, DROP_QUEUE_FULL);
+    }
+    return true;
 }
 
 static bool queue_push(struct session *s, struct message *message, struct db_message *stored,
                        uint8_t qos, bool retain, chr_slice ids, uint32_t share, bool free_of_limits)
 {
     const struct broker_config *config = s->loop->node->config;
-    if (!free_of_limits &&
-        ((config->max_queued_messages && s->queue_limited >= config->max_queued_messages) ||
-         (config->max_queued_bytes &&
-          s->queue_bytes + message_bytes(message) > config->max_queued_bytes))) {
-        session__count_dropped(s, "its queue is full");
+    if (!free_of_limits && queue_is_full(s, message_bytes(message))) {
+        limit_hit(s->loop, LIMIT_QUEUE, s->client_id, address_of(s));
+        if (config->queue_drop != QUEUE_DROP_OLDEST ||
+            !queue_drop_oldest(s, message_bytes(message))) {
+            session__count_dropped(s, DROP_QUEUE_FULL);
+            return true;
+        }
+    }
+    if (!free_of_limits && config->max_queued_total &&
+        messages_queued_bytes() > config->max_queued_total) {
+        limit_hit(s->loop, LIMIT_QUEUES, s->client_id, address_of(s));
+        session__count_dropped(s, DROP_QUEUE_FULL);
         return true;
     }
     struct outgoing o = {.message = message,
@@ -453,19 +514,12 @@ static bool queue_push(struct session *s, struct message *message, struct db_mes
         message_ref(message);
     else
         db_message_ref(stored);
+    message_queued(message, sizeof o);
     if (!free_of_limits) {
         s->queue_limited++;
         s->queue_bytes += message_bytes(message);
     }
     return true;
-}
-
-static void queue_count_out(struct session *s, const struct outgoing *o)
-{
-    if (o->free)
-        return;
-    s->queue_limited--;
-    s->queue_bytes -= message_bytes(o->message);
 }
 
 bool session__output_full(struct session *s)
@@ -490,6 +544,7 @@ static void pump_memory(struct session *s)
             break; /* an acknowledgement pumps again */
         uint64_t bytes = bytes_of(&o);
         if (too_late) {
+            LOOP_COUNT_DROP(s->loop, DROP_EXPIRED);
             session__outgoing_drop(&o);
         } else if (o.qos == 0) {
             (void)send_publish(s, &o, false, ids_of(&o));
@@ -501,6 +556,7 @@ static void pump_memory(struct session *s)
             s->queue_limited--;
             s->queue_bytes -= bytes;
         }
+        message_unqueued(sizeof o);
         session__ring_pop(&s->queue);
     }
     s->pumping = false;
@@ -520,6 +576,12 @@ void session_pump(struct session *s)
  * turn is not mistaken for a slow client. */
 static bool output_room(struct session *s, uint64_t limit)
 {
+    const struct broker_loop *loop = s->loop;
+    if (CHR_UNLIKELY(loop->unsent_bytes_max && loop->unsent_bytes > loop->unsent_bytes_max)) {
+        uint64_t conns = atomic_load_explicit(&loop->conns_count, memory_order_relaxed);
+        uint64_t share = loop->unsent_bytes_max / CHR_MAX(conns, UINT64_C(1));
+        limit = CHR_MIN(limit, CHR_MAX(share, FAIR_OUTPUT_BYTES_MIN));
+    }
     if (CHR_LIKELY(conn_out_bytes(s->conn) <= limit))
         return true;
     if (!s->conn->epoll_out)
@@ -549,43 +611,44 @@ void session_deliver_shared(struct session *s, struct message *message, uint8_t 
     bool limited = !message->flow_controlled;
     if (!conn || outgoing_count(&s->queue)) {
         if ((conn || qos) && !queue_push(s, message, NULL, qos, retain, ids, share, !limited))
-            session__count_dropped(s, "out of memory");
+            session__count_dropped(s, DROP_MEMORY);
         return;
     }
     if (qos == 0) {
         uint64_t most = s->loop->node->config->max_output_bytes / 2;
         if (limited && !output_room(s, most)) {
-            session__count_dropped(s, "it reads too slowly");
+            limit_hit(s->loop, LIMIT_OUTPUT, s->client_id, address_of(s));
+            session__count_dropped(s, DROP_SLOW);
             return;
         }
         if (!limited && !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) && s->conn) {
             if (queue_push(s, message, NULL, qos, retain, ids, share, true))
                 s->conn->drain_wanted = true;
             else
-                session__count_dropped(s, "out of memory");
+                session__count_dropped(s, DROP_MEMORY);
             return;
         }
         struct outgoing o = {.message = message, .retain = retain};
         if (s->conn && send_publish(s, &o, false, ids) == SENT_TOO_LARGE)
-            session__count_dropped(s, "larger than its Maximum Packet Size");
+            session__count_dropped(s, DROP_TOO_LARGE);
         return;
     }
     struct outgoing o = {.message = message, .share = share, .qos = qos, .retain = retain};
     if (!inflight_room(s) || !output_room(s, bounded(s, LIVE_OUTPUT_BYTES)) || !s->conn) {
         if (!queue_push(s, message, NULL, qos, retain, ids, share, !limited))
-            session__count_dropped(s, "out of memory");
+            session__count_dropped(s, DROP_MEMORY);
         else if (s->conn)
             s->conn->drain_wanted = true;
         return;
     }
     if (!session__ids_copy(ids, &o.ids)) {
-        session__count_dropped(s, "out of memory");
+        session__count_dropped(s, DROP_MEMORY);
         return;
     }
     message_ref(message);
     if (!send_inflight(s, &o)) {
         session__outgoing_drop(&o);
-        session__count_dropped(s, "out of memory");
+        session__count_dropped(s, DROP_MEMORY);
     }
 }
 
@@ -606,6 +669,7 @@ void session_outgoing_offline(struct session *s)
         s->queue.head++;
         if (o.qos == 0) {
             queue_count_out(s, &o);
+            message_unqueued(sizeof o);
             session__outgoing_drop(&o);
         } else {
             s->queue.items[s->queue.tail++ & s->queue.mask] = o;

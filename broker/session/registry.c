@@ -17,6 +17,7 @@ struct registry {
     struct session **buckets;
     size_t mask, count;
     _Atomic uint64_t last_number;
+    _Atomic uint32_t reserved;
     struct recovered_session *recovered;
 };
 
@@ -103,6 +104,24 @@ void registry_remove(struct registry *r, struct session *session)
         r->count--;
     }
     pthread_mutex_unlock(&r->lock);
+}
+
+bool registry_reserve(struct registry *r, uint32_t most)
+{
+    if (atomic_fetch_add(&r->reserved, 1) < most || most == 0)
+        return true;
+    atomic_fetch_sub(&r->reserved, 1);
+    return false;
+}
+
+void registry_unreserve(struct registry *r)
+{
+    atomic_fetch_sub(&r->reserved, 1);
+}
+
+uint32_t registry_reserved(const struct registry *r)
+{
+    return atomic_load(&r->reserved);
 }
 
 size_t registry_count(struct registry *r)

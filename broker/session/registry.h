@@ -5,6 +5,7 @@
 #ifndef CHR_BROKER_SESSION_REGISTRY_H
 #define CHR_BROKER_SESSION_REGISTRY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -23,6 +24,10 @@ void registry_free(struct registry *registry); /* accepts NULL; must be empty */
 struct session *registry_claim(struct registry *registry, chr_slice client_id,
                                struct session *session, struct broker_loop **owner);
 void registry_remove(struct registry *registry, struct session *session);
+/* One durable session more, unless there are `most` (0: no limit): false. Any thread. */
+bool registry_reserve(struct registry *registry, uint32_t most);
+void registry_unreserve(struct registry *registry);
+uint32_t registry_reserved(const struct registry *registry);
 size_t registry_count(struct registry *registry);
 /* A number no session had before. */
 uint64_t registry_next_number(struct registry *registry);

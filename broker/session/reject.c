@@ -70,7 +70,7 @@ static void publish_reject(struct broker_loop *loop, const struct db_reject *rej
         json.failed ? NULL : message_new(name, CHR_LIT(""), chr_buf_slice(&json), 1, false, 0);
     chr_buf_free(&json);
     if (!m) {
-        LOOP_COUNT(loop, publishes_dropped, 1);
+        LOOP_COUNT_DROP(loop, DROP_MEMORY);
         return;
     }
     session__deliver(loop, m, route);

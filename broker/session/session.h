@@ -38,6 +38,7 @@
 #include "base/list.h"
 #include "base/slice.h"
 #include "broker/net/conn.h"
+#include "broker/net/limits.h"
 #include "broker/session/message.h"
 #include "proto/mqtt/packet.h"
 
@@ -141,6 +142,7 @@ struct session {
     /* Life */
     bool present;   /* it holds state of an accepted connection */
     bool durable;   /* known to the log: epoch, generation */
+    bool reserved;  /* counted as one that outlives its connection (registry_reserve) */
     uint64_t epoch; /* R5 */
     uint32_t generation;
     bool listed;             /* in wakeups.h */
@@ -226,7 +228,7 @@ bool session_completed(struct session *session, uint16_t packet_id);
 void session_outgoing_offline(struct session *session);
 void session_outgoing_free(struct session *session);
 /* For stored.c: counts and logs a message that is not sent. */
-void session__count_dropped(struct session *session, const char *why);
+void session__count_dropped(struct session *session, enum drop cause);
 enum sent { SENT, SENT_TOO_LARGE, SENT_CLOSED };
 enum sent session__send_publish(struct session *session, const struct outgoing *o, bool dup);
 bool session__ring_push(struct outgoing_ring *ring, const struct outgoing *o);

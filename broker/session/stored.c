@@ -238,13 +238,13 @@ static bool send_item(struct session *s, struct db_queue_item *item)
     } else if (!placed->stored) {
         chr_log_error("mqtt", "a queued message is damaged and is left out",
                       CHR_KV_S("client", s->client_id), CHR_KV_U("sequence", item->sequence));
-        session__count_dropped(s, "damaged in the database");
+        session__count_dropped(s, DROP_DAMAGED);
         done(s, placed, item->sequence);
     } else if (!session__may_read(s, placed->stored->topic)) {
         done(s, placed, item->sequence); /* it was queued by its filter alone */
     } else if (session__send_publish(s, placed, dup) == SENT_TOO_LARGE) {
         /* As if it had been delivered [MQTT-3.1.2-25]. */
-        session__count_dropped(s, "larger than its Maximum Packet Size");
+        session__count_dropped(s, DROP_TOO_LARGE);
         done(s, placed, item->sequence);
     } else {
         session__outgoing_drop(placed); /* the database has it, should it be needed again */

@@ -299,19 +299,35 @@ chr_err subscriptions_add(struct subscriptions *subs, struct session *session, c
     return err;
 }
 
-bool subscriptions_remove(struct subscriptions *subs, struct session *session, chr_slice group_name,
-                          chr_slice text)
+static struct subscription *find_text(const struct subscriptions *subs,
+                                      const struct session *session, chr_slice group_name,
+                                      chr_slice text)
 {
-    pthread_rwlock_wrlock(&subs->lock);
     struct chr_topic_node *node = chr_topic_tree_find(&subs->tree, text);
-    struct filter *filter = node ? node->value : NULL;
+    const struct filter *filter = node ? node->value : NULL;
     struct share_group *group = NULL;
     if (filter && group_name.len) {
         group = group_find(filter, group_name);
         if (!group)
             filter = NULL;
     }
-    struct subscription *s = filter ? find(subs, session, node, group) : NULL;
+    return filter ? find(subs, session, node, group) : NULL;
+}
+
+bool subscriptions_has(struct subscriptions *subs, const struct session *session, chr_slice group,
+                       chr_slice filter)
+{
+    pthread_rwlock_rdlock(&subs->lock);
+    bool there = find_text(subs, session, group, filter) != NULL;
+    pthread_rwlock_unlock(&subs->lock);
+    return there;
+}
+
+bool subscriptions_remove(struct subscriptions *subs, struct session *session, chr_slice group_name,
+                          chr_slice text)
+{
+    pthread_rwlock_wrlock(&subs->lock);
+    struct subscription *s = find_text(subs, session, group_name, text);
     if (s) {
         unlink_and_free(subs, s);
         atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);

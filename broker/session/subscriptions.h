@@ -65,6 +65,8 @@ uint64_t subscriptions_shared_count(const struct subscriptions *subs);
 CHR_MUST_USE chr_err subscriptions_add(struct subscriptions *subs, struct session *session,
                                        chr_slice group, chr_slice filter,
                                        const struct subscription_options *options, bool *existed);
+bool subscriptions_has(struct subscriptions *subs, const struct session *session, chr_slice group,
+                       chr_slice filter);
 /* False: there was none. Session's loop. */
 bool subscriptions_remove(struct subscriptions *subs, struct session *session, chr_slice group,
                           chr_slice filter);

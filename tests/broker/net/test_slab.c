@@ -72,12 +72,45 @@ static void test_unused_make_room_for_a_large_packet(void **state)
     slab_pool_free(&pool);
 }
 
+/* What a burst took goes back; what is in use all the time stays. */
+static void test_trimmed_after_a_burst(void **state)
+{
+    (void)state;
+    struct slab_pool pool;
+    struct slab *slabs[16];
+    slab_pool_init(&pool, sizeof slabs / sizeof *slabs * SLAB_BYTES);
+    for (int i = 0; i < 16; i++)
+        assert_non_null(slabs[i] = slab_get(&pool, 0));
+    for (int i = 1; i < 16; i++)
+        slab_unref(slabs[i]);
+    slab_pool_trim(&pool); /* they were in use since the last one */
+    assert_int_equal(pool.bytes_held, 16 * SLAB_BYTES);
+    slab_pool_trim(&pool);
+    assert_int_equal(pool.bytes_held, 8 * SLAB_BYTES);
+    for (int round = 0; round < 8; round++) { /* four of them are used again and again */
+        struct slab *busy[4];
+        for (int i = 0; i < 4; i++)
+            busy[i] = slab_get(&pool, 0);
+        for (int i = 0; i < 4; i++)
+            slab_unref(busy[i]);
+        slab_pool_trim(&pool);
+    }
+    assert_int_equal(pool.bytes_held, 5 * SLAB_BYTES);
+    for (int round = 0; round < 8; round++)
+        slab_pool_trim(&pool);
+    assert_int_equal(pool.bytes_held, 2 * SLAB_BYTES);
+    slab_unref(slabs[0]);
+    slab_pool_free(&pool);
+    assert_int_equal(pool.bytes_held, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recycled_last_used_first),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_unused_make_room_for_a_large_packet),
+        cmocka_unit_test(test_trimmed_after_a_burst),
     };
     return cmocka_run_group_tests_name("broker/net/slab", tests, NULL, NULL);
 }
