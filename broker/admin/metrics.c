@@ -17,6 +17,7 @@
 #include "broker/session/message.h"
 #include "broker/session/registry.h"
 #include "broker/session/subscriptions.h"
+#include "db/durable.h"
 
 static void head(struct chr_buf *out, const char *name, const char *type, const char *help)
 {
@@ -220,6 +221,25 @@ static void add_log(const struct broker_node *node, struct chr_buf *out)
     COUNTER("log_disk_full_total", c.log.enospc_waits, "Times the log met a full disk.");
 }
 
+/* What outlives connections, db/durable.h. */
+static void add_durable(const struct broker_node *node, struct chr_buf *out)
+{
+    struct db_durable_stats s;
+    db_durable_stats(node->db, &s);
+    GAUGE("durable_sessions_connected", s.connected, "Of the durable sessions in the database.");
+    GAUGE("durable_subscriptions", s.subscriptions, "Their subscriptions.");
+    GAUGE("durable_queued_messages", s.queued_count, "Places in their queues.");
+    GAUGE("durable_queued_bytes", s.queued_bytes, "Bytes of what waits there.");
+    GAUGE("durable_messages", s.messages, "Messages that wait or are retained, each once.");
+    GAUGE("durable_message_bytes", s.message_bytes, "Bytes of these.");
+    GAUGE("durable_memory_bytes", s.memory_bytes, "Bytes of these that are in memory.");
+    COUNTER("durable_dropped_total", s.dropped, "Messages that found a durable queue full.");
+    COUNTER("durable_expired_total", s.expired, "Messages that expired in a durable queue.");
+    GAUGE("retained_messages", s.retained_count, "Retained messages of clients.");
+    GAUGE("retained_bytes", s.retained_bytes, "Their bytes.");
+    GAUGE("wills_pending", s.wills, "Wills of lost connections that are not published yet.");
+}
+
 static void add_db(const struct broker_node *node, struct chr_buf *out)
 {
     struct db_stats s;
@@ -325,6 +345,7 @@ void admin_metrics_text(const struct broker_node *node, uint64_t requests, uint6
     add_limits(node, out);
     add_log(node, out);
     add_db(node, out);
+    add_durable(node, out);
     add_queries(node, out);
     COUNTER("http_requests_total", requests, "Requests to the admin port.");
     COUNTER("http_refused_total", refused, "Requests refused before their body was read.");
