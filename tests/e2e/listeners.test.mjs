@@ -150,7 +150,7 @@ test('client certificates: required, expired, foreign, revoked; their names', as
     ca.revoke(good);
     ca.crl();
     node.signal('SIGHUP');
-    await until('the reload', () => /certificates read again/.test(node.stderr));
+    await until('the reload', () => /settings read again/.test(node.stderr));
     assert.notEqual(await tlsError(byName.port, as(good)), 'connected');
     await exchange(c, c, 'cert/b', [5]);
 });
@@ -196,11 +196,11 @@ test('SIGHUP: new certificates for new connections; the old ones stay; a bad fil
     assert.equal(await shown(), 'first');
     copyFileSync(second.crt, crt);
     node.signal('SIGHUP'); // the key does not fit yet
-    await until('the refusal', () => /all stays as it was.*certificates: .*listener 127\.0\.0\.1/.test(node.stderr));
+    await until('the refusal', () => /settings refused.*certificates: .*listener 127\.0\.0\.1/.test(node.stderr));
     assert.equal(await shown(), 'first');
     copyFileSync(second.key, key);
     node.signal('SIGHUP');
-    await until('the reload', () => /certificates read again/.test(node.stderr));
+    await until('the reload', () => /settings read again/.test(node.stderr));
     assert.equal(await shown(), 'second');
     await exchange(c, c, 'reload', [1, 100000]);
     assert.equal(closed, false);
