@@ -6,6 +6,8 @@ bool sql__run_kill_client(struct sql_query *q, const struct sql_stmt *stmt, stru
     const struct sql_host *host = &q->session->host;
     if (!sql__may_write(q, NULL, SQL_NO_POS))
         return false;
+    if (!sql__may_define(q, "KILL CLIENT", stmt->pos))
+        return false;
     if (!host->kill_client)
         return sql__fail(q, "0A000", stmt->pos, "KILL CLIENT is not supported here");
     struct sql_host_wait wait = {.cancel = &q->session->cancel, .deadline_us = q->deadline_us};

@@ -67,7 +67,6 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
     if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
         return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
                       "enhanced authentication is not offered");
-    const struct broker_config *config = conn->loop->node->config;
     if (connect->client_id.len == 0 && !config->allow_zero_length_clientid)
         return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
                       "client ids are not assigned here (allow_zero_length_clientid)");
