@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "sqlfront/internal.h"
+#include "sqlfront/relation.h"
 
 static bool read_privileges(struct sql_query *q, const struct sql_stmt *stmt, uint8_t *out)
 {
@@ -65,6 +66,11 @@ static bool add_changes(struct sql_query *q, const struct sql_stmt *stmt, const 
         const struct db_table_def *table = sql__find_table(q, catalog, n->text, n->pos);
         if (!table)
             return false;
+        if (sql__is_relation(table))
+            return sql__fail(q, "42809", n->pos,
+                             "\"%s\" shows what the node is doing: roles say who may read it, not "
+                             "grants",
+                             table->name);
         if (table->system && (change.privileges & ~DB_PRIVILEGE_SELECT) && !stmt->revoke)
             return sql__fail(q, "42501", n->pos,
                              "table \"%s\" is kept by the node itself: it can be read only",

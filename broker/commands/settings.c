@@ -647,6 +647,16 @@ static chr_err check_anonymous(const struct settings *settings, const char *addr
                     address);
 }
 
+chr_err settings_check_exposed(const struct settings *settings, struct chr_errmsg *msg)
+{
+    const struct broker_config *config = &settings->config;
+    chr_err err = CHR_OK;
+    for (uint32_t i = 0; !err && i < config->listeners_count; i++)
+        if (config->listeners[i].allow_anonymous == LISTENER_ANONYMOUS_AS_NODE)
+            err = check_anonymous(settings, config->listeners[i].address, msg);
+    return err ? err : check_anonymous(settings, config->admin_address, msg);
+}
+
 static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg *msg)
 {
     const struct broker_config *config = &settings->config;
@@ -676,12 +686,7 @@ static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg 
                        port);
     if (!err && config->log_segment_bytes % 4096)
         err = chr_fail(msg, CHR_EINVAL, "log_segment_bytes has to be a multiple of 4096");
-    for (uint32_t i = 0; !err && i < config->listeners_count; i++)
-        if (config->listeners[i].allow_anonymous == LISTENER_ANONYMOUS_AS_NODE)
-            err = check_anonymous(settings, config->listeners[i].address, msg);
-    if (!err)
-        err = check_anonymous(settings, config->admin_address, msg);
-    return err;
+    return err ? err : settings_check_exposed(settings, msg);
 }
 
 chr_err settings_load(struct settings *settings, bool cluster, int argc, char **argv,

@@ -31,6 +31,10 @@ CHR_MUST_USE chr_err settings_load(struct settings *settings, bool cluster, int 
                                    struct chr_errmsg *msg);
 /* A log line for each setting that was said and has no meaning here. */
 void settings_note(const struct settings *settings);
+/* Would somebody be let in by oversight, from outside and without a user? settings_load asks, and a
+ * reload again: the listeners stay what they were, while the users may have gone. CHR_EINVAL */
+CHR_MUST_USE chr_err settings_check_exposed(const struct settings *settings,
+                                            struct chr_errmsg *msg);
 /* A running node's settings after a reload: those of now, with what of fresh may change. fresh is
  * what settings_load has just made; its config becomes the result, so that both have to live as
  * long as the node. changed() hears of each setting that differs. */

@@ -55,6 +55,8 @@ void settings_reload_run(struct settings_reload *reload, struct broker_node *nod
     chr_err err = settings_load(fresh, reload->cluster, reload->argc, reload->argv, &msg);
     if (!err)
         settings_take(reload->now, fresh, note_change, &changes);
+    if (!err)
+        err = settings_check_exposed(fresh, &msg);
     if (!err && changes.taken && reload->kept_count == SETTINGS_RELOADS_MAX)
         err = chr_fail(&msg, CHR_EFULL, "they changed %d times since the node started; restart it",
                        SETTINGS_RELOADS_MAX);

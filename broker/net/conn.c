@@ -100,10 +100,11 @@ void conn_free(struct conn *conn)
     close(conn->fd); /* leaves epoll by itself: no other descriptor refers to the socket */
     chr_list_remove(&conn->flush_link);
     chr_list_remove(&conn->wait_link);
+    conn->loop->unsent_bytes -= conn_out_pending(conn); /* what the transport took is off already */
     transport_free(conn->transport);
+    conn->transport = NULL;
     free(conn->certificate_user);
     session__rate_free(conn);
-    conn->loop->unsent_bytes -= conn_out_bytes(conn);
     chr_buf_free(&conn->in);
     conn_partial_count(conn);
     conn_output_free(conn);

@@ -60,7 +60,7 @@ void conn_partial_release(struct conn *conn)
     while (!chr_list_empty(&round)) {
         struct conn *waiting = CHR_CONTAINER_OF(round.next, struct conn, wait_link);
         chr_list_remove(&waiting->wait_link);
-        if (loop->partial_bytes < loop->partial_bytes_max)
+        if (!loop->partial_bytes_max || loop->partial_bytes < loop->partial_bytes_max)
             conn_resume(waiting, CONN_PAUSE_PARTIAL);
         else
             chr_list_push_back(&loop->partial_waiting, &waiting->wait_link);
@@ -79,8 +79,11 @@ void conn_partial_count(struct conn *conn)
 bool conn_partial_stuck(const struct conn *conn)
 {
     const struct broker_loop *loop = conn->loop;
-    if (conn->partial_bytes == 0 || conn->paused || chr_list_empty(&loop->partial_waiting))
+    if (conn->partial_bytes == 0 || chr_list_empty(&loop->partial_waiting))
         return false;
-    return loop->now_mono_us - conn->last_receive_us > PARTIAL_IDLE_US ||
-           loop->now_mono_us - conn->partial_since_us > PARTIAL_US_MAX;
+    /* While we don't read it, it can't send; but a client that holds room by not reading what it is
+     * sent has no more time than others. */
+    return (!conn->paused && loop->now_mono_us - conn->last_receive_us > PARTIAL_IDLE_US) ||
+           ((conn->paused & ~(unsigned)(CONN_PAUSE_OUTPUT | CONN_PAUSE_RATE)) == 0 &&
+            loop->now_mono_us - conn->partial_since_us > PARTIAL_US_MAX);
 }

@@ -108,7 +108,7 @@ struct broker_loop {
     struct chr_list partial_waiting; /* conns paused for room (conn->wait_link) */
     uint64_t partial_bytes, partial_bytes_max;
     uint64_t held_bytes;             /* received, not dispatched */
-    uint64_t unsent_bytes;           /* conn_out_bytes of all */
+    uint64_t unsent_bytes;           /* conn_out_pending of all */
     uint64_t unsent_bytes_max;       /* 0: no limit */
     _Atomic uint64_t shown_bytes[3]; /* partial, held, unsent; once a second, for metrics */
 };

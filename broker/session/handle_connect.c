@@ -192,8 +192,8 @@ static size_t write_connack(uint8_t packet[static CONNACK_BYTES_MAX], const stru
     return conn->version == MQTT_V5 && n > p->connect.properties.maximum_packet_size ? 0 : n;
 }
 
-/* The session is this connection's now. */
-static void finish(struct conn *conn, bool session_present)
+/* The session is this connection's now. False: it was refused, and is to be abandoned. */
+static bool finish(struct conn *conn, bool session_present)
 {
     struct pending *p = conn->connect;
     struct session *s = p->session;
@@ -206,7 +206,7 @@ static void finish(struct conn *conn, bool session_present)
     if (connack_bytes == 0) { /* [MQTT-3.1.2-24] */
         (void)refuse(conn, connect, MQTT_REASON_PACKET_TOO_LARGE,
                      "CONNACK is larger than the client's Maximum Packet Size");
-        return;
+        return false;
     }
     if (!session_present)
         session_clear(s);
@@ -214,11 +214,11 @@ static void finish(struct conn *conn, bool session_present)
         will_drop(s);
         if (session_present && !s->subscriptions && session__restore_subscriptions(s)) {
             (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-            return;
+            return false;
         }
     } else if (will_set(s, connect)) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return;
+        return false;
     }
     session__own(s, conn->principal);
     s->present = true;
@@ -252,6 +252,7 @@ static void finish(struct conn *conn, bool session_present)
         session_stored_rewind(s);
     session_redeliver(s);
     session_pump(s);
+    return true;
 }
 
 /* ---- Opening ----------------------------------------------------------------------------------
@@ -266,43 +267,55 @@ static void take_over(struct session *s, bool new_clean)
     session_end_connection(old, MQTT_REASON_SESSION_TAKEN_OVER, NULL);
 }
 
-/* It is this connection's turn. */
-static void open_session(struct conn *conn)
+/* It is this connection's turn. False: it was refused, and is to be abandoned. */
+static bool open_session(struct conn *conn)
 {
     struct pending *p = conn->connect;
     struct session *s = p->session;
     const struct mqtt_connect *connect = &p->connect;
     p->foreign = session__is_foreign(s, conn->principal);
     bool clean_start = connect->clean_start || p->foreign;
+    uint32_t expiry = wanted_expiry(conn->loop, connect);
+    uint32_t most = conn->loop->node->config->max_durable_sessions;
+    /* Before anything of an older connection is touched. */
+    if (expiry && !s->reserved && !registry_reserve(conn->loop->node->registry, most)) {
+        limit_hit(conn->loop, LIMIT_SESSIONS, s->client_id, conn->address);
+        (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED,
+                     "there are as many durable sessions as max_durable_sessions allows");
+        return false;
+    }
+    s->reserved |= expiry != 0;
     if (s->conn)
         take_over(s, clean_start);
     else if (s->will && clean_start)
         will_due_now(s); /* the session it belonged to ends now */
     else
         will_drop(s); /* [MQTT-3.1.3-9] */
-    uint32_t expiry = wanted_expiry(conn->loop, connect);
-    if (expiry == 0 && !s->durable) {
-        finish(conn, s->present && !clean_start && !s->ended);
-        return;
-    }
-    uint32_t most = conn->loop->node->config->max_durable_sessions;
-    if (expiry && !s->reserved && !registry_reserve(conn->loop->node->registry, most)) {
-        limit_hit(conn->loop, LIMIT_SESSIONS, s->client_id, conn->address);
-        (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED,
-                     "there are as many durable sessions as max_durable_sessions allows");
-        return;
-    }
-    s->reserved |= expiry != 0;
+    if (expiry == 0 && !s->durable)
+        return finish(conn, s->present && !clean_start && !s->ended);
     /* The log knows the session or has to. With an expiry of 0 it ends with its connection, or when
      * the node starts again. */
     if (session__log_open(s, conn, connect, clean_start, expiry,
                           receive_maximum_of(conn->loop, connect))) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return;
+        if (s->durable) /* a connection that was taken over left it to this one to say so */
+            session__log_close(s, s->expiry_s, true);
+        return false;
     }
     s->opening = true;
     s->opener = conn->ref;
     s->expiry_s = expiry; /* also when the client leaves before it is answered */
+    return true;
+}
+
+/* The session is in the log as connected, but nobody is. A new one ends. */
+static void close_opened(struct session *s, uint32_t expiry_s, bool keep_will)
+{
+    session__log_close(s, expiry_s, keep_will);
+    s->expiry_s = expiry_s;
+    s->ended |= expiry_s == 0;
+    s->expires_mono_us =
+        expiry_s == UINT32_MAX ? INT64_MAX : s->loop->now_mono_us + (int64_t)expiry_s * 1000000;
 }
 
 void session__opened(struct session *s, struct conn *conn, const struct db_op_result *result)
@@ -327,27 +340,37 @@ void session__opened(struct session *s, struct conn *conn, const struct db_op_re
         if (result->err) {
             (void)refuse(conn, &p->connect, session_reason_of(result->err),
                          chr_strerror(result->err));
+            if (s->durable) /* as in open_session */
+                session__log_close(s, s->expiry_s, true);
+            session__connect_abandon(conn);
             return;
         }
         /* The log's word counts, also after a restart, when only it remembers: what it holds (the
          * packet ids) is what the client must go on with. */
-        finish(conn, result->session_present);
+        if (!finish(conn, result->session_present)) {
+            close_opened(s, result->session_present ? s->expiry_s : 0, false);
+            session__connect_abandon(conn);
+        }
         return;
     }
     struct conn *next = loop_conn(loop, s->next);
     s->next = CONN_REF_NONE;
     if (next && next->state == CONN_CONNECTING) {
-        open_session(next);
+        if (open_session(next))
+            return;
+        if (result->err == CHR_OK)
+            close_opened(s, s->expiry_s, true);
+        session__connect_abandon(next);
         return;
     }
     /* The client left before it was answered: as if it had been connected and lost. */
     if (result->err == CHR_OK)
-        session__log_close(s, s->expiry_s, true);
-    s->expires_mono_us =
-        s->expiry_s == UINT32_MAX ? INT64_MAX : loop->now_mono_us + (int64_t)s->expiry_s * 1000000;
+        close_opened(s, s->expiry_s, true);
     session_expire(s);
 }
 
+/* At once, while the session is surely there: a second tick may end it before the connection is
+ * forgotten. The session may be gone afterwards. */
 void session__connect_abandon(struct conn *conn)
 {
     struct pending *p = conn->connect;
@@ -470,14 +493,19 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
     conn_pause(conn, CONN_PAUSE_CONNECT);
     if (s->opening) {
         struct conn *waiting = loop_conn(loop, s->next);
-        if (waiting)
+        if (waiting && waiting->state == CONN_CONNECTING) {
             session_refuse_connect(waiting, MQTT_REASON_SERVER_BUSY, "session taken over");
+            session__connect_abandon(waiting);
+        }
         struct conn *opener = loop_conn(loop, s->opener);
-        if (opener && opener->state == CONN_CONNECTING)
+        if (opener && opener->state == CONN_CONNECTING) {
             session_refuse_connect(opener, MQTT_REASON_SERVER_BUSY, "session taken over");
+            session__connect_abandon(opener);
+        }
         s->next = conn->ref;
         return DISPATCH_DONE;
     }
-    open_session(conn);
+    if (!open_session(conn))
+        session__connect_abandon(conn);
     return DISPATCH_DONE;
 }

@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "broker/auth/auth.h"
 #include "broker/net/ask.h"
 #include "broker/session/internal.h"
 
@@ -77,9 +78,14 @@ static void describe_conn(struct session_info *info, const struct session *s)
 static struct session_info *describe(const struct session *s)
 {
     const struct broker_loop *loop = s->loop;
-    struct session_info *info = calloc(1, sizeof *info + s->client_id.len);
+    chr_slice user = s->principal ? s->principal->user : CHR_LIT("");
+    struct session_info *info = calloc(1, sizeof *info + s->client_id.len + user.len);
     if (!info)
         return NULL;
+    if (user.len) {
+        memcpy(info->bytes + s->client_id.len, user.ptr, user.len);
+        info->user = chr_slice_of(info->bytes + s->client_id.len, user.len);
+    }
     info->number = s->number;
     info->epoch = s->durable ? s->epoch : 0;
     info->expiry_s = s->expiry_s;
@@ -109,7 +115,8 @@ static bool wanted(const struct inspection *in, const struct session *s)
 static chr_err take(struct letter *letter, const struct session *s)
 {
     struct inspection *in = letter->inspection;
-    size_t bytes = sizeof(struct session_info) + s->client_id.len;
+    size_t bytes = sizeof(struct session_info) + s->client_id.len +
+                   (s->principal ? s->principal->user.len : 0);
     if (atomic_fetch_add_explicit(&in->bytes, bytes, memory_order_relaxed) + bytes > in->bytes_max)
         return CHR_ENOMEM;
     struct session_info *info = describe(s);

@@ -124,8 +124,9 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
         will_drop(s);
     if (s->will)
         will_connection_lost(s, ends, taken_over);
-    /* A newer connection's SESSION_OPEN says it all, unless the session was to end with this. */
-    if (s->durable && (!taken_over || s->expiry_s == 0))
+    /* A newer connection's SESSION_OPEN says it all, unless the session was to end with this, or
+     * its client has said good-bye, which drops the will. */
+    if (s->durable && (!taken_over || s->expiry_s == 0 || left))
         session__log_close(s, s->expiry_s, !left);
     if (ends)
         session_clear(s);
@@ -154,7 +155,7 @@ void session_expire(struct session *s)
         atomic_fetch_add_explicit(&state_of(loop)->expired_total, 1, memory_order_relaxed);
     }
     bool grace =
-        s->durable && s->expiry_s != 0 && loop->now_mono_us < s->expires_mono_us + EXPIRY_GRACE_US;
+        s->durable && s->expiry_s != 0 && loop->now_mono_us - EXPIRY_GRACE_US < s->expires_mono_us;
     if (s->log_ops == 0 && !grace)
         session_free(s);
 }

@@ -25,7 +25,6 @@ struct conn_rate {
     struct chr_list link; /* state->rate_waiting while paused */
     int64_t filled_us;
     int64_t messages, bytes; /* tokens x TOKEN; below zero: debt */
-    int64_t resume_us;
 };
 
 static int64_t fill(int64_t tokens, uint64_t rate, int64_t us)
@@ -60,12 +59,6 @@ static struct conn_rate *rate_of(struct conn *conn)
     return r;
 }
 
-/* Microseconds until a debt is paid. */
-static int64_t owed_us(int64_t tokens, uint64_t rate)
-{
-    return tokens > 0 || rate == 0 ? 0 : -tokens / (int64_t)rate + 1;
-}
-
 static enum dispatch over(struct conn *conn, struct conn_rate *r)
 {
     struct broker_loop *loop = conn->loop;
@@ -80,9 +73,6 @@ static enum dispatch over(struct conn *conn, struct conn_rate *r)
         return DISPATCH_CLOSE;
     }
     struct loop_session_state *state = state_of(loop);
-    int64_t us = CHR_MAX(owed_us(r->messages, config->max_publish_rate),
-                         owed_us(r->bytes, config->max_publish_bytes));
-    r->resume_us = loop->now_mono_us + us;
     chr_list_push_back(&state->rate_waiting, &r->link);
     loop->wake_us = CHR_MIN(loop->wake_us, loop->now_mono_us + RATE_TICK_US);
     conn_pause(conn, CONN_PAUSE_RATE);
@@ -121,11 +111,15 @@ void session__rate_give_back(struct conn *conn, size_t bytes)
 void session__rate_continue(struct broker_loop *loop)
 {
     struct loop_session_state *state = state_of(loop);
+    const struct broker_config *config = loop->node->config;
     if (loop->now_mono_us < loop->wake_us)
         return;
     CHR_LIST_FOR_SAFE (link, next, &state->rate_waiting) {
         struct conn_rate *r = CHR_CONTAINER_OF(link, struct conn_rate, link);
-        if (r->resume_us > loop->now_mono_us)
+        /* By the limits of now: a reload may have lifted them, or made them wider. */
+        refill(r, config, loop->now_mono_us);
+        if ((config->max_publish_rate && r->messages <= 0) ||
+            (config->max_publish_bytes && r->bytes <= 0))
             continue;
         chr_list_remove(&r->link);
         conn_resume(r->conn, CONN_PAUSE_RATE);

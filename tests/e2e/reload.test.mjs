@@ -71,3 +71,18 @@ test('the log level changes, the log file is opened again', async () => {
     assert.doesNotMatch(readFileSync(`${log}.1`, 'utf8'), /client=heard/);
     await node.stop();
 });
+
+test('users that go while a listener stays open to others: refused', async () => {
+    const dir = tempDir();
+    const conf = join(dir, 'chronos.conf');
+    const passwords = join(dir, 'passwd');
+    writeFileSync(passwords, `bob:$7$101$${Buffer.alloc(12).toString('base64')}$${Buffer.alloc(64).toString('base64')}\n`);
+    writeFileSync(conf, `listener 0 127.0.0.1\nlistener 0 ::\npassword_file ${passwords}\n`);
+    const node = await startChronos(['--config', conf]);
+    // By itself this file would do; but listeners change with a restart only.
+    writeFileSync(conf, 'listener 0 127.0.0.1\n');
+    await reload(node, 'settings refused');
+    assert.match(node.stderr, /can be reached by others and there are no users/);
+    await assert.rejects(node.client({ clientId: 'nobody' }));
+    await node.stop();
+});

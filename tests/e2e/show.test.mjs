@@ -167,7 +167,8 @@ test('a lot of clients that come and go: each at most once, and none that stays 
 test('relations are read only, and SHOW TABLES is for tables', async () => {
     const node = await startChronos();
     for (const sql of ["INSERT INTO chronos_clients (client_id) VALUES ('x')", 'DELETE FROM chronos_sessions',
-        "UPDATE chronos_subscriptions SET filter = '#'", 'DROP TABLE chronos_clients', 'TRUNCATE chronos_clients'])
+        "UPDATE chronos_subscriptions SET filter = '#'", 'DROP TABLE chronos_clients', 'TRUNCATE chronos_clients',
+        'GRANT SELECT ON chronos_clients TO bob', 'REVOKE SELECT ON chronos_clients FROM bob'])
         assert.equal((await error(node, sql)).code, '42809', sql);
     assert.equal((await error(node, 'CREATE TABLE chronos_clients (a INT)')).code, '42939');
     const tables = await node.rows('SHOW TABLES');
