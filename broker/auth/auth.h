@@ -146,7 +146,7 @@ enum auth_outcome auth_check(struct authority *authority, struct auth_request *r
 
 extern const char auth_how_certificate[];
 
-/* A user that somebody else has authenticated: a client certificate, SCRAM. how: borrowed for good.
+/* A user that somebody else has authenticated: a client certificate. how: borrowed for good.
  * NULL: no memory. */
 struct principal *auth_trusted(struct authority *authority, chr_slice user, chr_slice client_id,
                                const char *how);

@@ -96,9 +96,9 @@ void authority_stats(struct authority *a, struct auth_stats *out)
 /* ---- Outcomes -----------------------------------------------------------------------------------
  */
 
-static enum auth_outcome let_in(struct authority *a, struct auth_request *r, chr_slice user,
-                                enum db_role role, struct acl_list *claims, int64_t expires_us,
-                                const char *how)
+enum auth_outcome auth__let_in(struct authority *a, struct auth_request *r, chr_slice user,
+                               enum db_role role, struct acl_list *claims, int64_t expires_us,
+                               const char *how)
 {
     r->principal = principal__new(a, r->auth, user, r->client_id, role, claims, expires_us, how);
     if (!r->principal)
@@ -110,7 +110,7 @@ static enum auth_outcome let_in(struct authority *a, struct auth_request *r, chr
     return AUTH_OK;
 }
 
-static enum auth_outcome turn_away(struct authority *a, struct auth_request *r, const char *why)
+enum auth_outcome auth__turn_away(struct authority *a, struct auth_request *r, const char *why)
 {
     atomic_fetch_add(&a->failures, 1);
     pthread_mutex_lock(&a->lock);
@@ -121,6 +121,17 @@ static enum auth_outcome turn_away(struct authority *a, struct auth_request *r, 
                    CHR_KV_S("user", r->user), CHR_KV_S("client", r->client_id),
                    CHR_KV_C("address", r->address), CHR_KV_C("reason", why));
     return AUTH_REFUSED;
+}
+
+bool auth__in_backoff(struct authority *a, const struct auth_request *r)
+{
+    pthread_mutex_lock(&a->lock);
+    int64_t wait_us = backoff_left(&a->backoff, r->address, r->has_user ? r->user : CHR_LIT(""),
+                                   chr_clock_mono_us(a->clock));
+    pthread_mutex_unlock(&a->lock);
+    if (wait_us)
+        atomic_fetch_add(&a->backoffs, 1);
+    return wait_us > 0;
 }
 
 static enum auth_outcome check_token(struct authority *a, struct auth_request *r)
@@ -136,8 +147,8 @@ static enum auth_outcome check_token(struct authority *a, struct auth_request *r
     uint8_t digest[SHA256_DIGEST_LENGTH];
     if (r->password.len == AUTH_OWN_TOKEN_BYTES - 1 &&
         CRYPTO_memcmp(r->password.ptr, a->own_token, r->password.len) == 0)
-        return let_in(a, r, CHR_LIT("chronos:prompt"), DB_ROLE_ADMIN, NULL, INT64_MAX,
-                      auth__how_own);
+        return auth__let_in(a, r, CHR_LIT("chronos:prompt"), DB_ROLE_ADMIN, NULL, INT64_MAX,
+                            auth__how_own);
     if (!r->auth->tokens[TOKEN_ADMIN].set && !r->auth->tokens[TOKEN_READONLY].set)
         return AUTH_REFUSED;
     SHA256(r->password.ptr, r->password.len, digest);
@@ -149,8 +160,8 @@ static enum auth_outcome check_token(struct authority *a, struct auth_request *r
     if (found < 0)
         return AUTH_REFUSED;
     /* A name with a colon can't be in a password file. */
-    return let_in(a, r, chr_slice_cstr(tokens[found].user), tokens[found].role, NULL, INT64_MAX,
-                  tokens[found].how);
+    return auth__let_in(a, r, chr_slice_cstr(tokens[found].user), tokens[found].role, NULL,
+                        INT64_MAX, tokens[found].how);
 }
 
 /* ---- Workers ------------------------------------------------------------------------------------
@@ -162,11 +173,11 @@ static enum auth_outcome verify_jwt(struct authority *a, struct auth_request *r)
     const char *fault =
         jwt_verify(r->auth->jwt, r->password, chr_clock_wall_us(a->clock) / 1000000, &claims);
     if (fault)
-        return turn_away(a, r, fault);
+        return auth__turn_away(a, r, fault);
     chr_slice user = chr_slice_of(claims.user, claims.user_len);
     enum auth_outcome outcome =
-        let_in(a, r, user, claims.has_role ? claims.role : auth__role_of(r->auth, user),
-               claims.topics, (claims.expires_s + JWT_LEEWAY_S) * 1000000, auth__how_jwt);
+        auth__let_in(a, r, user, claims.has_role ? claims.role : auth__role_of(r->auth, user),
+                     claims.topics, (claims.expires_s + JWT_LEEWAY_S) * 1000000, auth__how_jwt);
     jwt_claims_clear(&claims);
     return outcome;
 }
@@ -181,9 +192,9 @@ static enum auth_outcome verify_password(struct authority *a, struct auth_reques
     }
     bool same = password_verify(&compared->password, r->password);
     if (!user || !same)
-        return turn_away(a, r, user ? "wrong password" : "no such user");
-    return let_in(a, r, r->user, auth__role_of(r->auth, r->user), NULL, INT64_MAX,
-                  auth__how_password);
+        return auth__turn_away(a, r, user ? "wrong password" : "no such user");
+    return auth__let_in(a, r, r->user, auth__role_of(r->auth, r->user), NULL, INT64_MAX,
+                        auth__how_password);
 }
 
 static bool is_jwt(const struct auth_request *r)
@@ -295,22 +306,16 @@ static enum auth_outcome decide(struct authority *a, struct auth_request *r)
                                       NULL, INT64_MAX, auth__how_anonymous);
         return r->principal ? AUTH_OK : AUTH_NO_MEMORY;
     }
-    pthread_mutex_lock(&a->lock);
-    int64_t wait_us = backoff_left(&a->backoff, r->address, r->has_user ? r->user : CHR_LIT(""),
-                                   chr_clock_mono_us(a->clock));
-    pthread_mutex_unlock(&a->lock);
-    if (wait_us) {
-        atomic_fetch_add(&a->backoffs, 1);
+    if (auth__in_backoff(a, r))
         return AUTH_BACKOFF;
-    }
     if (!r->has_password || r->password.len > AUTH_PASSWORD_BYTES_MAX)
-        return turn_away(a, r, "no password");
+        return auth__turn_away(a, r, "no password");
     enum auth_outcome outcome = check_token(a, r);
     if (outcome != AUTH_REFUSED)
         return outcome;
     if (!is_jwt(r) && (!auth->users_count || !r->has_user || r->user.len == 0 ||
                        r->user.len > AUTH_USER_BYTES_MAX))
-        return turn_away(a, r, auth->users_count ? "no such user or token" : "no such token");
+        return auth__turn_away(a, r, auth->users_count ? "no such user or token" : "no such token");
     return enqueue(a, r);
 }
 

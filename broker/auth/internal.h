@@ -82,7 +82,16 @@ enum db_role auth__role_of(const struct auth *auth, chr_slice name);
 struct principal *principal__new(struct authority *a, struct auth *auth, chr_slice user,
                                  chr_slice client_id, enum db_role role, struct acl_list *claims,
                                  int64_t expires_us, const char *how);
+/* The ends of a login (authority.c): r->auth is held; user, address, … of r are for back-off and
+ * logs. AUTH_OK, AUTH_NO_MEMORY */
+enum auth_outcome auth__let_in(struct authority *a, struct auth_request *r, chr_slice user,
+                               enum db_role role, struct acl_list *claims, int64_t expires_us,
+                               const char *how);
+/* AUTH_REFUSED. why: static, for the log */
+enum auth_outcome auth__turn_away(struct authority *a, struct auth_request *r, const char *why);
+/* Has it to wait? Then that was counted. */
+bool auth__in_backoff(struct authority *a, const struct auth_request *r);
 extern const char auth__how_anonymous[], auth__how_password[], auth__how_jwt[],
-    auth__how_token_admin[], auth__how_token_readonly[], auth__how_own[];
+    auth__how_token_admin[], auth__how_token_readonly[], auth__how_own[], auth__how_scram[];
 
 #endif

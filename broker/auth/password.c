@@ -10,12 +10,11 @@
 
 #include "base/num.h"
 #include "base/random.h"
+#include "broker/auth/saslprep.h"
 
-#define PBKDF2_ITERATIONS 101u  /* Mosquitto's; every connect of a fleet pays for it */
-#define SCRAM_ITERATIONS  4096u /* the least RFC 7677 asks for */
+#define PBKDF2_ITERATIONS 101u /* Mosquitto's; every connect of a fleet pays for it */
 #define ARGON2_KIB        47104u
 #define ARGON2_PASSES     1u
-#define MADE_SALT_BYTES   12u /* as mosquitto_passwd */
 
 /* ---- Base64 -------------------------------------------------------------------------------------
  */
@@ -228,7 +227,8 @@ static const char *parse_scram(chr_slice text, struct password *p)
     if (!part(&text, ':', false, &iterations) || !part(&text, '$', false, &salt) ||
         !part(&text, ':', false, &stored) || !part(&text, ':', true, &server))
         return form;
-    if (!read_number(iterations, SCRAM_ITERATIONS, PASSWORD_ITERATIONS_MAX, &p->iterations))
+    if (!read_number(iterations, PASSWORD_SCRAM_ITERATIONS, PASSWORD_ITERATIONS_MAX,
+                     &p->iterations))
         return "the number of iterations is not from 4096 to 10000000";
     if (!read_salt(salt, p))
         return "the salt is not base64 of 1 to 64 bytes";
@@ -317,9 +317,11 @@ static chr_err make_argon2(chr_slice plain, uint32_t passes, struct chr_buf *out
 chr_err password_make(enum password_kind kind, chr_slice plain, uint32_t iterations,
                       struct chr_buf *out)
 {
-    struct password p = {.kind = kind, .salt_len = MADE_SALT_BYTES};
+    struct password p = {.kind = kind, .salt_len = PASSWORD_MADE_SALT_BYTES};
     if (plain.len > INT32_MAX)
         return CHR_ETOOBIG;
+    if (kind == PASSWORD_SCRAM_SHA256 && saslprep_fault(plain))
+        return CHR_EINVAL;
     if (kind == PASSWORD_ARGON2ID)
         return make_argon2(plain, iterations, out);
     chr_random_bytes(p.salt, p.salt_len);
@@ -336,7 +338,7 @@ chr_err password_make(enum password_kind kind, chr_slice plain, uint32_t iterati
         chr_buf_addf(out, "$7$%u$", p.iterations);
         break;
     default:
-        p.iterations = iterations ? iterations : SCRAM_ITERATIONS;
+        p.iterations = iterations ? iterations : PASSWORD_SCRAM_ITERATIONS;
         err = scram_keys(plain, salt, p.iterations, p.hash, p.server_key);
         chr_buf_addf(out, "SCRAM-SHA-256$%u:", p.iterations);
         break;

@@ -21,6 +21,9 @@
 #define PASSWORD_ITERATIONS_MAX 10000000u
 #define PASSWORD_ARGON2_KIB_MAX (1u << 20) /* 1 GiB */
 #define SCRAM_KEY_BYTES         32u
+/* Of what we make. */
+#define PASSWORD_MADE_SALT_BYTES  12u   /* as mosquitto_passwd */
+#define PASSWORD_SCRAM_ITERATIONS 4096u /* the least RFC 7677 asks for */
 
 enum password_kind {
     PASSWORD_SHA512,
@@ -45,7 +48,8 @@ void password_clear(struct password *password);
 /* Constant time in the comparison. Out of memory is "no". */
 bool password_verify(const struct password *password, chr_slice plain);
 /* A hash with a fresh salt, as Mosquitto makes it by default (101 iterations for PBKDF2; Argon2id
- * with 46 MiB, one pass; SCRAM with 4,096 iterations). iterations 0: the default. */
+ * with 46 MiB, one pass; SCRAM with 4,096 iterations). iterations 0: the default. CHR_EINVAL: not a
+ * password for SCRAM (saslprep.h says why). */
 CHR_MUST_USE chr_err password_make(enum password_kind kind, chr_slice plain, uint32_t iterations,
                                    struct chr_buf *out);
 

@@ -10,7 +10,7 @@
 const char auth__how_anonymous[] = "anonymous", auth__how_password[] = "password",
            auth__how_jwt[] = "jwt", auth__how_token_admin[] = "admin token",
            auth__how_token_readonly[] = "readonly token", auth__how_own[] = "own prompt",
-           auth_how_certificate[] = "certificate";
+           auth_how_certificate[] = "certificate", auth__how_scram[] = "SCRAM-SHA-256";
 
 /* ---- Numbers of names ---------------------------------------------------------------------------
  */

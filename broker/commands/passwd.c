@@ -14,6 +14,7 @@
 
 #include "broker/auth/password.h"
 #include "broker/auth/password_file.h"
+#include "broker/auth/saslprep.h"
 #include "broker/commands/commands.h"
 
 struct passwd {
@@ -216,11 +217,14 @@ int command_passwd(int argc, char **argv)
     }
     struct chr_buf hash;
     chr_buf_init(&hash, PASSWORD_TEXT_MAX);
+    fault = saslprep_fault(chr_slice_cstr(p.password));
     chr_err err = password_make(p.kind, chr_slice_cstr(p.password), 0, &hash);
     OPENSSL_cleanse(typed, sizeof typed);
     chr_buf_add_u8(&hash, 0);
     int status = EXIT_FAILED;
-    if (err || hash.failed)
+    if (err == CHR_EINVAL)
+        complain(NULL, "not a password for SCRAM: %s", fault);
+    else if (err || hash.failed)
         complain(NULL, "can't hash the password: out of memory");
     else
         status = change(&p, (const char *)hash.ptr);

@@ -108,6 +108,7 @@ void conn_free(struct conn *conn)
     chr_buf_free(&conn->in);
     conn_partial_count(conn);
     conn_output_free(conn);
+    session_enhanced_free(conn->enhanced);
     principal_unref(conn->principal);
     free(conn);
 }

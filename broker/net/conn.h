@@ -24,6 +24,7 @@ struct broker_loop;
 struct listener;  /* net/listener.h */
 struct session;   /* session/session.h */
 struct principal; /* auth/auth.h */
+struct enhanced;  /* session/enhanced.h */
 struct slab;
 struct transport; /* net/transport.h */
 struct message;   /* session/message.h: reference-counted */
@@ -79,6 +80,7 @@ struct conn {
     struct session *session;          /* NULL until CONNECT succeeded */
     void *connect;                    /* CONNECT being processed; session layer's */
     void *login;                      /* its password is being verified; session layer's */
+    struct enhanced *enhanced;        /* its CONNECT named a method; session layer's; NULL: none */
     struct principal *principal;      /* who it is; a reference; NULL until it has logged in */
     uint16_t keep_alive_s;            /* 0: none */
     uint32_t client_packet_bytes_max; /* Maximum Packet Size of its CONNECT; 0: not said yet */

@@ -110,6 +110,7 @@ struct adopt_mail {
     struct transport *transport;
     char *certificate_user;
     struct principal *principal; /* who it is there; a reference */
+    struct enhanced *enhanced;   /* its exchange; session layer's */
 };
 
 static void adopt(struct broker_loop *loop, struct loop_mail *mail)
@@ -136,6 +137,7 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
         LOOP_COUNT(loop, connections_total, 1);
         conn->principal = letter->principal;
         conn->certificate_user = letter->certificate_user;
+        conn->enhanced = letter->enhanced;
         if (letter->in.len) {
             chr_buf_free(&conn->in);
             conn->in = letter->in;
@@ -148,6 +150,7 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
         close(letter->fd);
         chr_buf_free(&letter->in);
         principal_unref(letter->principal);
+        session_enhanced_free(letter->enhanced);
         atomic_fetch_sub(&letter->listener->connections, 1);
         atomic_fetch_sub(&loop->conns_count, 1);
     }
@@ -203,6 +206,8 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
     letter->certificate_user = conn->certificate_user;
     conn->certificate_user = NULL;
     conn_partial_count(conn);
+    letter->enhanced = conn->enhanced;
+    conn->enhanced = NULL;
     atomic_fetch_add(&target->conns_count, 1);
     atomic_fetch_add(&conn->listener->connections, 1); /* forgetting takes it off again */
     forget_conn(loop, conn);

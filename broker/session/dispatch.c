@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "broker/session/authorize.h"
+#include "broker/session/enhanced.h"
 #include "broker/session/internal.h"
 #include "broker/session/redirect.h"
 #include "broker/session/sql_request.h"
@@ -69,6 +70,8 @@ static enum dispatch limited_publish(struct conn *conn, struct slab *slab, chr_s
 enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice raw,
                                const struct mqtt_frame *frame)
 {
+    if (CHR_UNLIKELY(conn->state == CONN_NEW && conn->enhanced))
+        return session__enhanced_packet(conn, frame);
     if (CHR_UNLIKELY(conn->state != CONN_OPEN))
         return frame->type == MQTT_CONNECT && conn->state == CONN_NEW
                    ? session__handle_connect(conn, raw, frame)
@@ -94,7 +97,9 @@ enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice r
         return handle_ping(conn, frame);
     case MQTT_DISCONNECT:
         return session__handle_disconnect(conn, frame);
-    default: /* CONNECT again, AUTH without enhanced authentication, packets of servers */
+    case MQTT_AUTH:
+        return conn->enhanced ? session__handle_auth(conn, frame) : unexpected(conn, frame);
+    default: /* CONNECT again, packets of servers */
         return unexpected(conn, frame);
     }
 }

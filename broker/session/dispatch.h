@@ -19,6 +19,8 @@ enum dispatch session_dispatch(struct conn *conn, struct slab *slab, chr_slice r
 /* mqtt_frame() failed with err: answers with the reason the standard gives (CONNACK before CONNECT
  * was accepted, DISCONNECT after, in 5.0) and closes. */
 void session_frame_error(struct conn *conn, chr_err err, const struct mqtt_frame *frame);
+/* What a connection remembers of enhanced authentication (conn->enhanced). Accepts NULL. */
+void session_enhanced_free(struct enhanced *enhanced);
 /* The connection is gone (last call for it): publishes its will or delays it, parks or ends its
  * session, cancels its queries. */
 void session_connection_lost(struct conn *conn);

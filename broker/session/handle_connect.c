@@ -18,15 +18,17 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/utf8.h"
+#include "broker/auth/exchange.h"
 #include "broker/net/listener.h"
 #include "broker/session/authorize.h"
+#include "broker/session/enhanced.h"
 #include "broker/session/internal.h"
 #include "broker/session/redirect.h"
 #include "broker/session/will.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
 
-#define CONNACK_BYTES_MAX 320
+#define CONNACK_BYTES_MAX (320 + ENHANCED_CONNACK_BYTES)
 
 /* A CONNECT being answered: conn->connect. */
 struct pending {
@@ -56,6 +58,21 @@ static enum dispatch refuse(struct conn *conn, const struct mqtt_connect *connec
     return session_refuse_connect(conn, reason_code, text);
 }
 
+static bool names_method(const struct mqtt_connect *connect)
+{
+    return connect->version == MQTT_V5 &&
+           mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD);
+}
+
+/* Where certificates say who a client is, nothing else does. */
+static bool method_offered(const struct conn *conn, const struct mqtt_connect *connect)
+{
+    const struct listener_config *listener = conn->listener->config;
+    return chr_slice_eq(connect->properties.authentication_method, CHR_LIT(EXCHANGE_METHOD)) &&
+           !listener->use_identity_as_username && !listener->use_subject_as_username &&
+           exchange_offered(conn->loop->node->authority);
+}
+
 /* DISPATCH_DONE: nothing is wrong with it. */
 static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect)
 {
@@ -64,9 +81,9 @@ static enum dispatch check(struct conn *conn, const struct mqtt_connect *connect
         redirect_connect(conn, config);
         return DISPATCH_CLOSE;
     }
-    if (mqtt_has(&connect->properties, MQTT_PROPERTY_AUTHENTICATION_METHOD))
+    if (names_method(connect) && !method_offered(conn, connect)) /* [MQTT-4.12.0-1] */
         return refuse(conn, connect, MQTT_REASON_BAD_AUTHENTICATION_METHOD,
-                      "enhanced authentication is not offered");
+                      "the Authentication Method is not offered");
     if (connect->client_id.len == 0 && !config->allow_zero_length_clientid)
         return refuse(conn, connect, MQTT_REASON_CLIENT_ID_NOT_VALID,
                       "client ids are not assigned here (allow_zero_length_clientid)");
@@ -173,13 +190,14 @@ static void put_connack_properties(struct mqtt_property_writer *w, const struct 
             at += snprintf(at, 3, "%02x", random[i]);
         mqtt_put_bytes(w, MQTT_PROPERTY_RESPONSE_INFORMATION, chr_slice_cstr(topic));
     }
+    session__enhanced_put_connack(w, conn);
 }
 
 /* Into packet; 0: it is larger than the client takes. */
 static size_t write_connack(uint8_t packet[static CONNACK_BYTES_MAX], const struct conn *conn,
                             const struct pending *p, bool session_present)
 {
-    uint8_t block[256];
+    uint8_t block[256 + ENHANCED_CONNACK_BYTES];
     struct mqtt_connack connack = {.session_present = session_present};
     struct mqtt_property_writer w = mqtt_property_writer(block, sizeof block);
     if (conn->version == MQTT_V5) {
@@ -246,6 +264,7 @@ static bool finish(struct conn *conn, bool session_present)
                      CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
                      CHR_KV_U("expiry_s", s->expiry_s), CHR_KV_U("present", session_present));
     conn_send(conn, chr_slice_of(connack, connack_bytes));
+    session__enhanced_connected(conn);
     pending_free(conn);
     conn_resume(conn, CONN_PAUSE_CONNECT);
     if (s->durable)
@@ -445,6 +464,8 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
     if (connect.version == MQTT_V5)
         conn->client_packet_bytes_max = connect.properties.maximum_packet_size;
     enum dispatch checked = check(conn, &connect);
+    if (checked == DISPATCH_DONE && names_method(&connect) && !conn->principal)
+        return session__enhanced_begin(conn, &connect, raw);
     if (checked == DISPATCH_DONE)
         checked = session__login(conn, &connect);
     if (checked == DISPATCH_DONE)

@@ -7,7 +7,8 @@
  * A file has one node, started when its first test begins. Lines:
  *
  *     test NAME                begins a test; the connections of the one before are closed
- *     node FLAGS...            (before the first test) more flags for the node
+ *     node FLAGS...            (before the first test) more flags for the node; $TEXTS is the
+ *                              directory of the file
  *     A> 10 <s'MQTT' …>        connection A sends bytes (tests/proto/mqtt_text.h); it connects when
  *                              first used, and speaks the version of its CONNECT
  *     A 3.1.1                  …when that comes in pieces
@@ -495,6 +496,12 @@ static int run_file(const char *path)
         return 1;
     }
     flags[0] = 0;
+    char directory[1024];
+    snprintf(directory, sizeof directory, "%s", path);
+    char *slash = strrchr(directory, '/');
+    if (slash)
+        *slash = 0;
+    (void)setenv("TEXTS", slash ? directory : ".", 1);
     static char *lines[LINES_MAX];
     static int numbers[LINES_MAX];
     int count = 0, failed = 0, number = 0;
