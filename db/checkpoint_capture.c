@@ -71,6 +71,8 @@ static void capture_session(struct db__checkpoint *cp, struct db__session *s)
         chr_put_u16le(guards + (size_t)i * 2, s->guards[i]);
     pb.client_id =
         (ProtobufCBinaryData){.len = s->client_id.len, .data = (uint8_t *)s->client_id.ptr};
+    pb.owner = (ProtobufCBinaryData){.len = s->owner.len, .data = (uint8_t *)s->owner.ptr};
+    pb.owned = s->has_owner;
     pb.epoch = s->epoch;
     pb.generation = s->generation;
     pb.expiry_s = s->expiry_s;

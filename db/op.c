@@ -157,7 +157,8 @@ void db_entry_add_session_open(struct db_entry *entry, const struct db_session_o
     chr_buf_add_u64le(out, open->queues_bytes_max);
     chr_buf_add_u8(out, (uint8_t)((open->drop_oldest ? DB__OPEN_DROP_OLDEST : 0) |
                                   (open->will ? DB__OPEN_WILL : 0) |
-                                  (will->retain ? DB__OPEN_WILL_RETAIN : 0)));
+                                  (will->retain ? DB__OPEN_WILL_RETAIN : 0) |
+                                  (open->has_owner ? DB__OPEN_OWNER : 0)));
     chr_buf_add_u8(out, will->qos);
     chr_buf_add_u16le(out, 0);
     chr_buf_add_u32le(out, will->delay_s);
@@ -165,8 +166,11 @@ void db_entry_add_session_open(struct db_entry *entry, const struct db_session_o
     chr_buf_add_u32le(out, (uint32_t)will->topic.len);
     chr_buf_add_u32le(out, (uint32_t)will->properties.len);
     chr_buf_add_u32le(out, (uint32_t)will->payload.len);
-    chr_buf_add_u64le(out, 0);
+    chr_slice owner = open->has_owner ? open->owner : CHR_LIT("");
+    chr_buf_add_u32le(out, (uint32_t)owner.len);
+    chr_buf_add_u32le(out, 0);
     chr_buf_add_slice(out, open->client_id);
+    chr_buf_add_slice(out, owner);
     chr_buf_add_slice(out, will->topic);
     chr_buf_add_slice(out, will->properties);
     chr_buf_add_slice(out, will->payload);

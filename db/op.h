@@ -202,6 +202,10 @@ struct db_session_open {
     uint64_t queue_bytes_max;
     uint64_t queues_bytes_max; /* of all sessions together */
     bool drop_oldest;          /* at a limit: the oldest waiting message goes; else the new one */
+    /* Whose it is: a session of this client id that somebody else opened ends, as with clean_start.
+     * One whose owner was never said becomes the next one's who says it. */
+    bool has_owner;
+    chr_slice owner;
 };
 void db_entry_add_session_open(struct db_entry *entry, const struct db_session_open *open);
 enum db_will_action {

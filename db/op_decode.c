@@ -311,22 +311,26 @@ chr_err db__session_open_decode(const struct db__op *op, struct db_session_open 
                              .delay_s = chr_get_u32le(p + 28),
                              .message_expiry_s = chr_get_u32le(p + 32)};
     uint64_t topic = chr_get_u32le(p + 36), properties = chr_get_u32le(p + 40);
-    uint64_t payload = chr_get_u32le(p + 44);
+    uint64_t payload = chr_get_u32le(p + 44), owner = chr_get_u32le(p + 48);
     chr_slice all;
-    if (flags & ~(DB__OPEN_DROP_OLDEST | DB__OPEN_WILL | DB__OPEN_WILL_RETAIN) || p[25] > 2 ||
-        chr_get_u16le(p + 26) || chr_get_u64le(p + 48) ||
-        !take_last(body, id_len + topic + properties + payload, &all))
+    if (flags & ~(DB__OPEN_DROP_OLDEST | DB__OPEN_WILL | DB__OPEN_WILL_RETAIN | DB__OPEN_OWNER) ||
+        p[25] > 2 || chr_get_u16le(p + 26) || chr_get_u32le(p + 52) || owner > DB__OWNER_MAX ||
+        (owner && !(flags & DB__OPEN_OWNER)) ||
+        !take_last(body, id_len + owner + topic + properties + payload, &all))
         return CHR_ECORRUPT;
     out->client_id = chr_slice_of(all.ptr, id_len);
+    out->has_owner = flags & DB__OPEN_OWNER;
+    out->owner = chr_slice_of(all.ptr + id_len, (size_t)owner);
+    const uint8_t *behind = all.ptr + id_len + owner;
     if (!(flags & DB__OPEN_WILL))
         return topic + properties + payload + will->qos + will->delay_s + will->message_expiry_s ||
                        will->retain
                    ? CHR_ECORRUPT
                    : CHR_OK;
     out->will = will;
-    will->topic = chr_slice_of(all.ptr + id_len, topic);
-    will->properties = chr_slice_of(all.ptr + id_len + topic, properties);
-    will->payload = chr_slice_of(all.ptr + id_len + topic + properties, payload);
+    will->topic = chr_slice_of(behind, topic);
+    will->properties = chr_slice_of(behind + topic, properties);
+    will->payload = chr_slice_of(behind + topic + properties, payload);
     return db__topic_proper(will->topic) ? CHR_OK : CHR_ECORRUPT;
 }
 

@@ -31,9 +31,9 @@
  *   SESSION_OPEN   u32 expiry_s, u8 clean_start, u8[3] 0, u32 length, u32 0, client id
  *                  with DB_OP_DURABLE in front of the client id: u32 queue messages, u32 window,
  *                  u64 queue bytes, u64 bytes of all queues, u8 flags (1 drop oldest, 2 will, 4 the
- *                  will is retained), u8 QoS of the will, u16 0, u32 will delay_s, u32 will message
- *                  expiry_s, u32 topic, u32 properties, u32 payload length; behind the client id
- *                  topic, properties and payload of the will
+ *                  will is retained, 8 an owner is said), u8 QoS of the will, u16 0, u32 will
+ * delay_s, u32 will message expiry_s, u32 topic, u32 properties, u32 payload length, u32 owner
+ * length, u32 0; behind the client id the owner, and topic, properties and payload of the will
  *   SESSION_CLOSE  u64 epoch, u32 generation, u32 expiry_s, u32 length, u32 flags (1 the will is
  *                  kept, 2 sent follows), with 2: u64 sent; client id
  *   SUBSCRIBE      u64 epoch, u32 generation, u32 0, heads[count] of 16 bytes, then each filter and
@@ -66,6 +66,7 @@
 #define DB__OPEN_DROP_OLDEST 0x1
 #define DB__OPEN_WILL        0x2
 #define DB__OPEN_WILL_RETAIN 0x4
+#define DB__OPEN_OWNER       0x8
 #define DB__CLOSE_WILL_KEEP  0x1
 #define DB__CLOSE_SENT       0x2 /* always set by now */
 
@@ -80,6 +81,7 @@ enum db__rows_form {
 
 /* Limits of what an operation may carry; beyond them it is malformed. */
 #define DB__CLIENT_ID_MAX    65535 /* MQTT string */
-#define DB__REQUEST_PART_MAX 1024  /* of user or idempotency key */
+#define DB__OWNER_MAX        65535u
+#define DB__REQUEST_PART_MAX 1024 /* of user or idempotency key */
 
 #endif

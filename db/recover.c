@@ -173,6 +173,8 @@ static chr_err load_session(void *ctx, chr_slice key, chr_slice value)
         return err == CHR_ECORRUPT ? damaged(r, "session", epoch) : err;
     struct db__session *s =
         db__session_new(chr_slice_of(pb->client_id.data, pb->client_id.len), pb->epoch);
+    if (pb->owned)
+        db__session_set_owner(s, chr_slice_of(pb->owner.data, pb->owner.len));
     s->queue_messages_max = pb->queue_messages_max;
     s->window = pb->window;
     s->queue_bytes_max = pb->queue_bytes_max;

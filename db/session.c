@@ -13,6 +13,7 @@
 static void session_free(struct db__session *s)
 {
     free((void *)s->client_id.ptr);
+    free((void *)s->owner.ptr);
     free(s->guards);
     db__queue_free(&s->queue);
     free(s);
@@ -171,13 +172,25 @@ static void set_connected(struct db *d, struct db__session *s, bool connected)
     s->connected = connected;
 }
 
+static chr_slice copy_of(chr_slice bytes)
+{
+    uint8_t *copy = db__must_malloc(bytes.len);
+    if (bytes.len)
+        memcpy(copy, bytes.ptr, bytes.len);
+    return chr_slice_of(copy, bytes.len);
+}
+
+void db__session_set_owner(struct db__session *s, chr_slice owner)
+{
+    free((void *)s->owner.ptr);
+    s->owner = copy_of(owner);
+    s->has_owner = true;
+}
+
 struct db__session *db__session_new(chr_slice client_id, uint64_t epoch)
 {
     struct db__session *s = db__must_calloc(1, sizeof *s);
-    uint8_t *id = db__must_malloc(client_id.len);
-    if (client_id.len)
-        memcpy(id, client_id.ptr, client_id.len);
-    s->client_id = chr_slice_of(id, client_id.len);
+    s->client_id = copy_of(client_id);
     s->epoch = epoch;
     s->expires_us = INT64_MAX;
     s->next_sequence = 1;
@@ -305,7 +318,8 @@ void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_
     }
     db__durable_write(d);
     struct db__session *s = db__session_find(&d->sessions, open.client_id);
-    if (s && open.clean_start) {
+    bool foreign = s && s->has_owner && open.has_owner && !chr_slice_eq(s->owner, open.owner);
+    if (s && (open.clean_start || foreign)) {
         session_end(d, s);
         s = NULL;
     }
@@ -316,6 +330,8 @@ void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_
     } else {
         take_over(d, s);
     }
+    if (open.has_owner && !s->has_owner)
+        db__session_set_owner(s, open.owner);
     s->generation++;
     s->expiry_s = open.expiry_s;
     s->queue_messages_max = open.queue_messages_max;

@@ -20,6 +20,8 @@ struct db_op_result;
 
 struct db__session {
     chr_slice client_id; /* owned */
+    chr_slice owner;     /* owned; whose it is */
+    bool has_owner;      /* false: that was never said */
     uint64_t epoch;
     uint32_t generation; /* of the present or last connection; 1 is the first */
     uint32_t expiry_s;   /* UINT32_MAX: never */
@@ -70,6 +72,8 @@ void db__apply_release(struct db *db, const struct db__op *op, struct db_op_resu
 
 /* A new one without a place in the set, its lists empty. */
 struct db__session *db__session_new(chr_slice client_id, uint64_t epoch);
+/* Whose it is from now on; copied. */
+void db__session_set_owner(struct db__session *session, chr_slice owner);
 /* Recovery: takes ownership of the struct and what it owns. */
 void db__session_load(struct db__sessions *sessions, struct db__session *session);
 bool db__guard_add(struct db__session *session, uint16_t packet_id);

@@ -41,7 +41,6 @@ def main():
     print("/* clang-format off */")
     for i in range(0, len(ranges), 4):
         print(" ".join(f"{{0x{a:04x}, 0x{b:04x}, {k}}}," for a, b, k in ranges[i:i + 4]))
-    print("/* clang-format on */")
 
 
 main()

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "broker/auth/auth.h"
 #include "broker/session/internal.h"
 #include "broker/session/stored.h"
 #include "broker/session/will.h"
@@ -35,6 +36,8 @@ struct log_op {
             uint32_t expiry_s;
             uint32_t window;
             struct will *will; /* owned; NULL: none */
+            uint8_t *owner;    /* owned; name of the user; NULL: not known */
+            size_t owner_len;
         } open;
         struct {
             uint32_t expiry_s;
@@ -52,9 +55,11 @@ struct log_op {
 
 static void op_free(struct log_op *op)
 {
-    if (op->kind == LOG_OPEN && op->open.will)
-        will_free_unlisted(op->open.will);
-    else if (op->kind == LOG_SUBSCRIBE || op->kind == LOG_UNSUBSCRIBE)
+    if (op->kind == LOG_OPEN) {
+        free(op->open.owner);
+        if (op->open.will)
+            will_free_unlisted(op->open.will);
+    } else if (op->kind == LOG_SUBSCRIBE || op->kind == LOG_UNSUBSCRIBE)
         free(op->subscribe);
     else if (op->kind == LOG_ACKED)
         free(op->acked.ranges);
@@ -112,7 +117,9 @@ static void add(struct db_entry *entry, const struct log_op *op)
                                        .queue_bytes_max = config->max_queued_bytes,
                                        .queues_bytes_max = config->max_queues_bytes,
                                        .drop_oldest = config->queue_drop == QUEUE_DROP_OLDEST,
-                                       .window = op->open.window};
+                                       .window = op->open.window,
+                                       .has_owner = op->open.owner != NULL,
+                                       .owner = chr_slice_of(op->open.owner, op->open.owner_len)};
         if (op->open.will) {
             will = will_for_log(op->open.will);
             open.will = &will;
@@ -212,8 +219,15 @@ chr_err session__log_open(struct session *s, struct conn *conn, const struct mqt
     struct log_op *op = op_new(s, LOG_OPEN);
     if (!op)
         return CHR_ENOMEM;
-    if (connect->has_will && !(op->open.will = will_new(s, connect))) {
-        free(op);
+    chr_slice owner = conn->principal ? conn->principal->user : CHR_LIT("");
+    if (conn->principal && (op->open.owner = malloc(owner.len + 1)) != NULL) {
+        op->open.owner_len = owner.len;
+        if (owner.len)
+            memcpy(op->open.owner, owner.ptr, owner.len);
+    }
+    if ((conn->principal && !op->open.owner) ||
+        (connect->has_will && !(op->open.will = will_new(s, connect)))) {
+        op_free(op);
         return CHR_ENOMEM;
     }
     op->conn = conn->ref;

@@ -67,6 +67,7 @@ struct twill {
 };
 struct tsession {
     char client[4];
+    const char *owner; /* NULL: not said */
     uint64_t epoch;
     uint32_t generation, expiry_s;
     bool connected;
@@ -314,6 +315,7 @@ static int64_t after(const struct twin *t, uint32_t s)
 struct top {
     enum db_op_type type;
     char client[4];
+    const char *owner; /* NULL: not said */
     bool clean, has_will;
     struct twill will;
     uint32_t expiry_s, messages_max, window;
@@ -340,7 +342,8 @@ struct tresult {
 static void twin_open(struct twin *t, const struct top *op, uint32_t ordinal, struct tresult *r)
 {
     struct tsession *s = by_client(t, op->client);
-    if (s && op->clean) {
+    bool foreign = s && s->owner && op->owner && strcmp(s->owner, op->owner) != 0;
+    if (s && (op->clean || foreign)) {
         end(t, s);
         s = NULL;
     }
@@ -359,6 +362,8 @@ static void twin_open(struct twin *t, const struct top *op, uint32_t ordinal, st
         else if (w != SIZE_MAX)
             will_gone(t, w);
     }
+    if (!s->owner)
+        s->owner = op->owner;
     s->generation++;
     s->expiry_s = op->expiry_s;
     s->messages_max = op->messages_max;
@@ -746,6 +751,8 @@ static void random_op(struct life *l, struct top *op, uint32_t guards)
         op->type = DB_OP_SESSION_OPEN;
         snprintf(op->client, sizeof op->client, "c%u", (unsigned)below(l, CLIENTS));
         op->clean = chance(l, 20);
+        static const char *const owners[] = {NULL, "", "ann", "bob"};
+        op->owner = owners[chance(l, 70) ? 2 : below(l, 4)];
         op->expiry_s = chance(l, 20) ? UINT32_MAX : 1 + (uint32_t)below(l, 60);
         op->messages_max = chance(l, 50) ? 1 + (uint32_t)below(l, 8) : 0;
         op->window = (uint32_t)below(l, 4);
@@ -847,7 +854,9 @@ static void add_op(struct db_entry *entry, const struct top *op)
                                        .window = op->window,
                                        .queue_bytes_max = op->bytes_max,
                                        .queues_bytes_max = op->total_max,
-                                       .drop_oldest = op->drop_oldest};
+                                       .drop_oldest = op->drop_oldest,
+                                       .has_owner = op->owner != NULL,
+                                       .owner = chr_slice_cstr(op->owner)};
         db_entry_add_session_open(entry, &open);
         break;
     }

@@ -232,6 +232,47 @@ test('a session belongs to its user', async () => {
     assert.equal(await present('rw'), false, "another user's session is not handed over");
 });
 
+// The log knows whose a session is: the node does not forget it when it starts again, from its log or a checkpoint.
+for (const how of ['killed', 'stopped']) {
+    test(`a session belongs to its user after the node was ${how}`, async () => {
+        const chronos = await node();
+        const options = (clientId) => ({ clean: false, clientId, properties: { sessionExpiryInterval: 300 } });
+        const park = async (user, clientId) => {
+            const client = await chronos.client({ ...as(user), ...options(clientId) });
+            await client.subscribeAsync('data/dev/#', { qos: 1 });
+            await client.endAsync(true);
+        };
+        await park('dev', 'own');
+        await park('dev', 'taken');
+        await park('root', 'roots');
+        const rw = await chronos.client(as('rw'));
+        await rw.publishAsync('data/dev/x', 'for dev', { qos: 1 });
+        if (how === 'stopped') await chronos.stop();
+        await chronos.restart();
+        const back = async (user, clientId) => {
+            const got = [];
+            const client = mqtt.connect(chronos.url(), { protocolVersion: 5, reconnectPeriod: 0, ...as(user), ...options(clientId) });
+            cleanup(() => client.endAsync(true).catch(() => {}));
+            client.on('message', (topic, payload) => got.push(String(payload)));
+            const packet = await new Promise((resolve, reject) => client.on('connect', resolve).on('error', reject));
+            return { present: packet.sessionPresent, got };
+        };
+        const own = await back('dev', 'own');
+        assert.equal(own.present, true);
+        await until('what was queued', () => own.got.includes('for dev'));
+        const thief = await back('rw', 'taken');
+        assert.equal(thief.present, false, "another user's session is not handed over");
+        const late = await back('dev', 'taken');
+        assert.equal(late.present, false, 'and is gone');
+        const ro = await back('ro', 'roots');
+        assert.equal(ro.present, false);
+        const again = await chronos.client(as('rw'));
+        await again.publishAsync('data/dev/x', 'mark', { qos: 1 });
+        await until('the mark', () => own.got.includes('mark'));
+        for (const other of [thief, late, ro]) assert.deepEqual(other.got, []);
+    });
+}
+
 // ---- The matrix: what the role may, on every surface -------------------------------------------
 
 const sqlOperations = {
