@@ -81,6 +81,8 @@ static void explain(struct cli_connection *c, MQTTProperties *properties,
         properties ? MQTTProperties_getProperty(properties, MQTTPROPERTY_CODE_REASON_STRING) : NULL;
     const char *name =
         reason >= MQTTREASONCODE_UNSPECIFIED_ERROR ? MQTTReasonCode_toString(reason) : NULL;
+    if (!name && code >= MQTTREASONCODE_UNSPECIFIED_ERROR) /* where paho puts CONNACK's */
+        name = MQTTReasonCode_toString((enum MQTTReasonCodes)code);
     if (text)
         snprintf(c->why, sizeof c->why, "%.*s", text->value.data.len, text->value.data.data);
     else if (name)
