@@ -11,6 +11,7 @@
 
 #include "base/num.h"
 #include "broker/admin/internal.h"
+#include "broker/auth/auth.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
@@ -284,6 +285,20 @@ static void add_queries(const struct broker_node *node, struct chr_buf *out)
     GAUGE("query_threads", q.threads, "SQL worker threads.");
 }
 
+static void add_auth(const struct broker_node *node, struct chr_buf *out)
+{
+    struct auth_stats a;
+    authority_stats(node->authority, &a);
+    COUNTER("logins_total", a.logins, "Logins by password, token or SCRAM that succeeded.");
+    COUNTER("logins_failed_total", a.failures, "Logins that failed.");
+    COUNTER("logins_backoff_total", a.backoffs, "Logins not looked at, after too many failures.");
+    COUNTER("logins_busy_total", a.refused_busy, "Logins refused because too many waited.");
+    GAUGE("logins_waiting", a.waiting, "Logins that wait for their password to be verified.");
+    COUNTER("denials_total", a.denials, "Operations that roles, ACLs or grants denied.");
+    COUNTER("denials_unlogged_total", a.denials_unlogged,
+            "Of them, those without a line in the log.");
+}
+
 /* ---- The process ------------------------------------------------------------------------------
  */
 
@@ -347,6 +362,7 @@ void admin_metrics_text(const struct broker_node *node, uint64_t requests, uint6
     add_db(node, out);
     add_durable(node, out);
     add_queries(node, out);
+    add_auth(node, out);
     COUNTER("http_requests_total", requests, "Requests to the admin port.");
     COUNTER("http_refused_total", refused, "Requests refused before their body was read.");
     GAUGE("http_connections", connections, "Connections to the admin port.");

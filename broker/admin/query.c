@@ -311,6 +311,10 @@ static void reply_whole(struct admin_request *request)
     struct query_work *work = request->work;
     bool failed = work->outcome.err != CHR_OK;
     unsigned status = failed ? admin__status_of(work->outcome.error.sqlstate) : MHD_HTTP_OK;
+    if (failed && !strcmp(work->outcome.error.sqlstate, "42501"))
+        audit_denied(request->admin->node->authority, request->principal, request->address, "sql",
+                     chr_buf_slice(&request->body),
+                     &(struct acl_reason){0, work->outcome.error.message});
     if (failed && !(work->error_first && work->format == SQL_FORMAT_TABLE)) {
         admin__reply_error(request, status, &work->outcome.error);
         return;

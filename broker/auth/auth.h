@@ -168,8 +168,8 @@ void authority_stats(struct authority *authority, struct auth_stats *out); /* an
 
 /* One line per denial, at most AUDIT_LINES_PER_SECOND of them; what is beyond is counted, and the
  * count is told with the next line. Any thread.
- *   operation  "publish", "subscribe", "will", "deliver", "sql", "ingest"
- *   object     topic, filter or table
+ *   operation  "publish", "subscribe", "will", "sql", "http"
+ *   object     topic, filter, statement or path
  *   why        the rule that decided; NULL: none has to be told */
 #define AUDIT_LINES_PER_SECOND 20
 void audit_denied(struct authority *authority, const struct principal *p, const char *address,

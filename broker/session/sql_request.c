@@ -183,6 +183,9 @@ static void finished(struct broker_loop *loop, struct loop_mail *mail)
         r->owner->count--;
     }
     struct conn *conn = loop_conn(loop, r->conn);
+    if (r->err && !strcmp(r->sqlstate, "42501"))
+        audit_denied(loop->node->authority, r->query.principal, conn ? conn->address : NULL, "sql",
+                     r->query.text, &(struct acl_reason){0, r->problem});
     /* At shutdown nothing is acknowledged: whether it was done is for the client to ask. */
     if (conn && r->has_ack && r->err != CHR_ECLOSED) {
         if (r->err && r->topic.len == 0) {
@@ -206,9 +209,6 @@ static void done(struct query_request *query, const struct query_outcome *outcom
 {
     struct sql_request *r = CHR_CONTAINER_OF(query, struct sql_request, query);
     r->err = outcome->err;
-    if (outcome->err && !strcmp(outcome->error.sqlstate, "42501"))
-        audit_denied(r->loop->node->authority, r->query.principal, NULL, "sql", r->query.text,
-                     &(struct acl_reason){0, outcome->error.message});
     if (outcome->err) {
         memcpy(r->sqlstate, outcome->error.sqlstate, sizeof r->sqlstate);
         snprintf(r->problem, sizeof r->problem, "%.*s", (int)sizeof r->problem - 1,
