@@ -244,7 +244,7 @@ for (const surface of ['TCP', 'WebSocket']) {
 
 // ---- SQL: the same over MQTT 5, MQTT 3.1.1, WebSocket, HTTP and the CLI ------------------------
 
-const no = '42501', ok = 'ok';
+const no = '42501', ok = 'ok', none = '42704';
 const statements = {
     //                                          root rw  ro  dev anonymous
     'SELECT count(*) FROM t':                  [ok,  ok, ok, no, no],
@@ -259,6 +259,13 @@ const statements = {
     'TRUNCATE t2':                             [ok,  no, no, no, no],
     'GRANT SELECT ON t2 TO somebody':          [ok,  no, no, no, no],
     'REVOKE SELECT ON t2 FROM somebody':       [ok,  no, no, no, no],
+    'SHOW CLIENTS':                            [ok,  ok, ok, no, no],
+    'SHOW SUBSCRIPTIONS':                      [ok,  ok, ok, no, no],
+    'SELECT count(*) FROM chronos_sessions':   [ok,  ok, ok, no, no],
+    'SELECT count(*) FROM chronos_rejects':    [ok,  ok, ok, no, no],
+    "KILL CLIENT 'nobody-there'":              [none, no, no, no, no],
+    'RETRY REJECTS FOR t':                     [ok,  ok, no, no, no],
+    'SHOW TABLES':                             [ok,  ok, ok, ok, ok], // of those it may use
     'SELECT 1':                                [ok,  ok, ok, ok, ok],
 };
 
