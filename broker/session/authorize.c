@@ -217,10 +217,10 @@ bool session__may_publish(struct conn *conn, struct route *route)
     return false;
 }
 
-bool session__may_publish_will(const struct session *s)
+bool session__may_publish_will(const struct session *s, const struct message *will)
 {
     struct acl_reason why = {0};
-    chr_slice topic = s->will->message->topic;
+    chr_slice topic = will->topic;
     if (s->acl_key == 0 || principal_may_publish(s->principal, topic, &why))
         return true;
     audit_denied(s->loop->node->authority, s->principal, NULL, "will", topic, &why);
@@ -259,7 +259,7 @@ static void renew(struct broker_loop *loop, struct session *s)
             principal_unref(s->conn->principal);
             s->conn->principal = p;
         }
-        if (s->will && !s->conn && !session__may_publish_will(s))
+        if (s->will && !s->conn && !session__may_publish_will(s, s->will->message))
             will_drop(s);
     } else if (s->conn) {
         chr_log_notice("auth", "disconnected: its credentials are no longer valid",

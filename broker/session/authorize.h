@@ -23,7 +23,8 @@ bool session__is_foreign(const struct session *session, const struct principal *
 
 /* May the client publish to the topic of this route? False: it was told to the audit log. */
 bool session__may_publish(struct conn *conn, struct route *route);
-bool session__may_publish_will(const struct session *session);
+/* May its will be published still? Asked when its connection ends. */
+bool session__may_publish_will(const struct session *session, const struct message *will);
 bool session__may_subscribe(struct conn *conn, chr_slice filter);
 CHR_INLINE bool session__may_read(const struct session *session, chr_slice topic)
 {

@@ -86,6 +86,7 @@ void session_free(struct session *s)
     aliases_clear(&s->aliases);
     if (s->listed)
         wakeups_remove(s->loop->node->wakeups, s);
+    message_unref(s->log_will);
     principal_unref(s->principal);
     registry_remove(s->loop->node->registry, s);
     if (s->reserved)
@@ -120,14 +121,17 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     s->stalled_since_us = 0;
     s->plain_in_log = false;
     bool ends = s->expiry_s == 0 || (taken_over && new_clean);
-    if (s->will && !session__may_publish_will(s))
+    if (s->will && !session__may_publish_will(s, s->will->message))
         will_drop(s);
+    bool keep_will = !left && s->log_will && session__may_publish_will(s, s->log_will);
+    message_unref(s->log_will);
+    s->log_will = NULL;
     if (s->will)
         will_connection_lost(s, ends, taken_over);
     /* A newer connection's SESSION_OPEN says it all, unless the session was to end with this, or
      * its client has said good-bye, which drops the will. */
     if (s->durable && (!taken_over || s->expiry_s == 0 || left))
-        session__log_close(s, s->expiry_s, !left);
+        session__log_close(s, s->expiry_s, keep_will);
     if (ends)
         session_clear(s);
     else

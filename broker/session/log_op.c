@@ -76,7 +76,10 @@ static void answered(struct conn *conn, void *arg, const struct db_op_result *re
     }
     switch (op->kind) { /* log_ops keeps the session meanwhile */
     case LOG_OPEN:
-        s->log_will = op->open.will != NULL;
+        message_unref(s->log_will);
+        s->log_will = op->open.will && !result->err ? op->open.will->message : NULL;
+        if (s->log_will)
+            message_ref(s->log_will);
         session__opened(s, conn, result);
         break;
     case LOG_CLOSE:

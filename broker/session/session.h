@@ -145,16 +145,16 @@ struct session {
     bool reserved;  /* counted as one that outlives its connection (registry_reserve) */
     uint64_t epoch; /* R5 */
     uint32_t generation;
-    bool listed;             /* in wakeups.h */
-    bool log_will;           /* its connection left a will with the log */
-    uint32_t expiry_s;       /* after the connection; UINT32_MAX: never */
-    int64_t expires_mono_us; /* parked; INT64_MAX: never */
-    bool left;               /* the client has said a normal DISCONNECT */
-    bool ended;              /* expired or to be discarded; kept while log_ops > 0 */
-    uint32_t log_ops;        /* SESSION_OPEN and _CLOSE on their way */
-    bool opening;            /* a SESSION_OPEN is on its way */
-    struct conn_ref opener;  /* the connection it is for */
-    struct conn_ref next;    /* waits for its turn to open; CONN_REF_NONE: none */
+    bool listed;              /* in wakeups.h */
+    struct message *log_will; /* its connection left this will with the log; a reference */
+    uint32_t expiry_s;        /* after the connection; UINT32_MAX: never */
+    int64_t expires_mono_us;  /* parked; INT64_MAX: never */
+    bool left;                /* the client has said a normal DISCONNECT */
+    bool ended;               /* expired or to be discarded; kept while log_ops > 0 */
+    uint32_t log_ops;         /* SESSION_OPEN and _CLOSE on their way */
+    bool opening;             /* a SESSION_OPEN is on its way */
+    struct conn_ref opener;   /* the connection it is for */
+    struct conn_ref next;     /* waits for its turn to open; CONN_REF_NONE: none */
 
     /* In */
     struct incoming_ids incoming;

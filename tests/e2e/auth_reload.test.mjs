@@ -143,14 +143,19 @@ test('SIGHUP: a will that is no longer allowed is not published', async () => {
     const got = [];
     root.on('message', (topic) => got.push(topic));
     await root.subscribeAsync('#', { qos: 1 });
-    const dev = await chronos.client({ ...as('dev'), will: { topic: 'dev/will', payload: 'x', qos: 1 } });
-    writeFileSync(chronos.file('acl'), 'user dev\ntopic deny dev/will\ntopic readwrite dev/#\n');
+    const will = (name) => ({ ...as('dev'), clientId: name, will: { topic: `dev/${name}`, payload: 'x', qos: 1 } });
+    const clients = [await chronos.client(will('plain')), await chronos.client(will('plain-allowed')),
+        await chronos.client({ ...will('kept'), clean: false, properties: { sessionExpiryInterval: 300 } }), // the log has this one
+        await chronos.client({ ...will('kept-allowed'), clean: false, properties: { sessionExpiryInterval: 300 } })];
+    writeFileSync(chronos.file('acl'), 'user dev\ntopic deny dev/plain\ntopic deny dev/kept\ntopic readwrite dev/#\n');
     await chronos.reload();
-    dev.stream.destroy();
-    await until('the denial', () => /denied operation=will object=dev\/will user=dev/.test(chronos.stderr));
+    for (const client of clients) client.stream.destroy();
+    for (const name of ['plain', 'kept'])
+        await until('the denial', () => new RegExp(`denied operation=will object=dev/${name} user=dev`).test(chronos.stderr));
+    await until('those that are allowed', () => got.includes('dev/plain-allowed') && got.includes('dev/kept-allowed'));
     await root.publishAsync('mark', 'x', { qos: 1 });
     await until('the mark', () => got.includes('mark'));
-    assert.ok(!got.includes('dev/will'));
+    assert.ok(!got.includes('dev/plain') && !got.includes('dev/kept'), String(got));
 });
 
 test('SIGHUP: roles change what SQL may do', async () => {
