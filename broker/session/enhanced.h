@@ -10,9 +10,9 @@
  *
  * CONNECT or AUTH 0x19 without Authentication Data are answered with an empty AUTH 0x18, as SASL
  * has it for methods in which the client speaks first. The exchange lives on the connection and
- * moves with it; the connect timeout bounds it. A connection keeps its user: authenticating again
- * as somebody else is refused. The user is the one of the exchange; User Name and Password of such
- * a CONNECT are not looked at. */
+ * moves with it; the connect timeout bounds it, and the memory of all of them together is bounded.
+ * A connection keeps its user: authenticating again as somebody else is refused. The user is the
+ * one of the exchange; User Name and Password of such a CONNECT are not looked at. */
 #ifndef CHR_BROKER_SESSION_ENHANCED_H
 #define CHR_BROKER_SESSION_ENHANCED_H
 

@@ -1,4 +1,5 @@
 /* broker/session/handle_auth.c: AUTH (3.15) and enhanced authentication (4.12). */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,12 @@
 #define METHOD CHR_LIT(EXCHANGE_METHOD)
 /* server-first of the longest nonces and salt, method, and what is around them. */
 #define AUTH_BYTES_MAX 1024
+
+/* Memory of exchanges that are going on, of all loops: somebody who has proved nothing makes us
+ * keep a CONNECT. Beyond it others are told to come back later. */
+#define EXCHANGES_BYTES_MAX (64u << 20)
+#define EXCHANGE_BYTES      2048u /* of one, besides CONNECT */
+static _Atomic uint64_t exchanges_bytes;
 
 enum phase {
     PHASE_IDLE,  /* none is going on */
@@ -38,10 +45,13 @@ static void end_exchange(struct enhanced *e)
 
 static void drop_connect(struct enhanced *e)
 {
-    if (e->connect)
-        explicit_bzero(e->connect, e->connect_bytes);
+    if (!e->connect)
+        return;
+    explicit_bzero(e->connect, e->connect_bytes);
     free(e->connect);
     e->connect = NULL;
+    atomic_fetch_sub_explicit(&exchanges_bytes, e->connect_bytes + EXCHANGE_BYTES,
+                              memory_order_relaxed);
 }
 
 void session_enhanced_free(struct enhanced *e)
@@ -96,6 +106,8 @@ static enum dispatch refuse_for(struct conn *conn, enum auth_outcome outcome)
     case AUTH_BACKOFF:
         return refuse(conn, MQTT_REASON_CONNECTION_RATE_EXCEEDED,
                       "too many failed logins, try again later");
+    case AUTH_BUSY:
+        return refuse(conn, MQTT_REASON_SERVER_BUSY, "too many clients are authenticating");
     case AUTH_NO_MEMORY:
         return refuse(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
     default:
@@ -180,10 +192,14 @@ enum dispatch session__enhanced_begin(struct conn *conn, const struct mqtt_conne
                                       chr_slice raw)
 {
     CHR_ASSERT(!conn->enhanced);
-    struct enhanced *e = calloc(1, sizeof *e);
+    uint64_t bytes = raw.len + EXCHANGE_BYTES;
+    bool room = atomic_fetch_add_explicit(&exchanges_bytes, bytes, memory_order_relaxed) + bytes <=
+                EXCHANGES_BYTES_MAX;
+    struct enhanced *e = room ? calloc(1, sizeof *e) : NULL;
     if (!e || !(e->connect = malloc(raw.len))) {
+        atomic_fetch_sub_explicit(&exchanges_bytes, bytes, memory_order_relaxed);
         free(e);
-        return refuse_for(conn, AUTH_NO_MEMORY);
+        return refuse_for(conn, room ? AUTH_NO_MEMORY : AUTH_BUSY);
     }
     memcpy(e->connect, raw.ptr, raw.len);
     e->connect_bytes = raw.len;

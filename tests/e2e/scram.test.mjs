@@ -212,6 +212,29 @@ test('a CONNECT that is never proved times out', async () => {
     assert.equal(await client.next(), null, 'closed');
 });
 
+test('clients that only begin to authenticate do not take all memory', async () => {
+    const chronos = await node('--connect-timeout', '60');
+    const large = Object.fromEntries(Array.from({ length: 4 }, (_, i) => [`k${i}`, 'x'.repeat(62000)]));
+    const begin = (n, userProperties) => Promise.all(Array.from({ length: n }, async () => {
+        const client = new RawClient(chronos.port);
+        client.begin(new Scram('dev', 'x'), 'same', { properties: { userProperties } });
+        return { client, packet: await client.next() };
+    }));
+    const codes = [], clients = [];
+    for (let i = 0; i < 11; i++) // 275 of a quarter of a megabyte, and the limit is 64
+        for (const { client, packet } of await begin(25, large)) {
+            clients.push(client);
+            codes.push(packet.cmd === 'auth' ? 'auth' : packet.reasonCode);
+        }
+    const taken = codes.filter((code) => code === 'auth').length;
+    assert.ok(taken > 200 && taken < 270, String(taken));
+    assert.deepEqual([...new Set(codes)], ['auth', 0x89]);
+    // Others are not disturbed, and room comes back.
+    await chronos.client({ username: 'root', password: 'pw-root' });
+    for (const client of clients) client.socket.destroy();
+    await until('room', async () => (await login(chronos, 'dev', 'pw-dev')).code === 0);
+});
+
 test('chronos passwd -H scram refuses what SASLprep would change', async () => {
     const file = join(tempDir(), 'p');
     const make = (password) => run(BIN, ['passwd', '-c', '-H', 'scram', '-b', file, 'u', password]);
