@@ -27,8 +27,9 @@ void options_value(const struct option *option, const void *target, char *out, s
     uint32_t u32;
     uint64_t u64;
     const char *text;
+    enum option_kind kind = option->kind == OPTION_CUSTOM ? option->field : option->kind;
     out[0] = 0;
-    switch (option->kind == OPTION_CUSTOM ? option->field : option->kind) {
+    switch (kind) {
     case OPTION_BOOL:
         memcpy(&on, field, sizeof on);
         snprintf(out, size, "%s", on ? "true" : "false");
@@ -40,7 +41,7 @@ void options_value(const struct option *option, const void *target, char *out, s
     case OPTION_U16:
     case OPTION_SECONDS16:
         memcpy(&u16, field, sizeof u16);
-        snprintf(out, size, "%u%s", u16, option->kind == OPTION_U16 ? "" : "s");
+        snprintf(out, size, "%u%s", u16, kind == OPTION_U16 ? "" : "s");
         break;
     case OPTION_U32:
     case OPTION_SECONDS32:
@@ -48,10 +49,10 @@ void options_value(const struct option *option, const void *target, char *out, s
         memcpy(&u32, field, sizeof u32);
         if (u32 != UINT32_MAX)
             snprintf(out, size, "%" PRIu32 "%s", u32,
-                     option->kind == OPTION_U32         ? ""
-                     : option->kind == OPTION_SECONDS32 ? "s"
-                     : u32                              ? "ms"
-                                                        : "");
+                     kind == OPTION_U32         ? ""
+                     : kind == OPTION_SECONDS32 ? "s"
+                     : u32                      ? "ms"
+                                                : "");
         break;
     case OPTION_BYTES32:
         memcpy(&u32, field, sizeof u32);

@@ -318,7 +318,8 @@ static const struct option table[] = {
      "HTTP: /health, /metrics, /query (127.0.0.1, MQTT port + 1000)", .field = OPTION_TEXT},
     {OPTION_BOOL, "enable-ingest", NULL, 0, false, CFG(enable_ingest), 0, 0, NULL, NULL, NULL,
      "POST /ingest on the admin port", RELOAD},
-    {OPTION_U32, "loops", NULL, 0, false, CFG(loops), 1, 256, NULL, NULL, "N", "event loops"},
+    {OPTION_U32, "loops", NULL, 0, false, CFG(loops), 1, 256, NULL, NULL, "N", "event loops",
+     .standard = "half of the cores, at least 1"},
     {OPTION_TEXT, "config", NULL, 'c', true, AT(config_file), 0, 0, NULL, NULL, "FILE",
      "settings, one `key value` a line; flags win over CHRONOS_<KEY> in the environment, that over "
      "the file"},
@@ -413,7 +414,7 @@ static const struct option table[] = {
     {OPTION_CUSTOM, "persistent-client-expiration", NULL, 0, false, CFG(max_session_expiry_s), 0, 0,
      NULL, set_client_expiration, "TIME",
      "max-session-expiry as Mosquitto writes it: 14d; h, d, w, m (months), y", RELOAD,
-     .field = OPTION_SECONDS32},
+     .field = OPTION_SECONDS32, .standard = "as `max_session_expiry`"},
     {OPTION_SECONDS32, "sys-interval", NULL, 0, false, CFG(sys_interval_s), 0, 86400, NULL, NULL,
      "DURATION", "between refreshes of $SYS; 0: it is not published", RELOAD},
 
@@ -513,15 +514,15 @@ static const struct option table[] = {
     {OPTION_TEXT, "log-timestamp-format", NULL, 0, false, CFG(log_timestamp_format), 0, 0, NULL,
      NULL, "FORMAT", "as strftime has it, local time (ISO 8601 in UTC)", RELOAD},
     {OPTION_U16, "log-facility", NULL, 0, false, CFG(log_facility), 0, 7, NULL, NULL, "N",
-     "0 to 7: local0 to local7 of syslog, instead of daemon", .standard = "daemon"},
+     "0 to 7: local0 to local7 of syslog, instead of daemon", .standard = "syslog's daemon"},
     {OPTION_BOOL, "connection-messages", NULL, 0, false, CFG(connection_messages), 0, 0, NULL, NULL,
      NULL, "lines about clients that come and go", RELOAD},
 
     HEADING("Of Mosquitto"),
     {OPTION_U16, "port", NULL, 0, OPTION_NOT_ENVIRONMENT, AT(port), 1, 0, NULL, NULL, "PORT",
-     "as address: port of the default listener"},
+     "as address: port of the default listener", .standard = "as `address`"},
     {OPTION_TEXT, "bind-address", NULL, 0, false, AT(bind_address), 0, 0, NULL, NULL, "HOST",
-     "as address: host of the default listener"},
+     "as address: host of the default listener", .standard = "as `address`"},
 #include "broker/commands/mosquitto_options.inc"
 
     /* `chronos node` alone; the last ones of the table. */
