@@ -17,9 +17,11 @@
 #include "base/num.h"
 #include "base/slice.h"
 
-#define FILE_BYTES_MAX  (1u << 20) /* a config file larger than this is something else */
-#define VALUE_BYTES_MAX 65536
-#define NAME_BYTES_MAX  64
+#define FILE_BYTES_MAX   (1u << 20) /* a config file larger than this is something else */
+#define FILE_BYTES_FIRST 8192u      /* doubled until it fits */
+#define VALUE_BYTES_MAX  65536
+#define NAME_BYTES_MAX   64
+_Static_assert(FILE_BYTES_MAX % FILE_BYTES_FIRST == 0, "doubling meets the maximum");
 
 /* Where a value stands, for messages: "--hot-limit", "chronos.conf:3: hot_limit". */
 struct place {
@@ -164,8 +166,11 @@ static unsigned distance(const char *a, const char *b)
 /* A third of the word may be wrong, two letters at least: "adress" but not "frobnicate". */
 static void consider(const char *word, const char *candidate, unsigned *least, const char **nearest)
 {
+    size_t len = strlen(word), other = strlen(candidate);
+    unsigned allowed = (unsigned)CHR_MAX(len / 3, (size_t)2);
+    if (CHR_MAX(len, other) - CHR_MIN(len, other) > allowed)
+        return;
     unsigned edits = distance(word, candidate);
-    unsigned allowed = (unsigned)CHR_MAX(strlen(word) / 3, (size_t)2);
     if (edits <= allowed && edits < strlen(candidate) && edits < *least) {
         *least = edits;
         *nearest = candidate;
@@ -461,7 +466,7 @@ static chr_err read_flag(const struct options *options, const char *arg, struct 
     flag->option = find(options, flag->name + 2);
     if (flag->option)
         return CHR_OK;
-    const char *near = nearest_option(options, flag->name + 2, true);
+    const char *near = msg ? nearest_option(options, flag->name + 2, true) : NULL;
     if (near)
         return chr_fail(msg, CHR_EINVAL, "unknown flag %s; did you mean --%s?", flag->name, near);
     return chr_fail(msg, CHR_EINVAL, "unknown flag %s", flag->name);
@@ -681,12 +686,21 @@ chr_err options_file(struct options *options, const char *path, struct chr_errms
     if (fd < 0)
         return chr_fail(msg, CHR_EINVAL, "can't open config file %s: %s", path, strerror(errno));
     chr_err err = CHR_OK;
-    size_t len = 0;
-    char *text = malloc(FILE_BYTES_MAX);
-    if (!text)
-        err = chr_fail(msg, CHR_ENOMEM, "out of memory");
-    while (!err && len < FILE_BYTES_MAX) {
-        ssize_t n = read(fd, text + len, FILE_BYTES_MAX - len);
+    size_t len = 0, room = 0;
+    char *text = NULL;
+    for (;;) {
+        if (len == room) {
+            if (room == FILE_BYTES_MAX)
+                break;
+            room = room ? room * 2 : FILE_BYTES_FIRST;
+            char *larger = realloc(text, room);
+            if (!larger) {
+                err = chr_fail(msg, CHR_ENOMEM, "out of memory");
+                break;
+            }
+            text = larger;
+        }
+        ssize_t n = read(fd, text + len, room - len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
