@@ -168,15 +168,16 @@ static const struct option table[] = {
     {OPTION_LATER, "password-file", .scope = OPTION_IN_SECTIONS, .help = NOT_PER_LISTENER},
     {OPTION_LATER, "acl-file", .scope = OPTION_IN_SECTIONS, .help = NOT_PER_LISTENER},
     {OPTION_CUSTOM, "max-connections", NULL, 0, false, OF(max_connections), 0, 0, NULL,
-     set_max_connections, "N", "of this listener, below the node's", .field = OPTION_U32,
-     .standard = "as the node's"},
+     set_max_connections, "N", "of this listener, below the node's", .reload = true,
+     .field = OPTION_U32, .standard = "as the node's"},
     {OPTION_CUSTOM, "max-qos", "maximum-qos", 0, false, OF(max_qos), 0, 0, NULL, set_max_qos, "N",
      "of a publish from its clients (2)"},
     {OPTION_CUSTOM, "max-topic-alias", NULL, 0, false, OF(max_topic_alias), 0, 0, NULL,
-     set_max_topic_alias, "N", "instead of the node's", .standard = "as the node's"},
+     set_max_topic_alias, "N", "instead of the node's", .reload = true,
+     .standard = "as the node's"},
     {OPTION_BYTES32, "listener-max-packet-size", NULL, 0, false, OF(max_packet_size), 64,
      PACKET_BYTES_MAX, NULL, NULL, "BYTES", "instead of the node's max-packet-size, if smaller",
-     .standard = "as `max_packet_size`"},
+     .reload = true, .standard = "as `max_packet_size`"},
     {OPTION_BOOL, "proxy-protocol", "enable-proxy-protocol", 0, false, OF(proxy_protocol), 0, 0,
      NULL, NULL, NULL, "connections begin with a PROXY header (v1 or v2); only behind a proxy"},
     {OPTION_TEXT, "websockets-origin", NULL, 0, false, OF(websockets_origin), 0, 0, NULL, NULL,
@@ -186,7 +187,8 @@ static const struct option table[] = {
     {OPTION_TEXT, "bind-interface", NULL, 0, false, OF(bind_interface), 0, 0, NULL, NULL, "NAME",
      "network interface"},
     {OPTION_CUSTOM, "socket-mode", NULL, 0, false, OF(unix_mode), 0, 0, NULL, set_unix_mode, "MODE",
-     "permissions of a Unix socket, 0660 for example"},
+     "permissions of a Unix socket, 0660 for example", .field = OPTION_U32,
+     .standard = "what the umask leaves"},
 };
 /* clang-format on */
 _Static_assert(CHR_COUNT_OF(table) <= OPTIONS_MAX, "options.h: OPTIONS_MAX");
@@ -354,6 +356,22 @@ static bool same_places(const struct broker_config *a, const struct broker_confi
     return true;
 }
 
+/* Those that the table can't compare: max_topic_alias fills two fields, max_qos is a byte. */
+static void take_others(struct listener_config *now, const struct listener_config *fresh,
+                        options_changed_fn *changed, void *ctx)
+{
+    static const struct option topic_alias = {.kind = OPTION_CUSTOM, .name = "max-topic-alias"};
+    static const struct option max_qos = {.kind = OPTION_CUSTOM, .name = "max-qos"};
+    if (now->max_topic_alias_set != fresh->max_topic_alias_set ||
+        now->max_topic_alias != fresh->max_topic_alias) {
+        now->max_topic_alias_set = fresh->max_topic_alias_set;
+        now->max_topic_alias = fresh->max_topic_alias;
+        changed(ctx, &topic_alias, true);
+    }
+    if (now->max_qos != fresh->max_qos)
+        changed(ctx, &max_qos, false);
+}
+
 void listeners_take(struct settings *now, const struct settings *fresh, options_changed_fn *changed,
                     void *ctx)
 {
@@ -362,7 +380,10 @@ void listeners_take(struct settings *now, const struct settings *fresh, options_
         changed(ctx, &number_of_listeners, false);
         return;
     }
-    for (uint32_t i = 0; i < now->config.listeners_count; i++)
-        options_take(table, CHR_COUNT_OF(table), &now->config.listeners[i],
-                     &fresh->config.listeners[i], changed, ctx);
+    for (uint32_t i = 0; i < now->config.listeners_count; i++) {
+        struct listener_config *old = &now->config.listeners[i];
+        const struct listener_config *new = &fresh->config.listeners[i];
+        options_take(table, CHR_COUNT_OF(table), old, new, changed, ctx);
+        take_others(old, new, changed, ctx);
+    }
 }

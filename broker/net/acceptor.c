@@ -39,22 +39,19 @@ struct acceptor {
     nfds_t polls_count;
     int stop_fd; /* eventfd */
     pthread_t thread;
-    uint32_t connections_max;
+    uint32_t descriptors; /* that clients may have */
     int64_t warned_us, refused_us;
     uint64_t refused; /* since the last line about it */
 };
 
-/* What the operator allows, and in any case less than all descriptors: a log that can't open its
- * next segment because clients hold them all would take the node down. */
-static uint32_t connections_max(const struct broker_config *config)
+/* Less than all descriptors: a log that can't open its next segment because clients hold them all
+ * would take the node down. */
+static uint32_t descriptors_for_clients(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
     (void)getrlimit(RLIMIT_NOFILE, &limit);
     uint64_t all = limit.rlim_cur > UINT32_MAX ? UINT32_MAX : limit.rlim_cur;
-    uint64_t most = all >= 2 * DESCRIPTORS_OURS ? all - DESCRIPTORS_OURS : all / 2;
-    if (config->max_connections && config->max_connections < most)
-        most = config->max_connections;
-    return (uint32_t)most;
+    return (uint32_t)(all >= 2 * DESCRIPTORS_OURS ? all - DESCRIPTORS_OURS : all / 2);
 }
 
 chr_err net_parse_address(const char *address, char *host, size_t host_size, uint16_t *port,
@@ -201,9 +198,12 @@ static void hand_over(struct acceptor *a, struct listener *listener, int fd,
     uint64_t now = 0;
     for (uint32_t i = 0; i < a->node->loops_count; i++)
         now += atomic_load(&a->node->loops[i]->conns_count);
-    uint32_t own_max = listener->config->max_connections;
-    if (now >= a->connections_max) {
-        refuse(a, listener, address, a->connections_max);
+    const struct broker_config *config = a->node->config;
+    uint32_t max = a->descriptors, own_max = config->listeners[listener->index].max_connections;
+    if (config->max_connections)
+        max = CHR_MIN(max, config->max_connections);
+    if (now >= max) {
+        refuse(a, listener, address, max);
         close(fd);
     } else if (own_max && atomic_load(&listener->connections) >= own_max) {
         refuse(a, listener, address, own_max);
@@ -294,7 +294,7 @@ chr_err acceptor_start(struct broker_node *node, struct acceptor **out)
                 (struct pollfd){.fd = listener->sockets[j], .events = POLLIN};
         }
     }
-    a->connections_max = connections_max(node->config);
+    a->descriptors = descriptors_for_clients();
     if (pthread_create(&a->thread, NULL, acceptor_main, a)) {
         acceptor_free(a);
         return CHR_ENOMEM;

@@ -33,23 +33,24 @@ const char *listener_kind(const struct listener *listener)
     return config->unix_path ? "unix" : "mqtt";
 }
 
+/* Of config, not of listener->config: a reload may have changed them. */
+
 uint32_t listener_max_packet_size(const struct listener *listener,
                                   const struct broker_config *config)
 {
-    uint32_t own = listener->config->max_packet_size;
+    uint32_t own = config->listeners[listener->index].max_packet_size;
     return own && own < config->max_packet_size ? own : config->max_packet_size;
 }
 
 uint16_t listener_topic_alias_maximum(const struct listener *listener,
                                       const struct broker_config *config)
 {
-    return listener->config->max_topic_alias_set ? listener->config->max_topic_alias
-                                                 : config->topic_alias_maximum;
+    const struct listener_config *own = &config->listeners[listener->index];
+    return own->max_topic_alias_set ? own->max_topic_alias : config->topic_alias_maximum;
 }
 
 bool listener_allows_anonymous(const struct listener *listener, const struct broker_config *config)
 {
-    /* Of config, not of listener->config: a reload may have changed it. */
     enum listener_anonymous own = config->listeners[listener->index].allow_anonymous;
     return own == LISTENER_ANONYMOUS_AS_NODE ? config->allow_anonymous
                                              : own == LISTENER_ANONYMOUS_YES;

@@ -432,14 +432,12 @@ static void *loop_main(void *arg)
     return NULL;
 }
 
-static uint32_t descriptors_max(const struct broker_config *config)
+/* max_connections may change while the node runs, the limit of descriptors doesn't. */
+static uint32_t descriptors_max(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
     (void)getrlimit(RLIMIT_NOFILE, &limit);
-    uint64_t most = limit.rlim_cur > (1u << 20) ? 1u << 20 : limit.rlim_cur;
-    if (config->max_connections && config->max_connections < most)
-        most = config->max_connections;
-    return (uint32_t)most;
+    return limit.rlim_cur > (1u << 20) ? 1u << 20 : (uint32_t)limit.rlim_cur;
 }
 
 void loop_free(struct broker_loop *loop)
@@ -486,7 +484,7 @@ chr_err loop_start(struct broker_node *node, uint32_t number, struct broker_loop
                                          2 * (uint64_t)node->config->max_packet_size));
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    loop->conns_max = descriptors_max(node->config);
+    loop->conns_max = descriptors_max();
     loop->conns = calloc(loop->conns_max, sizeof *loop->conns);
     loop->generations = calloc(loop->conns_max, sizeof *loop->generations);
     loop->free_slots = calloc(loop->conns_max, sizeof *loop->free_slots);

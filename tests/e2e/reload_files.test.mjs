@@ -203,3 +203,68 @@ test('a mistake in any of the files changes nothing at all, and says where it is
     assert.deepEqual(closed, []);
     await node.stop();
 });
+
+/** CONNACK's properties, with the client; null when the connection was closed instead. */
+function tryConnect(port, clientId) {
+    return new Promise((resolve) => {
+        const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, { protocolVersion: 5, reconnectPeriod: 0, clientId });
+        cleanup(() => client.endAsync(true).catch(() => {}));
+        client.on('error', () => {});
+        client.on('connect', (packet) => resolve({ client, ...packet.properties }));
+        client.on('close', () => resolve(null));
+    });
+}
+
+test('limits of the node and of a listener change; who is connected stays', async () => {
+    const dir = tempDir();
+    const conf = join(dir, 'chronos.conf');
+    const write = (node, listener) => writeFileSync(conf, [...node, 'listener 0 127.0.0.1', ...listener, ''].join('\n'));
+    write(['max_connections 2', 'max_retained_messages 1'],
+        ['max_connections 1', 'listener_max_packet_size 1000', 'max_topic_alias 3', 'max_qos 2']);
+    const node = await startChronos(['--config', conf]);
+    const other = node.listeners[0].port;
+    const closed = [];
+    const a = await node.client({ clientId: 'a' });
+    const b = await tryConnect(other, 'b');
+    /** How many messages are kept after this one. */
+    const keep = async (topic) => {
+        assert.equal((await node.publish(a, topic, 'x', { retain: true })).code, 0);
+        const got = [];
+        const listen = (t, payload, packet) => got.push(packet.retain ? t : 'live');
+        b.client.on('message', listen);
+        await b.client.subscribeAsync('kept/#', { qos: 1 });
+        await node.publish(a, 'kept/end', 'x');
+        await until('the message after those that are kept', () => got.includes('live'));
+        await b.client.unsubscribeAsync('kept/#');
+        b.client.off('message', listen);
+        return got.length - 1;
+    };
+    for (const client of [a, b.client]) client.on('close', () => closed.push(client.options.clientId));
+    assert.equal(b.maximumPacketSize, 1000);
+    assert.equal(b.topicAliasMaximum, 3);
+    assert.equal(await tryConnect(other, 'c'), null);
+    assert.equal(await keep('kept/1'), 1);
+    assert.equal(await keep('kept/2'), 1); // delivered, not kept
+
+    write(['max_connections 3', 'max_retained_messages 2'],
+        ['max_connections 2', 'listener_max_packet_size 2000', 'max_topic_alias 7', 'max_qos 1']);
+    const line = await taken(node);
+    for (const name of ['max_connections', 'max_retained_messages', 'listener_max_packet_size', 'max_topic_alias'])
+        assert.ok(line.includes(name), line);
+    assert.match(node.stderr, /settings that need a restart keep their values settings=max_qos/);
+    const c = await tryConnect(other, 'c');
+    assert.deepEqual([c.maximumPacketSize, c.topicAliasMaximum, c.maximumQoS], [2000, 7, undefined]);
+    assert.equal(await tryConnect(node.port, 'd'), null);
+    assert.equal(await keep('kept/2'), 2);
+    assert.equal(await keep('kept/3'), 2);
+
+    // Below what is there: nobody goes, nobody comes, what is kept stays.
+    write(['max_connections 1', 'max_retained_messages 0'], ['max_connections 2', 'listener_max_packet_size 2000', 'max_topic_alias 7']);
+    await taken(node);
+    assert.equal(await tryConnect(node.port, 'd'), null);
+    assert.equal((await node.publish(b.client, 'plain', 'x')).code, 0);
+    assert.equal(await keep('kept/2'), 2);
+    assert.equal(await keep('kept/4'), 2);
+    assert.deepEqual(closed, []);
+    await node.stop();
+});
