@@ -3,9 +3,9 @@
 
     config_docs.py TABLES CHRONOS     exits with 1 and says what differs
     CHR_REWRITE=1 config_docs.py TABLES CHRONOS
-                                      writes the columns that the tables know, a row or a paragraph for
-                                      each setting that has none (with its help as text), and takes out
-                                      rows of settings that are gone; then look at the diff
+                                      writes the columns and defaults that the tables know, a row or a
+                                      paragraph for each setting that has none (with its help as text), and
+                                      takes out rows of settings that are gone; then look at the diff
 
 TABLES is the program chr_test_settings_tables, CHRONOS the binary.
 
@@ -293,6 +293,7 @@ def check_example(options, program):
         elif commented and option.kind == 'setting' and option.default and ' ' not in option.default and \
                 rest[1] != option.default:
             fault(f'chronos.conf:{number}: {line}: commented out, so it should show the default {option.default}')
+            lines[number - 1] = f'#{line.split()[0]} {option.default}'
     after, new = {'node': None, 'listener': None}, {}
     for option in options:
         if not option.in_file or option.scope == 'in listeners':
