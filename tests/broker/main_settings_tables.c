@@ -109,22 +109,17 @@ static void values(const struct option *option, char *out, size_t size)
     }
 }
 
-/* As the help shows it: `standard`, else what a help sentence says at its end, else the field's. */
+/* `standard`, else the field's, else what a sentence of the help says in brackets at its end. That
+ * of a bool goes before its field: it may depend on other settings. */
 static void default_text(const struct option *option, const void *defaults, char *out, size_t size)
 {
     size_t len = option->help ? strlen(option->help) : 0;
-    const char *open = NULL;
-    if (len && option->help[len - 1] == ')')
-        open = strrchr(option->help, '(');
-    out[0] = 0;
+    const char *open = len && option->help[len - 1] == ')' ? strrchr(option->help, '(') : NULL;
+    options_value(option, defaults, out, size);
     if (option->standard)
         snprintf(out, size, "%s", option->standard);
-    else if (open && open[1] != '-' && strncmp(open, "(docs/", 6))
+    else if (open && (!out[0] || option->kind == OPTION_CUSTOM || option->kind == OPTION_BOOL))
         snprintf(out, size, "%.*s", (int)(len - (size_t)(open - option->help) - 2), open + 1);
-    else if (open && open[1] == '-')
-        snprintf(out, size, "%.*s", (int)(len - (size_t)(open - option->help) - 2), open + 1);
-    else
-        options_value(option, defaults, out, size);
 }
 
 static void print_table(const char *part, const struct option *table, size_t count,
