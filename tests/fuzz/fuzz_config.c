@@ -3,7 +3,8 @@
  * Input: a line that says which (`file`, `flags`, `env`; anything else is a file as a whole), then
  * the text; flags and variables are one a line. Properties: it is taken, or refused with a sentence
  * that says where; the same again gives the same; a reload with the same settings changes nothing;
- * each value that a file set reads back from how it is written.
+ * each value that a file set reads back from how it is written. A file may be two, apart by a line
+ * `====`: the second is what a reload finds, and a second reload with it takes nothing more.
  *
  * Names are resolved here: no input may ask a name server. What would open other files is left out.
  */
@@ -93,6 +94,12 @@ static void note_change(void *ctx, const struct option *option, bool taken)
     ++*(unsigned *)ctx;
 }
 
+static void note_taken(void *ctx, const struct option *option, bool taken)
+{
+    (void)option;
+    *(unsigned *)ctx += taken;
+}
+
 static chr_err load(struct settings *settings, struct input *in, struct chr_errmsg *msg)
 {
     if (in->fd >= 0)
@@ -157,6 +164,42 @@ static void check(struct input *in)
     settings_free(&second);
 }
 
+static void check_reload(struct input *before, struct input *after)
+{
+    static struct settings now, fresh, again;
+    struct chr_errmsg msg = {{0}};
+    unsigned changes = 0;
+    chr_err err = load(&now, before, &msg);
+    if (!err)
+        err = load(&fresh, after, &msg);
+    else
+        memset(&fresh, 0, sizeof fresh);
+    if (!err) {
+        uint32_t listeners = now.config.listeners_count;
+        settings_take(&now, &fresh, note_change, &changes);
+        CHR_ASSERT(fresh.config.listeners_count == listeners);
+        CHR_ASSERT(load(&again, after, &msg) == CHR_OK);
+        changes = 0;
+        settings_take(&fresh, &again, note_taken, &changes);
+        CHR_ASSERT(changes == 0);
+        settings_free(&again);
+    }
+    settings_free(&now);
+    if (fresh.options.table)
+        settings_free(&fresh);
+}
+
+static void open_file(struct input *in, const char *text, size_t len)
+{
+    in->fd = memfd_create("settings", MFD_CLOEXEC);
+    CHR_ASSERT(in->fd >= 0);
+    CHR_ASSERT(write(in->fd, text, len) == (ssize_t)len);
+    snprintf(in->path, sizeof in->path, "/proc/self/fd/%d", in->fd);
+    in->argv[0] = "--config";
+    in->argv[1] = in->path;
+    in->argc = 2;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -186,13 +229,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         split_lines(text + word, in.environment);
     } else {
         size_t skip = word == 4 && !memcmp(data, "file", 4) ? 5 : 0;
-        in.fd = memfd_create("settings", MFD_CLOEXEC);
-        CHR_ASSERT(in.fd >= 0);
-        CHR_ASSERT(write(in.fd, text + skip, size - skip) == (ssize_t)(size - skip));
-        snprintf(in.path, sizeof in.path, "/proc/self/fd/%d", in.fd);
-        in.argv[0] = "--config";
-        in.argv[1] = in.path;
-        in.argc = 2;
+        const char *end_of_first = strstr(text + skip, "\n====\n");
+        size_t first = end_of_first ? (size_t)(end_of_first + 1 - text) : size;
+        open_file(&in, text + skip, first - skip);
+        if (end_of_first) {
+            struct input reloaded = {.fd = -1};
+            open_file(&reloaded, text + first + 5, size - first - 5);
+            check_reload(&in, &reloaded);
+            close(reloaded.fd);
+        }
     }
     check(&in);
     if (in.fd >= 0)
