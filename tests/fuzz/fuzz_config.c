@@ -104,8 +104,11 @@ static chr_err load(struct settings *settings, struct input *in, struct chr_errm
 {
     if (in->fd >= 0)
         CHR_ASSERT(lseek(in->fd, 0, SEEK_SET) == 0);
+    char **own = environ;
     environ = in->environment;
-    return settings_load(settings, true, in->argc, in->argv, msg);
+    chr_err err = settings_load(settings, true, in->argc, in->argv, msg);
+    environ = own;
+    return err;
 }
 
 static bool reads_back(enum option_kind kind)
