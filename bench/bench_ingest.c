@@ -25,7 +25,7 @@
 #include "bench/publisher.h"
 
 #define SECONDS_MAX      3600
-#define CONNECTIONS_MAX  4096
+#define CONNECTIONS_MAX  19000
 #define DRAIN_TIMEOUT_NS 60000000000u
 
 struct options {

@@ -1,8 +1,9 @@
-/* bench/bench_null_server.c: what no broker can beat: frames packets and acknowledges, nothing
- * else.
+/* bench/bench_null_server.c: what no broker can beat: frames packets and acknowledges, or copies
+ * those of QoS 0 to whoever subscribed to their very topic; nothing else.
  *
- * One thread, epoll. It routes nothing and stores nothing; it is there to show that the load
- * generator is not what limits a result. Prints the line that chronos prints when it serves. */
+ * One thread, epoll. It knows no wildcards, keeps and stores nothing; it is there to show that the
+ * load generator is not what limits a result. Prints the line that chronos prints when it serves.
+ */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -22,15 +23,113 @@
     IN_BYTES /* no answer is longer than its question, CONNACK of 5 bytes included                 \
               */
 
+#define TOPICS_MAX      1024
+#define SUBSCRIBERS_MAX 2048
+
+/* A topic that somebody subscribed to. */
+struct topic {
+    uint16_t len;
+    uint8_t name[128];
+    uint32_t subscribers_count;
+    struct client *subscribers[SUBSCRIBERS_MAX];
+};
+
+static struct topic *topics[TOPICS_MAX];
+static uint32_t topics_count;
+
 struct client {
     int fd;
     int version;
     bool blocked;
+    bool written;              /* in `written` below */
+    const struct topic *topic; /* that it published to last; NULL: none, or not subscribed to */
+    struct client *next_written;
     size_t in_len;
     size_t out_len, out_pos;
     uint8_t in[IN_BYTES];
     uint8_t out[OUT_BYTES];
 };
+
+/* Subscribers with output of this turn. */
+static struct client *written_first;
+
+static struct topic *find_topic(const uint8_t *name, size_t len)
+{
+    for (uint32_t i = 0; i < topics_count; i++)
+        if (topics[i]->len == len && memcmp(topics[i]->name, name, len) == 0)
+            return topics[i];
+    return NULL;
+}
+
+/* The first filter of a SUBSCRIBE, as a topic; granted at its QoS. -1: close. */
+static int subscribe(struct client *c, const uint8_t *body, size_t len)
+{
+    size_t at = c->version == 5 ? 3 : 2;
+    size_t topic_len = len >= at + 2 ? chr_get_u16be(body + at) : 0;
+    if (topic_len == 0 || topic_len > sizeof topics[0]->name || len < at + 2 + topic_len + 1)
+        return -1;
+    const uint8_t *name = body + at + 2;
+    struct topic *topic = find_topic(name, topic_len);
+    if (!topic) {
+        topic = topics_count < TOPICS_MAX ? calloc(1, sizeof *topic) : NULL;
+        if (!topic)
+            return -1;
+        topic->len = (uint16_t)topic_len;
+        memcpy(topic->name, name, topic_len);
+        topics[topics_count++] = topic;
+    }
+    if (topic->subscribers_count == SUBSCRIBERS_MAX)
+        return -1;
+    topic->subscribers[topic->subscribers_count++] = c;
+    uint8_t *out = c->out + c->out_len;
+    size_t size = c->version == 5 ? 6 : 5;
+    out[0] = 0x90;
+    out[1] = (uint8_t)(size - 2);
+    memcpy(out + 2, body, 2);
+    out[4] = 0;
+    out[size - 1] = name[topic_len] & 3;
+    c->out_len += size;
+    return 0;
+}
+
+/* Copies a whole packet to all who subscribed to its topic. -1: one of them reads too slowly. */
+static int relay(struct client *c, const uint8_t *packet, const uint8_t *body, size_t len)
+{
+    size_t topic_len = len >= 2 ? chr_get_u16be(body) : 0;
+    if (topic_len == 0 || len < 2 + topic_len)
+        return -1;
+    const struct topic *topic = c->topic;
+    if (!topic || topic->len != topic_len || memcmp(topic->name, body + 2, topic_len) != 0)
+        topic = c->topic = find_topic(body + 2, topic_len);
+    size_t size = (size_t)(body - packet) + len;
+    for (uint32_t i = 0; topic && i < topic->subscribers_count; i++) {
+        struct client *s = topic->subscribers[i];
+        if (OUT_BYTES - s->out_len < size)
+            return -1;
+        memcpy(s->out + s->out_len, packet, size);
+        s->out_len += size;
+        if (s->written)
+            continue;
+        s->written = true;
+        s->next_written = written_first;
+        written_first = s;
+    }
+    return 0;
+}
+
+static void forget(const struct client *c)
+{
+    for (uint32_t i = 0; i < topics_count; i++)
+        for (uint32_t k = 0; k < topics[i]->subscribers_count; k++)
+            if (topics[i]->subscribers[k] == c)
+                topics[i]->subscribers[k--] =
+                    topics[i]->subscribers[--topics[i]->subscribers_count];
+    for (struct client **at = &written_first; *at; at = &(*at)->next_written)
+        if (*at == c) {
+            *at = c->next_written;
+            return;
+        }
+}
 
 /* 0: fine; -1: close. */
 static int take_packet(struct client *c, const uint8_t *header, const uint8_t *body, size_t len)
@@ -39,7 +138,7 @@ static int take_packet(struct client *c, const uint8_t *header, const uint8_t *b
     uint8_t qos = header[0] >> 1 & 3;
     if ((header[0] & 0xF0) == 0x30) {
         if (qos == 0)
-            return 0;
+            return relay(c, header, body, len);
         size_t topic = len >= 2 ? chr_get_u16be(body) : 0;
         if (len < topic + 4)
             return -1;
@@ -65,6 +164,8 @@ static int take_packet(struct client *c, const uint8_t *header, const uint8_t *b
         memcpy(out + 2, body, 2);
         c->out_len += 4;
         return 0;
+    case 8: /* SUBSCRIBE */
+        return subscribe(c, body, len);
     case 12: /* PINGREQ */
         memcpy(out, "\xD0\0", 2);
         c->out_len += 2;
@@ -154,7 +255,8 @@ static void accept_all(int listener, int epoll)
             exit(1);
         }
         c->fd = fd;
-        c->blocked = false;
+        c->blocked = c->written = false;
+        c->topic = NULL;
         c->in_len = c->out_len = c->out_pos = 0;
     }
 }
@@ -176,9 +278,16 @@ int main(int argc, char **argv)
             if (!c) {
                 accept_all(listener, epoll);
             } else if (serve(c) != 0) {
+                forget(c);
                 close(c->fd);
                 free(c);
             }
+        }
+        while (written_first) {
+            struct client *c = written_first;
+            written_first = c->next_written;
+            c->written = false;
+            (void)flush(c); /* a broken connection is seen when it is read */
         }
     }
 }

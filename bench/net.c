@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "bench/link.h"
 
 uint64_t net_now_ns(void)
 {
@@ -80,10 +81,10 @@ int net_listen(const char *address, uint16_t *port)
     return fd;
 }
 
-static bool read_exactly(int fd, uint8_t *out, size_t len)
+static bool read_exactly(struct link *link, uint8_t *out, size_t len)
 {
     while (len > 0) {
-        ssize_t n = recv(fd, out, len, 0);
+        ssize_t n = link_recv(link, out, len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -136,7 +137,8 @@ static void read_connack_properties(const uint8_t *p, size_t len, struct net_con
     }
 }
 
-int net_mqtt_connect(int fd, int mqtt_version, const char *client_id, struct net_connack *out)
+int net_mqtt_connect_link(struct link *link, int mqtt_version, const char *client_id,
+                          struct net_connack *out)
 {
     uint8_t packet[128], *p = packet;
     size_t id_len = strlen(client_id);
@@ -156,25 +158,25 @@ int net_mqtt_connect(int fd, int mqtt_version, const char *client_id, struct net
     chr_put_u16be(p, (uint16_t)id_len);
     memcpy(p + 2, client_id, id_len);
     p += 2 + id_len;
-    if (send(fd, packet, (size_t)(p - packet), MSG_NOSIGNAL) != p - packet) {
+    if (link_send(link, packet, (size_t)(p - packet)) != p - packet) {
         perror("CONNECT");
         return -1;
     }
 
     uint8_t answer[512];
     *out = (struct net_connack){.receive_max = 65535};
-    if (!read_exactly(fd, answer, 2) || answer[0] != 0x20) {
+    if (!read_exactly(link, answer, 2) || answer[0] != 0x20) {
         fprintf(stderr, "%s: no CONNACK\n", client_id);
         return -1;
     }
     size_t rest = answer[1];
     if (rest >= 128) { /* two bytes of length are the most that a CONNACK here takes */
         uint8_t high;
-        if (!read_exactly(fd, &high, 1) || high >= 4)
+        if (!read_exactly(link, &high, 1) || high >= 4)
             return -1;
         rest = (rest & 127) | (size_t)high << 7;
     }
-    if (rest < 2 || rest > sizeof answer || !read_exactly(fd, answer, rest) || answer[1] != 0) {
+    if (rest < 2 || rest > sizeof answer || !read_exactly(link, answer, rest) || answer[1] != 0) {
         fprintf(stderr, "%s: connection refused, code %u\n", client_id, answer[1]);
         return -1;
     }
@@ -186,4 +188,9 @@ int net_mqtt_connect(int fd, int mqtt_version, const char *client_id, struct net
             read_connack_properties(answer + at, len, out);
     }
     return 0;
+}
+
+int net_mqtt_connect(int fd, int mqtt_version, const char *client_id, struct net_connack *out)
+{
+    return net_mqtt_connect_link(&(struct link){.fd = fd}, mqtt_version, client_id, out);
 }
