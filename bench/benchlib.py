@@ -124,7 +124,8 @@ class Bench:
 
     # --- servers ---
 
-    def mosquitto(self, nodelay=False):
+    def mosquitto(self, nodelay=False, more=""):
+        """more: lines at the end of its configuration."""
         binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         if not os.path.exists(binary):
             raise Failure("mosquitto is missing (Debian: mosquitto)")
@@ -132,7 +133,7 @@ class Bench:
         directory = self.fresh_dir("mosquitto")
         conf = os.path.join(directory, "mosquitto.conf")
         with open(conf, "w", encoding="utf-8") as out:
-            out.write(mosquitto_conf(port, nodelay))
+            out.write(mosquitto_conf(port, nodelay) + more)
         server = Server(self, [binary, "-c", conf], directory)
         server.address = f"127.0.0.1:{port}"
         server.wait_listening()
@@ -231,6 +232,8 @@ class Server:
                     if line.startswith("ready mqtt="):
                         fields = dict(f.split("=", 1) for f in line.split()[1:])
                         self.address, self.admin = fields["mqtt"], fields.get("admin")
+                        if self.address == "none":
+                            self.address = fields["tls"]
                         return True
             return False
 

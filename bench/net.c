@@ -23,14 +23,14 @@ uint64_t net_now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static bool parse_address(const char *address, struct sockaddr_in *out)
+int net_parse_address(const char *address, struct sockaddr_in *out)
 {
     char host[64];
     const char *colon = strrchr(address, ':');
     size_t host_len = colon ? (size_t)(colon - address) : 0;
     if (!colon || host_len >= sizeof host) {
         fprintf(stderr, "%s: expected HOST:PORT\n", address);
-        return false;
+        return -1;
     }
     memcpy(host, address, host_len);
     host[host_len] = 0;
@@ -39,15 +39,15 @@ static bool parse_address(const char *address, struct sockaddr_in *out)
     *out = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     if (*end || port > 65535 || inet_pton(AF_INET, host, &out->sin_addr) != 1) {
         fprintf(stderr, "%s: expected an IPv4 address and a port\n", address);
-        return false;
+        return -1;
     }
-    return true;
+    return 0;
 }
 
 int net_connect(const char *address)
 {
     struct sockaddr_in to;
-    if (!parse_address(address, &to))
+    if (net_parse_address(address, &to) != 0)
         return -1;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
@@ -65,7 +65,7 @@ int net_listen(const char *address, uint16_t *port)
 {
     struct sockaddr_in at;
     socklen_t len = sizeof at;
-    if (!parse_address(address, &at))
+    if (net_parse_address(address, &at) != 0)
         return -1;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int one = 1;

@@ -8,6 +8,10 @@
 /* CLOCK_MONOTONIC. */
 uint64_t net_now_ns(void);
 
+struct sockaddr_in;
+/* Returns 0, or -1 with a message on stderr. */
+int net_parse_address(const char *address, struct sockaddr_in *out);
+
 /* "127.0.0.1:1883". Return a blocking socket with TCP_NODELAY, or -1 with a message on stderr. */
 int net_connect(const char *address);
 /* Port 0 picks a free one; *port tells which. Non-blocking. */
