@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "broker/session/authorize.h"
+#include "broker/session/encoded.h"
 #include "broker/session/internal.h"
 #include "proto/mqtt/encode.h"
 
@@ -51,6 +52,8 @@ static bool from_the_log(const struct message *message)
 static void deliver_own(struct message *message, const struct match *match)
 {
     bool stored = from_the_log(message);
+    struct encoded encoded;
+    encoded_init(&encoded, match->own_count > 1 ? message : NULL);
     for (uint32_t i = 0; i < match->own_count; i++) {
         const struct recipient *r = &match->own[i];
         if (CHR_UNLIKELY(message->publisher == r->session->number)) {
@@ -65,8 +68,11 @@ static void deliver_own(struct message *message, const struct match *match)
         }
         if (stored && r->session->durable && r->qos)
             continue;
-        session_deliver(r->session, message, CHR_MIN(r->qos, message->qos),
-                        message->retain && r->retain_as_published,
+        uint8_t qos = CHR_MIN(r->qos, message->qos);
+        bool retain = message->retain && r->retain_as_published;
+        if (qos == 0 && r->ids_len == 0 && session_deliver_encoded(r->session, &encoded, retain))
+            continue;
+        session_deliver(r->session, message, qos, retain,
                         chr_slice_of(match->ids + r->ids_at, r->ids_len));
     }
 }

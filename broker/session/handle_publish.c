@@ -1,8 +1,8 @@
 /* broker/session/handle_publish.c: PUBLISH (3.3).
  *
- *     known mapped topic, QoS 0 or 1, nothing special ─▶ publish_fast ─┐
- *     anything else ─▶ decode ─▶ alias, limits, kind of topic ─┬───────┴▶ rows in the open batch
- *                                                               ├▶ delivered and acknowledged now
+ *     known topic, QoS 0 or 1, nothing special ─▶ publish_fast ─────┐
+ *     anything else ─▶ decode ─▶ alias, limits, kind of topic ─┬────┴▶ rows in the open batch, or
+ *                                                               │      delivered and answered now
  *                                                               ├▶ SQL request, cancel
  *                                                               └▶ refused
  *
@@ -80,8 +80,28 @@ static enum dispatch out_of_memory(struct conn *conn, uint8_t qos, uint16_t pack
     return DISPATCH_CLOSE;
 }
 
-/* The road of a reading without anything special: two comparisons decide that it is one.
- * DISPATCH_CLOSE: not this one; nothing happened. */
+struct packet {
+    struct conn *conn;
+    struct slab *slab;
+    chr_slice raw;
+    const struct mqtt_publish *publish;
+    chr_slice topic;
+    bool by_alias;     /* the packet does not hold its topic */
+    uint8_t ack_asked; /* as in struct inbound */
+};
+
+static enum dispatch publish_plain(const struct packet *p, struct route *route);
+
+/* Nothing of its topic has to do with tables or the log, now and for what came before. */
+static bool is_plain(const struct conn *conn, struct route *route, uint8_t qos)
+{
+    return route->kind == ROUTE_PLAIN && !route->ingest && !conn->session->plain_in_log &&
+           route->logged <= conn->loop->batch_answered &&
+           !session__verbatim(conn->loop, route, qos, false);
+}
+
+/* The road of a reading, or of a plain message, without anything special: a few comparisons decide
+ * that it is one. DISPATCH_CLOSE: not this one; nothing happened. */
 static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slice raw,
                                   const struct mqtt_frame *frame)
 {
@@ -101,7 +121,7 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     /* A topic that is found was valid when it came the first time. */
     chr_slice topic = chr_slice_of(at, topic_len);
     struct route *route = routes_peek(&state->routes, topic);
-    if (!route || !route->ingest)
+    if (!route || (!route->ingest && !is_plain(conn, route, qos)))
         return DISPATCH_CLOSE;
     if (CHR_UNLIKELY(conn->session->acl_key && conn->session->acl_key != route->publish_key))
         return DISPATCH_CLOSE; /* the rules are asked there */
@@ -120,6 +140,14 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     uint32_t most = loop->node->config->message_size_limit;
     if (CHR_UNLIKELY(most && (size_t)(end - at) > most))
         return DISPATCH_CLOSE;
+    if (!route->ingest) {
+        struct mqtt_publish publish = {.topic = topic,
+                                       .payload = chr_slice_of(at, (size_t)(end - at)),
+                                       .packet_id = packet_id,
+                                       .qos = qos};
+        struct packet p = {.conn = conn, .publish = &publish, .topic = topic};
+        return publish_plain(&p, route);
+    }
     struct inbound in = {
         .conn = conn,
         .ref = conn->ref,
@@ -147,16 +175,6 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     (void)out_of_memory(conn, qos, packet_id);
     return DISPATCH_DONE;
 }
-
-struct packet {
-    struct conn *conn;
-    struct slab *slab;
-    chr_slice raw;
-    const struct mqtt_publish *publish;
-    chr_slice topic;
-    bool by_alias;     /* the packet does not hold its topic */
-    uint8_t ack_asked; /* as in struct inbound */
-};
 
 /* Mapped, retained, or for a durable session. plain_too: see session__into_batch. */
 static enum dispatch publish_logged(const struct packet *p, struct route *route, bool plain_too,

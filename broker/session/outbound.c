@@ -8,6 +8,7 @@
 #include "broker/config.h"
 #include "broker/net/loop.h"
 #include "broker/node.h"
+#include "broker/session/encoded.h"
 #include "broker/session/internal.h"
 #include "broker/session/sent_aliases.h"
 #include "broker/session/session.h"
@@ -587,6 +588,25 @@ static bool output_room(struct session *s, uint64_t limit)
     if (!s->conn->epoll_out)
         conn_flush(s->conn);
     return s->conn && conn_out_bytes(s->conn) <= limit;
+}
+
+bool session_deliver_encoded(struct session *s, struct encoded *encoded, bool retain)
+{
+    struct conn *conn = s->conn;
+    if (!conn || outgoing_count(&s->queue) || s->sent_aliases_max)
+        return false;
+    chr_slice packet = encoded_packet(encoded, s->version, retain);
+    if (packet.len == 0 || packet.len > s->max_packet_bytes ||
+        conn_out_bytes(conn) > s->loop->node->config->max_output_bytes / 2)
+        return false;
+    uint8_t *at = conn_out_reserve(conn, packet.len);
+    if (!at)
+        return true; /* it is being closed */
+    memcpy(at, packet.ptr, packet.len);
+    conn_out_commit(conn, packet.len);
+    LOOP_COUNT(s->loop, publishes_sent[0], 1);
+    conn->messages_sent++;
+    return true;
 }
 
 void session_deliver(struct session *s, struct message *message, uint8_t qos, bool retain,

@@ -45,6 +45,7 @@
 struct broker_loop;
 struct db_message;
 struct db_sequence_range;
+struct encoded;      /* encoded.h */
 struct sent_aliases; /* sent_aliases.h */
 struct sql_client;   /* sql_request.h */
 struct will;         /* will.h */
@@ -203,6 +204,9 @@ void session_expire(struct session *session);
  *   ids     block of Subscription Identifiers; borrowed */
 void session_deliver(struct session *session, struct message *message, uint8_t qos, bool retain,
                      chr_slice ids);
+/* Sends a message of QoS 0 that is encoded already. False: not to this client now; nothing
+ * happened. */
+bool session_deliver_encoded(struct session *session, struct encoded *encoded, bool retain);
 /* The same for a member of a shared subscription; share: the group's number. */
 void session_deliver_shared(struct session *session, struct message *message, uint8_t qos,
                             bool retain, chr_slice ids, uint32_t share);
