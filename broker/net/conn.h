@@ -184,6 +184,8 @@ bool conn_partial_stuck(const struct conn *conn);
 void conn_process_held(struct conn *conn);
 /* Writes what can be written now. */
 void conn_flush(struct conn *conn);
+/* Once a second: a connection that is quiet gives back what it gathered output in. */
+void conn_rest(struct conn *conn);
 /* Makes epoll watch what the state asks for. */
 void conn_update_epoll(struct conn *conn);
 

@@ -22,7 +22,9 @@
 /* Reading pauses while more than this is unsent: a client that only asks must read answers. */
 #define OUTPUT_PAUSE_BYTES  (1u << 20)
 #define OUTPUT_RESUME_BYTES (64u << 10)
-#define IOVECS_MAX          64
+/* Nothing came or went for so long: the next message may be minutes away. */
+#define QUIET_US   INT64_C(2000000)
+#define IOVECS_MAX 64
 /* Places of an ack ring at most: every packet identifier, and as many QoS 2 releases. */
 #define ACKS_MAX   131072u
 #define ACKS_FIRST 16u
@@ -284,6 +286,19 @@ void conn_output_free(struct conn *conn)
         free(text);
     }
     free(conn->acks);
+}
+
+void conn_rest(struct conn *conn)
+{
+    if (conn->loop->now_mono_us - CHR_MAX(conn->last_send_us, conn->last_receive_us) < QUIET_US)
+        return;
+    if (conn->out.capacity && conn->out.len == 0 && !conn->shared_first)
+        chr_buf_free(&conn->out);
+    if (conn->acks && conn->acks_head == conn->acks_tail) {
+        free(conn->acks);
+        conn->acks = NULL;
+        conn->acks_mask = 0;
+    }
 }
 
 /* ---- Acknowledgements -------------------------------------------------------------------------

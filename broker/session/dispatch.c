@@ -206,6 +206,7 @@ static void check_conn(struct broker_loop *loop, struct conn *conn)
     }
     if (conn->state != CONN_OPEN || !s)
         return;
+    conn_rest(conn);
     session__check_expiry(conn);
     if (conn->state != CONN_OPEN)
         return;
