@@ -94,12 +94,14 @@ struct topic_aliases {
     uint32_t count;
 };
 
-/* Packet ids of QoS 2 publishes between PUBLISH and PUBCOMP. */
+/* Packet ids of QoS 2 publishes between PUBLISH and PUBCOMP. Most clients have one or two of them:
+ * a short list then; two bits for each id there is when they are many; nothing while there is none.
+ */
 struct incoming_ids {
-    uint64_t *held;    /* bit per id; NULL while none. Counts towards our Receive Maximum */
-    uint64_t *settled; /* those that a repeated PUBLISH must not be passed on again for; second half
-                          of held's memory */
-    uint32_t held_count;
+    uint32_t *few;       /* [few_max], in no order; NULL: none, or bits */
+    uint64_t *bits;      /* held, then settled; NULL: few */
+    uint32_t held_count; /* counts towards our Receive Maximum */
+    uint32_t few_max;
 };
 
 /* What goes out of the log's queue of a durable session: stored.h. */
