@@ -62,7 +62,9 @@ struct db_queue_item {
     uint32_t *ids;              /* malloc'd for the caller; NULL: none */
 };
 /* Waiting messages with sequence >= from, in order; at most max, and no more once bytes_max bytes
- * of messages are reached (one at least). May read the store: cold messages are not in memory. */
+ * of messages are reached (one at least). May read the store: cold messages are not in memory.
+ * DB_QUEUE_NO_MEMORY: there may be some. */
+#define DB_QUEUE_NO_MEMORY SIZE_MAX
 size_t db_queue_read(db *db, uint64_t epoch, uint64_t from, struct db_queue_item *out, size_t max,
                      uint64_t bytes_max);
 

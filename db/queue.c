@@ -258,10 +258,11 @@ size_t db_queue_read(db *d, uint64_t epoch, uint64_t from, struct db_queue_item 
     struct db__durable *u = &d->durable;
     size_t n = 0;
     uint64_t bytes = 0;
+    bool no_memory = false;
     /* Ids of messages that are not in memory, until the lock is given back. */
     uint64_t *cold = malloc((max ? max : 1) * sizeof *cold);
     if (!cold)
-        return 0;
+        return DB_QUEUE_NO_MEMORY;
     int64_t now_us = chr_hlc_unix_us(db_replicated_time(d));
     pthread_rwlock_rdlock(&u->lock);
     const struct db__session *s = db__session_by_epoch(&d->sessions, epoch);
@@ -275,8 +276,10 @@ size_t db_queue_read(db *d, uint64_t epoch, uint64_t from, struct db_queue_item 
         if (n && bytes + item->message->bytes > bytes_max)
             break;
         uint32_t *ids = item->ids_count ? copy_ids(item) : NULL;
-        if (item->ids_count && !ids)
+        if (item->ids_count && !ids) {
+            no_memory = n == 0;
             break;
+        }
         bytes += item->message->bytes;
         cold[n] = item->message->id;
         out[n] = (struct db_queue_item){.sequence = item->sequence,
@@ -297,5 +300,5 @@ size_t db_queue_read(db *d, uint64_t epoch, uint64_t from, struct db_queue_item 
         if (!out[i].message)
             out[i].error = db__message_load(d, cold[i], &out[i].message);
     free(cold);
-    return n;
+    return no_memory ? DB_QUEUE_NO_MEMORY : n;
 }

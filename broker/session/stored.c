@@ -266,6 +266,8 @@ void session_stored_pump(struct session *s)
         size_t most = CHR_MIN(room, READ_ITEMS);
         size_t count =
             db_queue_read(s->loop->node->db, s->epoch, out->next, items, most, READ_BYTES);
+        if (count == DB_QUEUE_NO_MEMORY)
+            break; /* looked at again once a second */
         out->more = count > 0;
         bool go_on = true;
         for (size_t i = 0; i < count; i++) {
