@@ -272,11 +272,12 @@ bool session__window_room(const struct session *s)
 }
 
 /* The id of the next message that is in memory alone. Beside the ids of the log's queue, which
- * follow each other, these begin half a circle away and follow each other as well. */
+ * follow each other, these begin half a circle away and follow each other as well: away from the
+ * highest that the client may know, also while nothing was read from the queue yet. */
 static uint16_t next_packet_id(const struct session *s)
 {
     if (s->durable && outgoing_count(&s->inflight) == 0)
-        return stored_packet_id(CHR_MAX(s->stored.next, 1) + STORED_SPAN_MAX);
+        return stored_packet_id(CHR_MAX(s->stored.next, s->stored.sent + 1) + STORED_SPAN_MAX);
     return (uint16_t)(s->last_packet_id % PACKET_IDS + 1);
 }
 
@@ -464,9 +465,13 @@ static bool queue_is_full(const struct session *s, uint64_t bytes)
 }
 
 /* Takes the oldest of its queue that counts, until there is room for one of so many bytes. False:
- * there is none left. Not while it is pumped, when the queue's first is on its way out. */
+ * there is none left, or never would be. Not while it is pumped, when the queue's first is on its
+ * way out. */
 static bool queue_drop_oldest(struct session *s, uint64_t bytes)
 {
+    const struct broker_config *config = s->loop->node->config;
+    if (config->max_queued_bytes && bytes > config->max_queued_bytes)
+        return false;
     while (queue_is_full(s, bytes)) {
         if (s->pumping || outgoing_count(&s->queue) == 0 || outgoing_at(&s->queue, 0)->free)
             return false;
@@ -484,6 +489,12 @@ static bool queue_push(struct session *s, struct message *message, struct db_mes
                        uint8_t qos, bool retain, chr_slice ids, uint32_t share, bool free_of_limits)
 {
     const struct broker_config *config = s->loop->node->config;
+    if (!free_of_limits && config->max_queued_total &&
+        messages_queued_bytes() > config->max_queued_total) {
+        limit_hit(s->loop, LIMIT_QUEUES, s->client_id, address_of(s));
+        session__count_dropped(s, DROP_QUEUE_FULL);
+        return true;
+    }
     if (!free_of_limits && queue_is_full(s, message_bytes(message))) {
         limit_hit(s->loop, LIMIT_QUEUE, s->client_id, address_of(s));
         if (config->queue_drop != QUEUE_DROP_OLDEST ||
@@ -491,12 +502,6 @@ static bool queue_push(struct session *s, struct message *message, struct db_mes
             session__count_dropped(s, DROP_QUEUE_FULL);
             return true;
         }
-    }
-    if (!free_of_limits && config->max_queued_total &&
-        messages_queued_bytes() > config->max_queued_total) {
-        limit_hit(s->loop, LIMIT_QUEUES, s->client_id, address_of(s));
-        session__count_dropped(s, DROP_QUEUE_FULL);
-        return true;
     }
     struct outgoing o = {.message = message,
                          .stored = stored,

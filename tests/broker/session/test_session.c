@@ -279,6 +279,71 @@ static void test_queue_limits(void **state)
     kit_free(&kit);
 }
 
+/* One that would not fit the empty queue costs no other its place; nor does one that the limit of
+ * all queues together keeps out. */
+static void test_drop_oldest(void **state)
+{
+    (void)state;
+    struct kit kit;
+    kit_init(&kit);
+    struct session *s = kit_session(&kit, 0, "client");
+    struct message *m = kit_message("t", "x", 1);
+    char text[1001];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    struct message *large = kit_message("t", text, 1);
+    kit.config.queue_drop = QUEUE_DROP_OLDEST;
+    kit.config.max_queued_messages = 3;
+    kit.config.max_queued_bytes = 3 * message_bytes(m);
+    for (int i = 0; i < 3; i++)
+        session_deliver(s, m, 1, false, CHR_LIT(""));
+    assert_int_equal(s->dropped, 0);
+    session_deliver(s, large, 1, false, CHR_LIT(""));
+    assert_int_equal(outgoing_count(&s->queue), 3);
+    assert_int_equal(s->dropped, 1);
+    kit.config.max_queued_total = 1;
+    session_deliver(s, m, 1, false, CHR_LIT(""));
+    assert_int_equal(outgoing_count(&s->queue), 3);
+    assert_int_equal(s->dropped, 2);
+    kit.config.max_queued_total = 0;
+    session_deliver(s, m, 1, false, CHR_LIT("")); /* the oldest goes for this one */
+    assert_int_equal(outgoing_count(&s->queue), 3);
+    assert_int_equal(s->dropped, 3);
+    session_clear(s);
+    message_unref(m);
+    message_unref(large);
+    kit_free(&kit);
+}
+
+/* Ids of what is in memory alone keep away from those the client may know from the log's queue,
+ * also before anything was read from it again. */
+static void test_packet_ids_beside_the_log(void **state)
+{
+    (void)state;
+    struct kit kit;
+    kit_init(&kit);
+    struct session *s = kit_session(&kit, 0, "client");
+    struct message *m = kit_message("$SYS/x", "x", 1);
+    s->durable = true;
+    s->receive_maximum = 10;
+    s->stored.sent = STORED_SPAN_MAX + 1; /* and its id may be unanswered */
+    struct conn *conn = kit_connect(s, MQTT_V311);
+    session_deliver(s, m, 1, false, CHR_LIT(""));
+    struct mqtt_frame frame;
+    struct mqtt_publish publish;
+    struct mqtt_fault fault;
+    assert_true(kit_sent(conn, &frame));
+    assert_int_equal(mqtt_decode_publish(&frame, MQTT_V311, &publish, &fault), CHR_OK);
+    assert_int_equal(publish.packet_id, stored_packet_id(s->stored.sent + 1 + STORED_SPAN_MAX));
+    assert_int_not_equal(publish.packet_id, stored_packet_id(s->stored.sent));
+    assert_true(session_acked(s, publish.packet_id));
+    s->durable = false;
+    message_unref(m);
+    kit_disconnect(s);
+    session_clear(s);
+    kit_free(&kit);
+}
+
 static void test_expiry(void **state)
 {
     (void)state;
@@ -379,6 +444,7 @@ int main(void)
         cmocka_unit_test(test_qos_1),           cmocka_unit_test(test_qos_1_with_lost_connections),
         cmocka_unit_test(test_qos_2),           cmocka_unit_test(test_qos_2_with_lost_connections),
         cmocka_unit_test(test_packet_ids_wrap), cmocka_unit_test(test_queue_limits),
+        cmocka_unit_test(test_drop_oldest),     cmocka_unit_test(test_packet_ids_beside_the_log),
         cmocka_unit_test(test_expiry),          cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_incoming_ids),    cmocka_unit_test(test_aliases),
     };
