@@ -168,7 +168,7 @@ static bool extends(const struct batch_run *run, const struct batch_message *m)
     return run->conn.slot == m->conn.slot && run->conn.generation == m->conn.generation &&
            run->raw.ptr + run->raw.len == m->raw.ptr && run->topic.len == 0 &&
            m->alias_topic.len == 0 && !run->undelivered_reject && !m->rejected &&
-           run->early == m->early &&
+           run->early == m->early && run->logged == m->logged &&
            (m->guard == UINT32_MAX ? run->guards == 0
                                    : run->guards && run->guard_first + run->guards == m->guard) &&
            (!m->has_ack || run->acks == 0 || run->ack_first + run->acks == m->ack_sequence);
@@ -202,6 +202,7 @@ chr_err batch_add_message(struct batch *batch, struct slab *slab, const struct b
         .raw = m->raw,
         .version = m->version,
         .early = m->early,
+        .logged = m->logged,
         .deliver = m->deliver,
         .undelivered_reject = m->rejected,
         .guard_first = m->guard,
@@ -230,6 +231,7 @@ uint32_t batch_add_guard(struct batch *batch, const struct db_guard *guard)
 /* With this much of rejects a batch is full: one more of them, or the rows of one largest message,
  * still fit the entry. */
 #define REJECTS_BYTES_FULL (512u << 10)
+#define REJECT_HEAD        48u
 _Static_assert(REJECTS_BYTES_FULL + REJECT_PAYLOAD_MAX + INGEST_PAYLOAD_BYTES_MAX <
                    DB_ENTRY_BYTES_MAX,
                "rejects beside rows fit an entry");
@@ -253,7 +255,8 @@ chr_err batch_add_reject(struct batch *batch, const struct db_reject *reject)
     if ((reject->reason.len && !kept->reason.ptr) || (reject->topic.len && !kept->topic.ptr))
         return CHR_ENOMEM;
     batch->rejects_count++;
-    batch->rejects_bytes += (uint32_t)(kept->payload.len + kept->topic.len + kept->reason.len);
+    batch->rejects_bytes +=
+        (uint32_t)(REJECT_HEAD + kept->payload.len + kept->topic.len + kept->reason.len);
     return CHR_OK;
 }
 
@@ -292,16 +295,36 @@ chr_err batch_add_publish(struct batch *batch, const struct db_publish *publish)
     return CHR_OK;
 }
 
-static size_t entry_bytes(const struct batch *batch)
+/* All but the rows. */
+static size_t other_bytes(const struct batch *batch)
 {
-    return batch->entry.bytes.len + ingest_pending_bytes(batch->loop->decoder) +
-           batch->rejects_bytes + batch->publishes_bytes +
+    return batch->entry.bytes.len + batch->rejects_bytes + batch->publishes_bytes +
            batch->guards_count * sizeof(struct db_guard);
 }
 
+static size_t entry_bytes(const struct batch *batch)
+{
+    return other_bytes(batch) + ingest_pending_bytes(batch->loop->decoder);
+}
+
+/* What is counted above is near enough to what is written that this much covers it. */
+#define ENTRY_BYTES_FULL (DB_ENTRY_BYTES_MAX - (64u << 10))
+
 bool batch_room(const struct batch *batch, size_t bytes)
 {
-    return entry_bytes(batch) + bytes <= DB_ENTRY_BYTES_MAX - (64u << 10);
+    return entry_bytes(batch) + bytes <= ENTRY_BYTES_FULL;
+}
+
+size_t batch_rows_room(const struct batch *batch, size_t bytes)
+{
+    size_t others = other_bytes(batch) + bytes;
+    return others < ENTRY_BYTES_FULL ? ENTRY_BYTES_FULL - others : 0;
+}
+
+bool batch_empty(const struct batch *batch)
+{
+    return batch->messages == 0 && batch->entry.ops_count == 0 && batch->rejects_count == 0 &&
+           batch->waits_count == 0;
 }
 
 bool batch_full(const struct batch *batch)
@@ -346,7 +369,7 @@ void batch_propose(struct batch *batch)
         db_entry_add_message(&batch->entry, &batch->publishes[i]);
     ingest_flush(loop->decoder, &batch->entry);
     chr_err err = db_entry_end(&batch->entry);
-    /* batch_bytes_max and the payload limit together stay below the entry limit. */
+    /* Whatever is added has looked at batch_room or batch_rows_room, or is small. */
     CHR_ASSERT(err == CHR_OK);
     batch->proposal.bytes = chr_buf_slice(&batch->entry.bytes);
     loop->batch = NULL;

@@ -33,6 +33,8 @@ struct batch_run {
                         run has one packet */
     enum mqtt_version version;
     bool early;   /* acknowledged when the batch is proposed (ACK = memory) */
+    bool logged;  /* its messages stand in the entry verbatim: durable members of a shared
+                     subscription have them from there */
     bool deliver; /* some message had subscribers or is to be retained: look after commit */
     bool
         undelivered_reject; /* the (single) message was rejected: acknowledge, never deliver (R3) */
@@ -97,7 +99,8 @@ struct batch_message {
     uint32_t ack_sequence; /* its place in the ack ring */
     uint32_t guard;        /* UINT32_MAX: none */
     bool deliver, rejected;
-    bool early; /* its class is memory: acknowledged when the batch is proposed */
+    bool logged; /* added by batch_add_publish as well */
+    bool early;  /* its class is memory: acknowledged when the batch is proposed */
 };
 /* Extends the last run where it can. slab: where raw lies; referenced. The caller counts it in
  * conn->batch_inflight. */
@@ -119,6 +122,10 @@ CHR_INLINE size_t batch_publish_bytes(chr_slice topic, chr_slice properties, chr
 }
 /* Would `bytes` more still fit the entry? */
 bool batch_room(const struct batch *batch, size_t bytes);
+/* What the entry has for rows, those pending included, when `bytes` more of other things come. */
+size_t batch_rows_room(const struct batch *batch, size_t bytes);
+/* Nothing is in it yet. */
+bool batch_empty(const struct batch *batch);
 /* Registers interest in the operation that will be added to batch->entry next. conn: may be NULL */
 CHR_MUST_USE chr_err batch_wait_next_op(struct batch *batch, struct conn *conn,
                                         void (*answered)(struct conn *, void *,

@@ -52,6 +52,7 @@ chr_err ingest_decoder_new(size_t bytes_max, ingest_decoder **out)
     if (!d)
         return CHR_ENOMEM;
     d->bytes_max = bytes_max;
+    d->room = SIZE_MAX;
     *out = d;
     return CHR_OK;
 }
@@ -254,8 +255,10 @@ chr_err ingest_decode(ingest_decoder *d, const ingest_route *route, chr_slice pa
         d->undo[i] = (struct ingest_undo){.rows = m.rows->rows, .bytes = m.rows->bytes};
         chr_err err = decode_target(&m);
         bytes += m.rows->bytes - d->undo[i].bytes;
-        if (CHR_UNLIKELY(err || bytes > bytes_max)) {
-            if (!err || err == CHR_EFULL)
+        if (CHR_UNLIKELY(err || bytes > bytes_max || bytes > d->room)) {
+            if (!err && bytes <= bytes_max)
+                err = CHR_EFULL;
+            else if (!err || err == CHR_EFULL)
                 err = no_room(&m);
             undo(d, route, i + 1);
             return err;
@@ -267,6 +270,11 @@ chr_err ingest_decode(ingest_decoder *d, const ingest_route *route, chr_slice pa
 }
 
 /* -- The batch */
+
+void ingest_decoder_room(ingest_decoder *d, size_t bytes)
+{
+    d->room = bytes;
+}
 
 size_t ingest_pending_rows(const ingest_decoder *d)
 {

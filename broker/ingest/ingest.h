@@ -100,13 +100,18 @@ CHR_MUST_USE chr_err ingest_decoder_use(ingest_decoder *decoder, ingest_mappings
  *   received_at_us  arrival: `_received_at`, and the time column of a row that has no time
  *   guard           item of the entry's GUARDS (R5); UINT32_MAX: none
  *   why             out: filled in when the message is rejected, else untouched
- * CHR_EFULL: no room in this batch; flush, then decode again: an empty decoder never says so.
+ * CHR_EFULL: no room in this batch; flush, then decode again: an empty decoder says so only for
+ * lack of the room that ingest_decoder_room gave it.
  * CHR_ENOMEM: likewise nothing was added. Anything else: rejected, see why; the code says what
  * kind (CHR_EMALFORMED, CHR_ETYPE, CHR_ERANGE, CHR_ENOTNULL, CHR_ETOOBIG; CHR_ECONFLICT: the
  * payload contradicts the topic). */
 CHR_MUST_USE chr_err ingest_decode(ingest_decoder *decoder, const ingest_route *route,
                                    chr_slice payload, int64_t received_at_us, uint32_t guard,
                                    struct ingest_reject *why);
+
+/* So many bytes may be pending in all: what the entry has left beside its other operations. With
+ * less than INGEST_MESSAGE_BYTES_MAX an empty decoder answers CHR_EFULL, too. SIZE_MAX at first. */
+void ingest_decoder_room(ingest_decoder *decoder, size_t bytes);
 
 size_t ingest_pending_rows(const ingest_decoder *decoder);
 size_t ingest_pending_bytes(const ingest_decoder *decoder); /* about what flush will write */

@@ -43,6 +43,7 @@ struct ingest_decoder {
     uint32_t touched_count;
     uint64_t flushes;
     size_t pending_rows, pending_bytes, bytes_max;
+    size_t room; /* ingest_decoder_room */
     uint64_t unknown_keys;
     struct ingest_bytes payload; /* padded copy of the message */
     struct ingest_bytes text;    /* one unescaped string */

@@ -229,7 +229,9 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
         }
     }
     for (uint32_t i = 0; i < match->groups_count; i++)
-        if (!(picks[i].durable && from_the_log(message))) /* else the log picks among its members */
+        /* Of what the log has, it picks among a group's durable members. What it has not (none was
+         * durable when it was accepted, or it was too large) is anybody's. */
+        if (!(picks[i].durable && message->logged && from_the_log(message)))
             deliver_pick(loop, message, &picks[i]);
 out:
     if (picks != stack)

@@ -163,6 +163,13 @@ static bool will_is_due(const struct loop_session_state *state)
            CHR_CONTAINER_OF(state->wills.next, struct will, link)->session == NULL;
 }
 
+/* What is not reported yet counts in the log's queue, so not too much of a small one may. */
+static uint32_t acked_max(const struct broker_loop *loop)
+{
+    uint32_t most = loop->node->config->max_queued_messages;
+    return most ? CHR_MIN(most / 4 + 1, STORED_ACKED_MAX) : STORED_ACKED_MAX;
+}
+
 void session_turn_end(struct broker_loop *loop)
 {
     struct loop_session_state *state = state_of(loop);
@@ -171,7 +178,7 @@ void session_turn_end(struct broker_loop *loop)
     if (state->stale_first)
         session__stale_continue(loop);
     /* With a batch that goes anyway, or when there are many. */
-    if (!chr_list_empty(&state->acked) && (loop->batch || state->acked_waiting >= STORED_ACKED_MAX))
+    if (!chr_list_empty(&state->acked) && (loop->batch || state->acked_waiting >= acked_max(loop)))
         session__stored_report_all(loop);
     if (!chr_list_empty(&state->log_ops))
         session__log_ops_continue(loop);
@@ -318,6 +325,7 @@ chr_err session_loop_init(struct broker_loop *loop)
     loop->session_state = state;
     chr_list_init(&state->sessions);
     chr_list_init(&state->log_ops);
+    chr_list_init(&state->log_ops_out);
     chr_list_init(&state->acked);
     chr_list_init(&state->wills);
     chr_list_init(&state->rate_waiting);

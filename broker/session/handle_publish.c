@@ -216,6 +216,8 @@ static enum dispatch publish_logged(const struct packet *p, struct route *route,
         return out_of_memory(conn, publish->qos, publish->packet_id);
     }
     session__count_publish(conn, publish->qos);
+    if (conn->state == CONN_CLOSING) /* too large, and no other way to say so */
+        return DISPATCH_CLOSE;
     if (mapped)
         LOOP_COUNT(conn->loop, publishes_mapped, 1);
     /* A PUBREC with a failure ends the flow; else the id is the client's until PUBREL. Who repeats
@@ -499,6 +501,7 @@ static void deliver_committed(struct broker_loop *loop, const struct batch *batc
         LOOP_COUNT_DROP(loop, DROP_MEMORY);
         return;
     }
+    m->logged = run->logged;
     session__deliver(loop, m, route);
     message_unref(m);
 }

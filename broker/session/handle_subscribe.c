@@ -222,6 +222,18 @@ static void send_suback(struct conn *conn, uint16_t packet_id, chr_slice codes)
  * A durable session's subscriptions are in the tree at once, so that what is published after them
  * is logged after them; they are answered when the log has them. */
 
+/* Would these filters make an operation that no entry should carry? In the packet a filter costs
+ * little beside its text, in an entry 16 bytes. */
+static bool too_many_for_log(const struct conn *conn, uint32_t filters, chr_slice bytes)
+{
+    if (log_subscribe_bytes(filters, bytes.len) <= LOG_OP_BYTES_MAX / 2)
+        return false;
+    chr_log_notice("mqtt", "too many filters in one packet",
+                   CHR_KV_S("client", session_conn_client(conn)), CHR_KV_U("filters", filters),
+                   CHR_KV_U("bytes", bytes.len));
+    return true;
+}
+
 /* A block for `count` filters whose text is in `bytes`, copied. NULL: no memory. */
 static struct log_subscribe *log_subscribe_new(uint16_t packet_id, uint32_t count, chr_slice bytes,
                                                const uint8_t **copy)
@@ -233,6 +245,7 @@ static struct log_subscribe *log_subscribe_new(uint16_t packet_id, uint32_t coun
         return NULL;
     what->packet_id = packet_id;
     what->codes_count = count;
+    what->text_bytes = bytes.len;
     what->items = (struct db_subscription *)(what + 1);
     what->places = (uint32_t *)(what->items + count);
     what->codes = (uint8_t *)(what->places + count);
@@ -367,12 +380,18 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
     struct mqtt_suback answer = {.reason_codes = {NULL, subscribe.filters_count}};
     if (answer_too_large(conn, mqtt_encode_suback_size(conn->version, &answer)))
         return DISPATCH_CLOSE;
-    if (session__publishes_wait(conn))
+    if (session__publishes_wait(conn) || (s->durable && session__log_ops_wait(conn)))
         return DISPATCH_AGAIN;
     uint8_t *codes = calloc(subscribe.filters_count, 2);
     if (!codes) {
         session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return DISPATCH_CLOSE;
+    }
+    if (s->durable && too_many_for_log(conn, subscribe.filters_count, subscribe.filters)) {
+        memset(codes, MQTT_REASON_QUOTA_EXCEEDED, subscribe.filters_count);
+        send_suback(conn, subscribe.packet_id, chr_slice_of(codes, subscribe.filters_count));
+        free(codes);
+        return DISPATCH_DONE;
     }
     bool *existed = (bool *)(codes + subscribe.filters_count);
     struct mqtt_filter_iter it = {subscribe.filters};
@@ -466,11 +485,24 @@ enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_f
     if (conn->version == MQTT_V5 &&
         answer_too_large(conn, mqtt_encode_unsuback_size(conn->version, &answer)))
         return DISPATCH_CLOSE;
-    if (session__publishes_wait(conn))
+    bool durable = conn->session->durable;
+    if (session__publishes_wait(conn) || (durable && session__log_ops_wait(conn)))
         return DISPATCH_AGAIN;
     uint8_t *codes = calloc(unsubscribe.filters_count, 1);
     if (!codes) {
         session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        return DISPATCH_CLOSE;
+    }
+    if (durable && too_many_for_log(conn, unsubscribe.filters_count, unsubscribe.filters)) {
+        /* UNSUBACK of 3.1.1 has no way to say so. */
+        memset(codes, MQTT_REASON_IMPLEMENTATION_SPECIFIC, unsubscribe.filters_count);
+        if (conn->version == MQTT_V5)
+            send_unsuback(conn, unsubscribe.packet_id,
+                          chr_slice_of(codes, unsubscribe.filters_count));
+        free(codes);
+        if (conn->version == MQTT_V5)
+            return DISPATCH_DONE;
+        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, NULL);
         return DISPATCH_CLOSE;
     }
     struct mqtt_filter_iter it = {unsubscribe.filters};
@@ -478,7 +510,7 @@ enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_f
     for (uint32_t i = 0; mqtt_unsubscribe_next(&it, &filter); i++)
         codes[i] = unsubscribe_one(conn->session, filter);
     enum dispatch result = DISPATCH_DONE;
-    if (conn->session->durable)
+    if (durable)
         result = unsubscribe_by_log(conn, &unsubscribe, codes);
     else
         send_unsuback(conn, unsubscribe.packet_id, chr_slice_of(codes, unsubscribe.filters_count));

@@ -50,12 +50,15 @@ struct loop_session_state {
     struct chr_list sessions;   /* struct session.loop_link */
     struct session **by_number;
     size_t by_number_mask, sessions_count;
-    struct outbox **outboxes;               /* [loops]; mail being gathered, NULL: none */
-    _Atomic uint64_t inbox_bytes;           /* of messages that other loops have sent here */
-    struct chr_list log_ops;                /* log_op.c: waiting for a batch */
-    struct chr_list acked;                  /* struct stored_out.acked_link: to be reported */
-    uint32_t acked_waiting;                 /* acknowledgements in there */
-    struct chr_list wills;                  /* will.c: delayed, or due and waiting for a batch */
+    struct outbox **outboxes;     /* [loops]; mail being gathered, NULL: none */
+    _Atomic uint64_t inbox_bytes; /* of messages that other loops have sent here */
+    struct chr_list log_ops;      /* log_op.c: waiting for a batch */
+    struct chr_list log_ops_out;  /* in one, until it is answered */
+    uint64_t log_ops_serial, log_ops_version;
+    bool log_ops_fenced;    /* some may be out under other mappings than log_ops_version */
+    struct chr_list acked;  /* struct stored_out.acked_link: to be reported */
+    uint32_t acked_waiting; /* acknowledgements in there */
+    struct chr_list wills;  /* will.c: delayed, or due and waiting for a batch */
     struct stale *stale_first, *stale_last; /* R9: contents of batches to be decoded again */
     bool fenced;                            /* batches decoded under older mappings are still out */
     struct move *moves;                     /* connections that go to another loop */
@@ -148,6 +151,10 @@ bool session__publishes_wait(struct conn *conn);
 
 /* -- Sessions in the log (log_op.c) -------------------------------------------------------------*/
 
+/* An operation takes no more of an entry (4 MiB) than this, so one of them fits any fresh batch.
+ * (CONNECT is bounded by CONNECT_BYTES_MAX, reports of acknowledgements by their number.) */
+#define LOG_OP_BYTES_MAX ((size_t)1 << 20)
+
 /* Adds SESSION_OPEN for the connection conn; answered later: session__opened. clean_start: asked
  * for, or the session was another user's. CHR_ENOMEM */
 CHR_MUST_USE chr_err session__log_open(struct session *session, struct conn *conn,
@@ -163,8 +170,15 @@ struct log_subscribe {
     bool *existed;
     uint32_t count; /* of items: those of the packet's filters that were granted */
     struct db_subscription *items;
-    uint32_t *places; /* [count]: their places in codes */
+    uint32_t *places;  /* [count]: their places in codes */
+    size_t text_bytes; /* of the items, at most */
 };
+/* What filters take in an entry; the packet may have at most LOG_OP_BYTES_MAX / 2 of them, which is
+ * looked at before anything is subscribed. */
+CHR_INLINE size_t log_subscribe_bytes(uint32_t filters, size_t text_bytes)
+{
+    return 16 * (size_t)filters + text_bytes;
+}
 /* Takes what, unless it fails: CHR_ENOMEM. Answered by session__subscribed, _unsubscribed. */
 CHR_MUST_USE chr_err session__log_subscribe(struct conn *conn, struct log_subscribe *what);
 CHR_MUST_USE chr_err session__log_unsubscribe(struct conn *conn, struct log_subscribe *what);
@@ -183,6 +197,8 @@ CHR_MUST_USE chr_err session__log_received(struct session *session, uint64_t seq
 void session__opened(struct session *session, struct conn *conn,
                      const struct db_op_result *result); /* handle_connect.c */
 void session__log_ops_continue(struct broker_loop *loop);
+/* Operations wait for a batch: the connection, which would add one, is paused. */
+bool session__log_ops_wait(struct conn *conn);
 void session__log_ops_free(struct broker_loop *loop);
 
 /* -- Rates (publish_rate.c) ---------------------------------------------------------------------*/

@@ -2,9 +2,10 @@
  * R8): opened and closed, subscriptions, acknowledgements of their queues.
  *
  * Operations of a loop go into its batches in the order they arise; when no batch is free they wait
- * here. A session is kept while one of its operations is on its way, so a client that comes back at
- * once meets its old session and waits its turn. After a stop of the node nothing is told: sessions
- * that were connected are closed when it starts again. */
+ * here. Those of a stale batch (R9) come back to their places, and until they have, none goes past
+ * them into a batch under newer mappings. A session is kept while one of its operations is on its
+ * way, so a client that comes back at once meets its old session and waits its turn. After a stop
+ * of the node nothing is told: sessions that were connected are closed when it starts again. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +25,9 @@ enum log_op_kind {
 };
 
 struct log_op {
-    struct chr_list link; /* state->log_ops while it waits */
+    struct chr_list link;     /* in state->log_ops while it waits, else in state->log_ops_out */
+    uint64_t serial;          /* of the loop, rising; both lists are in its order */
+    uint64_t mapping_version; /* of the batch that it is out in */
     struct session *session;
     struct conn_ref conn; /* open, subscribe, unsubscribe: for which */
     enum log_op_kind kind;
@@ -66,12 +69,27 @@ static void op_free(struct log_op *op)
     free(op);
 }
 
+static struct log_op *of_link(struct chr_list *link)
+{
+    return CHR_CONTAINER_OF(link, struct log_op, link);
+}
+
+/* At its place by serial, looked for from the end: most belong there. */
+static void insert(struct chr_list *list, struct log_op *op)
+{
+    struct chr_list *after = list->prev;
+    while (after != list && of_link(after)->serial > op->serial)
+        after = after->prev;
+    chr_list_push_front(after, &op->link); /* behind `after`, which may be the head */
+}
+
 static void answered(struct conn *conn, void *arg, const struct db_op_result *result)
 {
     struct log_op *op = arg;
     struct session *s = op->session;
+    chr_list_remove(&op->link);
     if (result->err == CHR_ESTALE) { /* R9: nothing of its batch was applied */
-        chr_list_push_front(&state_of(s->loop)->log_ops, &op->link);
+        insert(&state_of(s->loop)->log_ops, op);
         return;
     }
     switch (op->kind) { /* log_ops keeps the session meanwhile */
@@ -160,23 +178,76 @@ static void add(struct db_entry *entry, const struct log_op *op)
     }
 }
 
-/* False: no batch or no memory now. */
+/* What it takes in an entry, at most. */
+static size_t bytes_of(const struct log_op *op)
+{
+    size_t bytes = 128;
+    switch (op->kind) {
+    case LOG_OPEN:
+        bytes += op->session->client_id.len;
+        if (op->open.will) {
+            struct db_will will = will_for_log(op->open.will);
+            bytes += will.topic.len + will.properties.len + will.payload.len;
+        }
+        break;
+    case LOG_CLOSE:
+        bytes += op->session->client_id.len;
+        break;
+    case LOG_SUBSCRIBE:
+    case LOG_UNSUBSCRIBE:
+        bytes += log_subscribe_bytes(op->subscribe->count, op->subscribe->text_bytes);
+        break;
+    case LOG_ACKED:
+        bytes += op->acked.count * sizeof(struct db_sequence_range);
+        break;
+    case LOG_RECEIVED:
+        break;
+    }
+    return bytes;
+}
+
+/* Is an older one out that may come back stale, when this one's batch would not? */
+static bool older_out(struct loop_session_state *state, const struct log_op *op, uint64_t version)
+{
+    bool any = false;
+    CHR_LIST_FOR (link, &state->log_ops_out) {
+        if (of_link(link)->mapping_version == version)
+            continue;
+        if (of_link(link)->serial < op->serial)
+            return true;
+        any = true;
+    }
+    state->log_ops_fenced = any;
+    return false;
+}
+
+/* False: no batch or no memory now, or not yet. */
 static bool add_to_batch(struct broker_loop *loop, struct log_op *op)
 {
+    struct loop_session_state *state = state_of(loop);
     struct batch *batch = session__batch(loop);
     if (!batch)
         return false;
-    if (batch->publishes_count) {
-        /* The messages of a batch stand at its end. What came after them goes into the next one, so
-         * that a will does not overtake what its client published, nor UNSUBSCRIBE a message. */
+    /* The messages of a batch stand at its end. What came after them goes into the next one, so
+     * that a will does not overtake what its client published, nor UNSUBSCRIBE a message. */
+    if (batch->publishes_count || !batch_room(batch, bytes_of(op))) {
         batch_propose(batch);
         batch = session__batch(loop);
         if (!batch)
             return false;
     }
+    if (CHR_UNLIKELY(batch->mapping_version != state->log_ops_version)) {
+        state->log_ops_version = batch->mapping_version;
+        state->log_ops_fenced = true;
+    }
+    if (CHR_UNLIKELY(state->log_ops_fenced) && older_out(state, op, batch->mapping_version))
+        return false;
     if (batch_wait_next_op(batch, loop_conn(loop, op->conn), answered, op))
         return false;
     add(&batch->entry, op);
+    op->mapping_version = batch->mapping_version;
+    chr_list_remove(&op->link);
+    insert(&state->log_ops_out, op);
     if (batch_full(batch))
         batch_propose(batch);
     return true;
@@ -185,12 +256,21 @@ static bool add_to_batch(struct broker_loop *loop, struct log_op *op)
 void session__log_ops_continue(struct broker_loop *loop)
 {
     struct chr_list *ops = &state_of(loop)->log_ops;
-    while (!chr_list_empty(ops)) {
-        struct chr_list *link = ops->next;
-        if (!add_to_batch(loop, CHR_CONTAINER_OF(link, struct log_op, link)))
+    while (!chr_list_empty(ops))
+        if (!add_to_batch(loop, of_link(ops->next)))
             return;
-        chr_list_remove(link);
-    }
+}
+
+bool session__log_ops_wait(struct conn *conn)
+{
+    const struct loop_session_state *state = state_of(conn->loop);
+    if (CHR_LIKELY(chr_list_empty(&state->log_ops)))
+        return false;
+    session__log_ops_continue(conn->loop);
+    if (chr_list_empty(&state->log_ops))
+        return false;
+    conn_pause(conn, CONN_PAUSE_BATCH);
+    return true;
 }
 
 static struct log_op *op_new(struct session *s, enum log_op_kind kind)
@@ -210,6 +290,7 @@ static void submit(struct log_op *op)
 {
     struct broker_loop *loop = op->session->loop;
     op->session->log_ops++;
+    op->serial = ++state_of(loop)->log_ops_serial;
     chr_list_push_back(&state_of(loop)->log_ops, &op->link);
     session__log_ops_continue(loop);
 }
@@ -302,10 +383,11 @@ chr_err session__log_received(struct session *s, uint64_t sequence)
 
 void session__log_ops_free(struct broker_loop *loop)
 {
-    while (!chr_list_empty(&state_of(loop)->log_ops)) {
-        struct chr_list *link = state_of(loop)->log_ops.next;
-        struct log_op *op = CHR_CONTAINER_OF(link, struct log_op, link);
-        chr_list_remove(link);
+    struct loop_session_state *state = state_of(loop);
+    while (!chr_list_empty(&state->log_ops) || !chr_list_empty(&state->log_ops_out)) {
+        struct log_op *op = of_link(chr_list_empty(&state->log_ops) ? state->log_ops_out.next
+                                                                    : state->log_ops.next);
+        chr_list_remove(&op->link);
         op->session->log_ops--;
         op_free(op);
     }

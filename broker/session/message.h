@@ -21,6 +21,7 @@ struct message {
     bool to_user;            /* an answer: only for sessions of the user `user` (R1) */
     _Atomic bool counted;    /* in messages_queued_bytes */
     bool own;                /* the node's ($SYS): no limit of retained messages holds it back */
+    bool logged;             /* the log has it verbatim, for its durable recipients */
     uint32_t user;           /* number of the user that asked; 0: anonymous */
     int64_t expires_mono_us; /* when has_expiry: Message Expiry Interval counted from arrival */
     uint64_t publisher;      /* session number of the publisher, for No Local; 0: the node itself */

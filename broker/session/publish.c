@@ -12,6 +12,26 @@
 /* ---- Rejects (R3) -----------------------------------------------------------------------------
  */
 
+/* The will of a guard is taken by GUARDS alone, which every will in the log needs, whatever becomes
+ * of its message: else it would be due for ever. */
+static bool of_will(const struct inbound *in)
+{
+    return in->guarded && in->guard.packet_id == 0;
+}
+
+static enum into_batch take_will(struct batch *batch, struct inbound *in, uint32_t guard)
+{
+    struct batch_message message = {
+        .conn = in->ref, .version = in->version, .raw = in->raw, .guard = guard, .rejected = true};
+    if (batch_add_message(batch, in->slab, &message)) {
+        batch->guards_count--;
+        return INTO_BATCH_NO_MEMORY;
+    }
+    if (batch_full(batch))
+        batch_propose(batch);
+    return INTO_BATCH_DONE;
+}
+
 /* A message that fits no row. Added to the batch as a reject, or counted when there are too many;
  * either way it is acknowledged, with a reason in 5.0, and nobody else sees it. */
 static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t guard,
@@ -25,7 +45,7 @@ static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t 
     bool keep = session__reject_allowed(loop, in->topic.len + in->payload.len);
     /* A failing PUBREC ends the flow in 5.0, and its packet id is free again: no guard may
      * remember it. In 3.1.1 PUBREL follows and releases it. */
-    if (guard != UINT32_MAX && (in->version == MQTT_V5 || !keep)) {
+    if (guard != UINT32_MAX && !of_will(in) && (in->version == MQTT_V5 || !keep)) {
         batch->guards_count--;
         guard = UINT32_MAX;
     }
@@ -44,6 +64,8 @@ static enum into_batch reject(struct batch *batch, struct inbound *in, uint32_t 
                                 text ? chr_slice_cstr(why->reason.text) : CHR_LIT(""));
         }
     }
+    if (!keep && of_will(in))
+        return take_will(batch, in, guard);
     if (!keep) {
         if (in->moved && in->conn)
             in->conn->batch_inflight--;
@@ -99,7 +121,7 @@ static bool is_early(const struct batch *batch, const struct inbound *in, const 
 }
 
 static enum into_batch add(struct batch *batch, struct inbound *in, const struct route *route,
-                           uint32_t guard, bool deliver)
+                           uint32_t guard, bool deliver, bool logged)
 {
     if (in->ack_kind && !in->ack_taken) {
         in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
@@ -114,6 +136,7 @@ static enum into_batch add(struct batch *batch, struct inbound *in, const struct
         .ack_sequence = in->ack_sequence,
         .guard = guard,
         .deliver = deliver,
+        .logged = logged,
         .early = is_early(batch, in, route),
     };
     if (CHR_UNLIKELY(batch_add_message(batch, in->slab, &message))) {
@@ -203,34 +226,49 @@ static chr_err verbatim_of(struct inbound *in, struct db_publish *out, uint8_t *
     return session__forwarded(&publish.properties, block, &out->properties);
 }
 
-static enum into_batch too_large(struct inbound *in)
+static void note_too_large(struct broker_loop *loop, const struct inbound *in)
 {
-    struct broker_loop *loop =
-        in->slab ? CHR_CONTAINER_OF(in->slab->pool, struct broker_loop, slabs) : in->conn->loop;
-    LOOP_COUNT(loop, publishes_dropped, 1);
+    LOOP_COUNT_DROP(loop, DROP_SIZE);
     chr_log_notice("mqtt", "message too large to be retained or queued",
                    CHR_KV_S("topic", in->topic), CHR_KV_U("bytes", in->payload.len));
+}
+
+/* Of no table. As above message_size_limit: 3.1.1 can't be told but by the end of its connection.
+ */
+static enum into_batch too_large(struct batch *batch, struct inbound *in)
+{
+    note_too_large(batch->loop, in);
     in->rejected = true;
-    if (in->moved && in->conn)
-        in->conn->batch_inflight--;
-    if (in->ack_kind && in->conn) {
-        if (!in->ack_taken)
-            in->ack_sequence = conn_ack_begin(in->conn, in->ack_kind, in->packet_id);
-        in->ack_taken = true;
-        if (in->version == MQTT_V5)
-            conn_ack_set_reason(in->conn, in->ack_sequence, MQTT_REASON_QUOTA_EXCEEDED,
-                                in->conn->session && in->conn->session->problem_information
-                                    ? CHR_LIT("too large to be retained or queued")
-                                    : CHR_LIT(""));
-        conn_ack_done(in->conn, in->ack_sequence, 1, MQTT_REASON_SUCCESS);
+    if (of_will(in)) {
+        uint32_t guard = batch_add_guard(batch, &in->guard);
+        return guard == UINT32_MAX ? INTO_BATCH_NO_MEMORY : take_will(batch, in, guard);
     }
+    struct conn *conn = in->conn;
+    if (in->moved && conn)
+        conn->batch_inflight--;
+    if (!in->ack_kind || !conn)
+        return INTO_BATCH_DONE;
+    if (in->version != MQTT_V5) {
+        session_end_connection(conn, MQTT_REASON_PACKET_TOO_LARGE, NULL);
+        return INTO_BATCH_DONE;
+    }
+    if (!in->ack_taken)
+        in->ack_sequence = conn_ack_begin(conn, in->ack_kind, in->packet_id);
+    in->ack_taken = true;
+    conn_ack_set_reason(conn, in->ack_sequence, MQTT_REASON_QUOTA_EXCEEDED,
+                        conn->session && conn->session->problem_information
+                            ? CHR_LIT("too large to be retained or queued")
+                            : CHR_LIT(""));
+    conn_ack_done(conn, in->ack_sequence, 1, MQTT_REASON_SUCCESS);
     return INTO_BATCH_DONE;
 }
 
 /* ---- All of it --------------------------------------------------------------------------------
  */
 
-/* What the message is to become; verbatim NULL: rows alone, or nothing but its place. */
+/* What the message is to become; verbatim NULL: rows alone, or nothing but its place. Where the two
+ * together do not fit an entry the rows count: they are what is acknowledged, and whoever is there
+ * gets the message; it is not retained nor queued, and counted as dropped. */
 static enum into_batch into_batch(struct broker_loop *loop, struct inbound *in, struct route *route,
                                   bool plain_too, struct db_publish *verbatim)
 {
@@ -252,15 +290,17 @@ static enum into_batch into_batch(struct broker_loop *loop, struct inbound *in, 
         }
         if (!route->ingest && !plain_too && !verbatim)
             return INTO_BATCH_PLAIN;
+        size_t bytes = 0;
         if (CHR_UNLIKELY(verbatim)) {
-            /* Rows take about as much again. */
-            size_t bytes =
-                batch_publish_bytes(verbatim->topic, verbatim->properties, verbatim->payload);
-            size_t wanted = route->ingest ? 2 * bytes : bytes;
-            if (wanted > BATCH_PUBLISH_BYTES_MAX ||
-                verbatim->properties.len > BATCH_PUBLISH_PROPERTIES_MAX)
-                return too_large(in);
-            if (!batch_room(batch, wanted)) {
+            bytes = batch_publish_bytes(verbatim->topic, verbatim->properties, verbatim->payload);
+            if (bytes > BATCH_PUBLISH_BYTES_MAX ||
+                verbatim->properties.len > BATCH_PUBLISH_PROPERTIES_MAX) {
+                if (!route->ingest)
+                    return too_large(batch, in);
+                note_too_large(loop, in);
+                verbatim = NULL;
+                bytes = 0;
+            } else if (!batch_room(batch, bytes)) {
                 batch_propose(batch);
                 continue;
             }
@@ -273,14 +313,17 @@ static enum into_batch into_batch(struct broker_loop *loop, struct inbound *in, 
         }
         struct ingest_reject why;
         chr_err err = CHR_OK;
-        if (route->ingest)
+        if (route->ingest) {
+            ingest_decoder_room(loop->decoder, batch_rows_room(batch, bytes));
             err = ingest_decode(loop->decoder, route->ingest, in->payload, loop->now_wall_us, guard,
                                 &why);
+        }
         if (CHR_LIKELY(!err)) {
             const struct match *match = route_match(&state->routes, route);
+            if (CHR_UNLIKELY(verbatim || !route->ingest)) /* later ones stay behind it (R6) */
+                route->logged = batch->serial;
             if (CHR_UNLIKELY(verbatim)) {
                 verbatim->guard = guard;
-                route->logged = batch->serial;
                 if (batch_add_publish(batch, verbatim)) {
                     /* Its rows may be in the batch, but nobody could answer. */
                     if (in->conn)
@@ -288,7 +331,7 @@ static enum into_batch into_batch(struct broker_loop *loop, struct inbound *in, 
                     return INTO_BATCH_DONE;
                 }
             }
-            return add(batch, in, route, guard, !match || match_any(match));
+            return add(batch, in, route, guard, !match || match_any(match), verbatim != NULL);
         }
         if (err != CHR_EFULL && err != CHR_ENOMEM)
             return reject(batch, in, guard, &why);
@@ -296,7 +339,12 @@ static enum into_batch into_batch(struct broker_loop *loop, struct inbound *in, 
             batch->guards_count--;
         if (err == CHR_ENOMEM)
             return INTO_BATCH_NO_MEMORY;
-        batch_propose(batch);
+        if (verbatim && batch_empty(batch)) { /* a fresh one has room for the rows alone */
+            note_too_large(loop, in);
+            verbatim = NULL;
+        } else {
+            batch_propose(batch);
+        }
     }
 }
 

@@ -205,7 +205,7 @@ void session_batch_stale(struct broker_loop *loop, struct batch *batch)
 {
     static const struct db_op_result again = {.err = CHR_ESTALE};
     struct loop_session_state *state = state_of(loop);
-    /* Handlers put themselves at the front of their queue, so the last one goes first. */
+    /* Handlers may put themselves at the front of their queue, so the last one goes first. */
     for (uint32_t i = batch->waits_count; i-- > 0;)
         batch->waits[i].answered(loop_conn(loop, batch->waits[i].conn), batch->waits[i].arg,
                                  &again);
@@ -233,5 +233,7 @@ void session_batch_stale(struct broker_loop *loop, struct batch *batch)
             state->stale_first = stale;
         state->stale_last = stale;
     }
+    if (!chr_list_empty(&state->log_ops)) /* they stood before the messages */
+        session__log_ops_continue(loop);
     session__stale_continue(loop);
 }

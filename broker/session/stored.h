@@ -24,8 +24,8 @@ struct broker_loop;
 struct session;
 
 #define STORED_SPAN_MAX 32768u
-/* With so many acknowledgements not reported a batch is opened for them; with fewer they wait for
- * one that is open anyway, at most a second. */
+/* With so many acknowledgements not reported (or a quarter of max_queued_messages) a batch is
+ * opened for them; with fewer they wait for one that is open anyway, at most a second. */
 #define STORED_ACKED_MAX 128u
 
 CHR_INLINE uint16_t stored_packet_id(uint64_t sequence)

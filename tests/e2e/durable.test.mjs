@@ -187,3 +187,53 @@ test('a will: delayed, cancelled, fired while the node was down, into a table', 
     assert.deepEqual(rows, [['late', 1], ['mark', 4]]);
     await watcher.endAsync(true);
 }, { timeoutMs: 60000 });
+
+test('a will that its table refuses is taken all the same, once', async () => {
+    const port = await freePort();
+    const node = new Chronos(join(tempDir(), 'data'), ['--address', `127.0.0.1:${port}`]);
+    await node.start();
+    const rejects = async () => Number((await node.rows(
+        "SELECT count(*) FROM chronos_rejects WHERE topic = 'sensors/dev1/status'"))[0][0]);
+    const metric = async (name) => (await node.metrics())[name];
+    const untilAsync = async (what, condition) => {
+        const end = Date.now() + 60000;
+        while (!(await condition())) {
+            assert.ok(Date.now() < end, `waited too long until ${what}`);
+            await pause(20);
+        }
+    };
+    // `readings` wants a number there.
+    const dies = async (clientId, before) => {
+        const client = persistent(port, clientId, {
+            reconnectPeriod: 0,
+            will: { topic: 'sensors/dev1/status', payload: 'offline', qos: 1, retain: true },
+        });
+        await until(() => `${clientId} is connected`, () => client.connected);
+        assert.equal(await metric('chronos_wills_pending'), 1);
+        await before?.(client);
+        client.stream.destroy();
+        await untilAsync('the will is taken', async () => await metric('chronos_wills_pending') === 0);
+    };
+    await dies('kept');
+    assert.equal(await rejects(), 1);
+    // Nor when there are more rejects than are kept: it is counted, and gone.
+    await dies('counted', async (client) => {
+        for (let i = 0, told = 0; told !== 0x97; i++) {
+            assert.ok(i < 100, 'rejects are not limited');
+            const outcome = await new Promise((resolve) =>
+                client.publish('sensors/dev2/status', 'x'.repeat(500000), { qos: 1 },
+                    (err, packet) => resolve({ err, packet })));
+            told = outcome.err?.code ?? outcome.packet?.reasonCode;
+        }
+    });
+    const kept = await rejects();
+    await node.kill();
+    await node.start();
+    assert.equal(await metric('chronos_wills_pending'), 0);
+    assert.equal(await rejects(), kept);
+    const check = persistent(port, 'after');
+    await until(() => 'it is connected', () => check.connected);
+    await check.publishAsync('sensors/dev1/temp', '1', { qos: 1 });
+    assert.equal(await rejects(), kept);
+    await check.endAsync(true);
+}, { timeoutMs: 120000 });

@@ -83,6 +83,33 @@ static void test_full(void **state)
     end();
 }
 
+/* The entry has other things in it: rows have what is left, an empty decoder, too. */
+static void test_room(void **state)
+{
+    begin("t (id STRING, v FLOAT, s STRING) TOPIC t/{id}", "t/a", 1u << 20);
+    static char payload[3 << 20];
+    sprintf(payload, "{\"s\":\"%01000000d\"}", 0);
+    ingest_decoder_room(h.decoder, 1000000);
+    assert_int_equal(decode(payload, UINT32_MAX), CHR_EFULL);
+    assert_int_equal(ingest_pending_rows(h.decoder), 0);
+    assert_int_equal(ingest_pending_bytes(h.decoder), 0);
+    ingest_decoder_room(h.decoder, 1100000);
+    assert_int_equal(decode(payload, UINT32_MAX), CHR_OK);
+    assert_true(ingest_pending_bytes(h.decoder) <= 1100000);
+    flush(NULL);
+    /* What is too large for any entry is so whatever the room. */
+    sprintf(payload, "{\"s\":\"%02621440d\"}", 0);
+    payload[2621439] = 0;
+    strcat(payload, "\"}");
+    ingest_decoder_room(h.decoder, 0);
+    assert_int_equal(decode(payload, UINT32_MAX), CHR_ETOOBIG);
+    assert_int_equal(decode("{\"v\":1}", UINT32_MAX), CHR_EFULL);
+    ingest_decoder_room(h.decoder, SIZE_MAX);
+    assert_int_equal(decode("{\"v\":1}", UINT32_MAX), CHR_OK);
+    flush(NULL);
+    end();
+}
+
 /* It does not fit even an empty batch: a reject, not an endless "flush and try again". */
 static void test_too_big(void **state)
 {
@@ -366,11 +393,17 @@ static void test_long_reason(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full),          cmocka_unit_test(test_too_big),
-        cmocka_unit_test(test_amplification), cmocka_unit_test(test_tables_together),
-        cmocka_unit_test(test_guards),        cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_sparse_bytes),  cmocka_unit_test(test_steady_memory),
-        cmocka_unit_test(test_sweep),         cmocka_unit_test(test_discard),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_too_big),
+        cmocka_unit_test(test_amplification),
+        cmocka_unit_test(test_tables_together),
+        cmocka_unit_test(test_guards),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_sparse_bytes),
+        cmocka_unit_test(test_steady_memory),
+        cmocka_unit_test(test_sweep),
+        cmocka_unit_test(test_discard),
         cmocka_unit_test(test_long_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
