@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "base/assert.h"
 #include "base/log.h"
 #include "broker/ingest/ingest.h"
 #include "db/durable.h"
@@ -438,11 +439,19 @@ static enum into_batch publish_logged(struct broker_loop *loop, struct message *
     (void)mqtt_encode_publish_head(slab->bytes, head, MQTT_V5, &publish, mqtt_property_block(&w));
     if (message->payload.len)
         memcpy(slab->bytes + head, message->payload.ptr, message->payload.len);
+    /* The batch refers to the slab, which it holds; the message may go before it is proposed. */
+    chr_slice raw = chr_slice_of(slab->bytes, packet_bytes);
+    struct mqtt_frame frame;
+    struct mqtt_publish packet;
+    struct mqtt_fault fault;
+    int whole = mqtt_frame(raw, 0, &frame);
+    chr_err err = mqtt_decode_publish(&frame, MQTT_V5, &packet, &fault);
+    CHR_ASSERT(whole > 0 && err == CHR_OK); /* encoded just now */
     struct inbound in = {.ref = CONN_REF_NONE,
                          .slab = slab,
-                         .raw = chr_slice_of(slab->bytes, packet_bytes),
-                         .topic = message->topic,
-                         .payload = message->payload,
+                         .raw = raw,
+                         .topic = packet.topic,
+                         .payload = packet.payload,
                          .version = MQTT_V5,
                          .qos = message->qos,
                          .retain = message->retain};
