@@ -19,6 +19,7 @@
 #include "broker/session/registry.h"
 #include "broker/session/subscriptions.h"
 #include "db/durable.h"
+#include "proto/mqtt/packet.h"
 
 static void head(struct chr_buf *out, const char *name, const char *type, const char *help)
 {
@@ -92,6 +93,14 @@ static const struct loop_metric loop_metrics[] = {
      LOOP(dropped[DROP_SIZE])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"memory\"", NULL,
      LOOP(dropped[DROP_MEMORY])},
+    {"chronos_publish_received_bytes_total", "counter", "", "Payload bytes of PUBLISH received.",
+     LOOP(publish_bytes_received)},
+    {"chronos_publish_sent_bytes_total", "counter", "", "Payload bytes of PUBLISH sent.",
+     LOOP(publish_bytes_sent)},
+    {"chronos_connects_accepted_total", "counter", "", "CONNECT packets accepted.",
+     LOOP(connects_accepted)},
+    {"chronos_connections_lost_total", "counter", "",
+     "Connections of clients that ended without a DISCONNECT of either side.", LOOP(lost)},
     {"chronos_acks_sent_total", "counter", "", "Acknowledgements of publishes sent.",
      LOOP(acks_sent)},
     {"chronos_batches_total", "counter", "", "Batches handed to the log.", LOOP(batches)},
@@ -117,6 +126,35 @@ static void add_loops(const struct broker_node *node, struct chr_buf *out)
                          shown);
         }
     }
+}
+
+/* One sample for each reason code that there was. labels: in front of the code's, or "". */
+static void add_reasons(const struct broker_node *node, struct chr_buf *out, const char *name,
+                        const char *labels, size_t offset, const char *zero)
+{
+    for (unsigned code = 0; code < 256; code++) {
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < node->loops_count; i++) {
+            const char *ends = (const char *)&node->loops[i]->ends;
+            const _Atomic uint64_t *counts = (const void *)(ends + offset);
+            sum += atomic_load_explicit(&counts[code], memory_order_relaxed);
+        }
+        if (sum)
+            chr_buf_addf(out, "%s{%scode=\"0x%02x\",reason=\"%s\"} %" PRIu64 "\n", name, labels,
+                         code, code ? mqtt_reason_text((uint8_t)code) : zero, sum);
+    }
+}
+
+static void add_ends(const struct broker_node *node, struct chr_buf *out)
+{
+    static const char refused[] = "chronos_connects_refused_total";
+    static const char ended[] = "chronos_disconnects_total";
+    static const char normal[] = "Normal disconnection";
+    head(out, refused, "counter", "CONNECT packets refused, by reason code.");
+    add_reasons(node, out, refused, "", offsetof(struct loop_ends, refused), normal);
+    head(out, ended, "counter", "Connections ended by either side, by reason code.");
+    add_reasons(node, out, ended, "by=\"server\",", offsetof(struct loop_ends, by_server), normal);
+    add_reasons(node, out, ended, "by=\"client\",", offsetof(struct loop_ends, by_client), normal);
 }
 
 /* ---- Listeners --------------------------------------------------------------------------------
@@ -358,6 +396,7 @@ void admin_metrics_text(const struct broker_node *node, uint64_t requests, uint6
     add_listeners(node, out);
     add_loops(node, out);
     add_limits(node, out);
+    add_ends(node, out);
     add_log(node, out);
     add_db(node, out);
     add_durable(node, out);

@@ -42,6 +42,9 @@ enum conn_pause {
     CONN_PAUSE_PARTIAL = 128, /* no room for the rest of its packet (conn_partial.c) */
 };
 
+/* Who ended it. */
+enum conn_end { CONN_END_LOST, CONN_END_CLIENT, CONN_END_SERVER };
+
 /* One acknowledgement owed. */
 struct conn_ack {
     uint16_t packet_id;
@@ -75,6 +78,8 @@ struct conn {
     bool readable;     /* EPOLLIN came while paused, or bytes wait in `in` */
     bool drain_wanted; /* call session_output_drained() when little is left unsent */
     bool eof;
+    uint8_t end;      /* enum conn_end; LOST while it goes on */
+    uint8_t end_code; /* reason code of 5.0, of the one who ended it */
 
     /* Session layer's (session/): */
     struct session *session;          /* NULL until CONNECT succeeded */
@@ -124,6 +129,7 @@ struct conn {
  * connection is then being closed. */
 uint8_t *conn_out_reserve(struct conn *conn, size_t n);
 void conn_out_commit(struct conn *conn, size_t n);
+/* One whole packet. */
 void conn_send(struct conn *conn, chr_slice bytes);
 /* head is copied, payload sent from the message's own buffer, which is referenced until sent. */
 void conn_send_shared(struct conn *conn, chr_slice head, struct message *message,

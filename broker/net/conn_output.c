@@ -93,6 +93,7 @@ void conn_send(struct conn *conn, chr_slice bytes)
         return;
     memcpy(at, bytes.ptr, bytes.len);
     conn_out_commit(conn, bytes.len);
+    LOOP_COUNT(conn->loop, others_sent, 1);
 }
 
 void conn_send_shared(struct conn *conn, chr_slice head, struct message *message, chr_slice payload)

@@ -134,7 +134,8 @@ static void adopt(struct broker_loop *loop, struct loop_mail *mail)
             loop->free_slots[loop->free_slots_count++] = slot;
     }
     if (conn) {
-        LOOP_COUNT(loop, connections_total, 1);
+        if (!letter->moved) /* else it was counted where it comes from */
+            LOOP_COUNT(loop, connections_total, 1);
         conn->principal = letter->principal;
         conn->certificate_user = letter->certificate_user;
         conn->enhanced = letter->enhanced;

@@ -32,12 +32,21 @@ struct loop_mail {
 
 struct loop_counters { /* loop thread writes (relaxed), metrics read */
     _Atomic uint64_t connections, connections_total, packets_received, bytes_received, bytes_sent;
-    _Atomic uint64_t publishes[3]; /* received, by QoS */
+    _Atomic uint64_t publishes[3];                               /* received, by QoS */
+    _Atomic uint64_t publish_bytes_received, publish_bytes_sent; /* payloads */
+    _Atomic uint64_t connects_accepted, connects_refused;
+    _Atomic uint64_t lost;        /* connections of clients that ended without a DISCONNECT */
+    _Atomic uint64_t others_sent; /* packets other than PUBLISH and what acks_sent counts */
     _Atomic uint64_t publishes_mapped, publishes_rejected, publishes_stale, publishes_sent[3];
     _Atomic uint64_t publishes_dropped; /* the sum of dropped[] */
     _Atomic uint64_t dropped[DROPS];
     _Atomic uint64_t retained_refused; /* limits of retained messages */
     _Atomic uint64_t protocol_errors, pauses_batch, acks_sent, batches;
+};
+/* How connections end and CONNECTs are refused, by the reason code of 5.0 (also where the client is
+ * of 3.1.1 and can't be told). Loop thread writes (relaxed), metrics read. */
+struct loop_ends {
+    _Atomic uint64_t refused[256], by_server[256], by_client[256];
 };
 /* Its thread is the only one that adds: no locked instruction is needed. */
 #define LOOP_COUNT(loop, name, n) LOOP_ADD(&(loop)->counters.name, n)
@@ -101,6 +110,7 @@ struct broker_loop {
     bool publish_limited;                     /* max_publish_rate or _bytes is set */
     int64_t wake_us; /* mono; the next turn is no later; INT64_MAX: whenever */
     struct loop_counters counters;
+    struct loop_ends ends;
     struct listener_counters *listener_counters; /* [node->listeners_count] */
 
     /* What all its connections hold together (broker/net/limits.h) */

@@ -131,6 +131,8 @@ void session_connection_lost(struct conn *conn)
     struct session *s = conn->session;
     if (!s)
         return;
+    if (conn->end == CONN_END_LOST)
+        LOOP_COUNT(conn->loop, lost, 1);
     if (conn->loop->node->config->connection_messages)
         chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
                      CHR_KV_C("address", conn->address));
@@ -258,13 +260,18 @@ void session_loop_second(struct broker_loop *loop)
         if (loop->conns[i])
             check_conn(loop, loop->conns[i]);
     redirect_second(loop);
+    uint64_t parked = 0, inflight = 0;
     CHR_LIST_FOR_SAFE (link, next, &state->sessions) {
         struct session *s = CHR_CONTAINER_OF(link, struct session, loop_link);
+        parked += !s->conn && s->present && !s->ended;
+        inflight += s->inflight_open;
         if (!s->conn)
             session_expire(s);
         else if (s->durable && (s->stored.more || !s->listed))
             session_stored_more(s); /* what memory or a read denied before */
     }
+    atomic_store_explicit(&state->parked_now, parked, memory_order_relaxed);
+    atomic_store_explicit(&state->inflight_now, inflight, memory_order_relaxed);
     session__stored_report_all(loop);
     wills_continue(loop);
     if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
@@ -295,6 +302,8 @@ static chr_err recover(struct broker_loop *loop)
             s->reserved = registry_reserve(registry, 0);
             s->present = r->expiry_s != 0;
             s->ended = !s->present;
+            if (s->present)
+                atomic_fetch_add_explicit(&state_of(loop)->parked_now, 1, memory_order_relaxed);
             s->epoch = r->epoch;
             s->generation = r->generation;
             s->expiry_s = r->expiry_s;

@@ -210,6 +210,16 @@ static size_t write_connack(uint8_t packet[static CONNACK_BYTES_MAX], const stru
     return conn->version == MQTT_V5 && n > p->connect.properties.maximum_packet_size ? 0 : n;
 }
 
+/* Over all loops, for $SYS. */
+static void note_maximum(struct broker_node *node)
+{
+    uint64_t now = 0, most = atomic_load_explicit(&node->clients_max, memory_order_relaxed);
+    for (uint32_t i = 0; i < node->loops_count; i++)
+        now += atomic_load_explicit(&state_of(node->loops[i])->connected_now, memory_order_relaxed);
+    while (now > most && !atomic_compare_exchange_weak(&node->clients_max, &most, now))
+        ;
+}
+
 /* The session is this connection's now. False: it was refused, and is to be abandoned. */
 static bool finish(struct conn *conn, bool session_present)
 {
@@ -247,9 +257,9 @@ static bool finish(struct conn *conn, bool session_present)
     conn->clean_start = connect->clean_start;
     atomic_store_explicit(&s->connected, true, memory_order_relaxed);
     struct loop_session_state *state = state_of(loop);
-    uint64_t now = atomic_fetch_add_explicit(&state->connected_now, 1, memory_order_relaxed) + 1;
-    if (now > atomic_load_explicit(&state->connected_max, memory_order_relaxed))
-        atomic_store_explicit(&state->connected_max, now, memory_order_relaxed);
+    atomic_fetch_add_explicit(&state->connected_now, 1, memory_order_relaxed);
+    note_maximum(loop->node);
+    LOOP_COUNT(loop, connects_accepted, 1);
     s->version = conn->version;
     s->expiry_s = wanted_expiry(loop, connect);
     s->expires_mono_us = INT64_MAX;

@@ -20,6 +20,9 @@ enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_fr
                                     "prolonged by DISCONNECT");
         s->expiry_s = CHR_MIN(wanted, conn->loop->node->config->max_session_expiry_s);
     }
+    conn->end = CONN_END_CLIENT;
+    conn->end_code = disconnect.reason_code;
+    LOOP_ADD(&conn->loop->ends.by_client[disconnect.reason_code], 1);
     if (disconnect.reason_code == MQTT_REASON_SUCCESS) {
         will_drop(s); /* [MQTT-3.14.4-3] */
         s->left = true;

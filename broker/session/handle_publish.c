@@ -162,7 +162,7 @@ static enum dispatch publish_fast(struct conn *conn, struct slab *slab, chr_slic
     };
     switch (session__into_batch(&in, route, false)) {
     case INTO_BATCH_DONE:
-        session__count_publish(conn, qos);
+        session__count_publish(conn, qos, in.payload.len);
         LOOP_COUNT(loop, publishes_mapped, 1);
         return DISPATCH_DONE;
     case INTO_BATCH_AGAIN:
@@ -215,7 +215,7 @@ static enum dispatch publish_logged(const struct packet *p, struct route *route,
     case INTO_BATCH_NO_MEMORY:
         return out_of_memory(conn, publish->qos, publish->packet_id);
     }
-    session__count_publish(conn, publish->qos);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     if (conn->state == CONN_CLOSING) /* too large, and no other way to say so */
         return DISPATCH_CLOSE;
     if (mapped)
@@ -246,7 +246,7 @@ static bool asked_class(struct packet *p)
     word.len = CHR_MIN(word.len, 32);
     snprintf(reason, sizeof reason, "user property ack: \"%.*s\" is none of quorum, local, memory",
              CHR_SLICE_ARGS(chr_utf8_valid(word) ? word : CHR_LIT("...")));
-    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     uint32_t sequence =
         conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
     /* A failing PUBREC ends the flow: the packet id is the client's again. */
@@ -268,7 +268,7 @@ static enum dispatch publish_plain(const struct packet *p, struct route *route)
     const struct mqtt_publish *publish = p->publish;
     if (publish->qos == 2 && incoming_hold(&s->incoming, publish->packet_id, true))
         return out_of_memory(conn, 2, publish->packet_id);
-    session__count_publish(conn, publish->qos);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     const struct match *match = route_match(&state_of(loop)->routes, route);
     if (!match || match_any(match)) {
         struct message *m = session__message_from(loop, publish, p->topic, s->number);
@@ -287,7 +287,7 @@ static enum dispatch publish_plain(const struct packet *p, struct route *route)
  * with Mosquitto it is acknowledged, and nobody gets it. */
 static enum dispatch publish_denied(struct conn *conn, const struct mqtt_publish *publish)
 {
-    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     if (conn->version == MQTT_V5) {
         acknowledge(conn, publish->qos, publish->packet_id, MQTT_REASON_NOT_AUTHORIZED);
         return DISPATCH_DONE;
@@ -304,7 +304,7 @@ static enum dispatch publish_refused(struct conn *conn, const struct mqtt_publis
 {
     chr_log_notice("mqtt", "publish refused", CHR_KV_S("client", session_conn_client(conn)),
                    CHR_KV_C("address", conn->address), CHR_KV_S("topic", topic));
-    session__count_publish(conn, publish->qos);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     if (conn->version == MQTT_V5 && publish->qos && !peers) {
         acknowledge(conn, publish->qos, publish->packet_id, MQTT_REASON_NOT_AUTHORIZED);
         return DISPATCH_DONE;
@@ -321,7 +321,7 @@ static enum dispatch payload_invalid(struct conn *conn, const struct mqtt_publis
         "the payload is not UTF-8, which its Payload Format Indicator says it is";
     if (publish->qos == 0) /* there is no other way to say it */
         return session_fault_of(conn, MQTT_REASON_PAYLOAD_FORMAT_INVALID, "3.3.2.3.2", text);
-    session__count_publish(conn, publish->qos);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     uint32_t sequence =
         conn_ack_begin(conn, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->packet_id);
     conn_ack_set_reason(conn, sequence, MQTT_REASON_PAYLOAD_FORMAT_INVALID,

@@ -213,8 +213,10 @@ static void send_suback(struct conn *conn, uint16_t packet_id, chr_slice codes)
     struct mqtt_suback suback = {.packet_id = packet_id, .reason_codes = codes};
     size_t size = mqtt_encode_suback_size(conn->version, &suback);
     uint8_t *at = conn_out_reserve(conn, size);
-    if (at)
+    if (at) {
         conn_out_commit(conn, mqtt_encode_suback(at, size, conn->version, &suback));
+        LOOP_COUNT(conn->loop, others_sent, 1);
+    }
 }
 
 /* ---- By the log -------------------------------------------------------------------------------
@@ -431,8 +433,10 @@ static void send_unsuback(struct conn *conn, uint16_t packet_id, chr_slice codes
     };
     size_t size = mqtt_encode_unsuback_size(conn->version, &unsuback);
     uint8_t *at = conn_out_reserve(conn, size);
-    if (at)
+    if (at) {
         conn_out_commit(conn, mqtt_encode_unsuback(at, size, conn->version, &unsuback));
+        LOOP_COUNT(conn->loop, others_sent, 1);
+    }
 }
 
 static enum dispatch unsubscribe_by_log(struct conn *conn,

@@ -69,7 +69,9 @@ struct loop_session_state {
     int64_t reject_tokens, reject_bytes; /* left this second */
     uint32_t seconds;                    /* session_loop_second calls */
     struct sys *sys;                     /* loop 0 */
-    _Atomic uint64_t sessions_now, connected_now, connected_max, expired_total, wills_total;
+    /* Once a second: sessions without a client; messages sent at QoS 1 and 2 and not answered. */
+    _Atomic uint64_t parked_now, inflight_now;
+    _Atomic uint64_t connected_now, expired_total, wills_total;
 };
 
 CHR_INLINE struct loop_session_state *state_of(const struct broker_loop *loop)
@@ -78,9 +80,10 @@ CHR_INLINE struct loop_session_state *state_of(const struct broker_loop *loop)
 }
 
 /* A PUBLISH of a client was taken. */
-CHR_INLINE void session__count_publish(struct conn *conn, uint8_t qos)
+CHR_INLINE void session__count_publish(struct conn *conn, uint8_t qos, size_t payload_bytes)
 {
     LOOP_COUNT(conn->loop, publishes[qos], 1);
+    LOOP_COUNT(conn->loop, publish_bytes_received, payload_bytes);
     conn->messages_received++;
 }
 

@@ -58,7 +58,6 @@ struct session *session_new(struct broker_loop *loop, chr_slice client_id)
     s->number_next = *bucket;
     *bucket = s;
     state->sessions_count++;
-    atomic_fetch_add_explicit(&state->sessions_now, 1, memory_order_relaxed);
     chr_list_push_back(&state->sessions, &s->loop_link);
     return s;
 }
@@ -96,7 +95,6 @@ void session_free(struct session *s)
         at = &(*at)->number_next;
     *at = s->number_next;
     state->sessions_count--;
-    atomic_fetch_sub_explicit(&state->sessions_now, 1, memory_order_relaxed);
     chr_list_remove(&s->loop_link);
     free((void *)(uintptr_t)s->client_id.ptr);
     free(s);

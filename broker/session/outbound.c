@@ -254,6 +254,7 @@ static enum sent send_publish(struct session *s, const struct outgoing *o, bool 
             free(bytes);
     }
     LOOP_COUNT(s->loop, publishes_sent[o->qos], 1);
+    LOOP_COUNT(s->loop, publish_bytes_sent, m->payload.len);
     conn->messages_sent++;
     return conn->state == CONN_CLOSING ? SENT_CLOSED : SENT;
 }
@@ -610,6 +611,7 @@ bool session_deliver_encoded(struct session *s, struct encoded *encoded, bool re
     memcpy(at, packet.ptr, packet.len);
     conn_out_commit(conn, packet.len);
     LOOP_COUNT(s->loop, publishes_sent[0], 1);
+    LOOP_COUNT(s->loop, publish_bytes_sent, encoded->message->payload.len);
     conn->messages_sent++;
     return true;
 }

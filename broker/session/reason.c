@@ -62,6 +62,9 @@ static bool fits(const struct conn *conn, size_t n)
 static void send_disconnect(struct conn *conn, uint8_t reason_code, enum mqtt_property_id id,
                             const char *text)
 {
+    conn->end = CONN_END_SERVER;
+    conn->end_code = reason_code;
+    LOOP_ADD(&conn->loop->ends.by_server[reason_code], 1);
     if (conn->version == MQTT_V5 && conn->state == CONN_OPEN) {
         uint8_t block[REASON_BLOCK_BYTES], packet[REASON_BLOCK_BYTES + 16];
         struct mqtt_disconnect disconnect = {.reason_code = reason_code};
@@ -92,6 +95,10 @@ void session_send_redirect(struct conn *conn, uint8_t reason_code, const char *r
 static enum dispatch refuse_connect(struct conn *conn, uint8_t reason_code,
                                     enum mqtt_property_id id, const char *text)
 {
+    if (conn->state != CONN_CLOSING) {
+        LOOP_ADD(&conn->loop->ends.refused[reason_code], 1);
+        LOOP_COUNT(conn->loop, connects_refused, 1);
+    }
     uint8_t block[REASON_BLOCK_BYTES], packet[REASON_BLOCK_BYTES + 16];
     struct mqtt_connack connack = {.reason_code = reason_code};
     if (conn->version == MQTT_V5)

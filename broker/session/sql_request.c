@@ -429,7 +429,7 @@ enum dispatch sql_request_publish(struct conn *conn, chr_slice topic,
         session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
         return DISPATCH_CLOSE;
     }
-    session__count_publish(conn, publish->qos);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     r->credit = client->credit;
     query_credit_ref(r->credit);
     if (publish->qos) {

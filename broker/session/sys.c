@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "broker/session/internal.h"
+#include "db/durable.h"
 
 enum rate {
     RATE_RECEIVED,
@@ -16,11 +17,12 @@ enum rate {
     RATE_PUBLISH_SENT,
     RATE_PUBLISH_DROPPED,
     RATE_CONNECTIONS,
+    RATE_SOCKETS,
     RATES
 };
 static const char *const rate_names[RATES] = {
-    "messages/received", "messages/sent", "bytes/received",  "bytes/sent",
-    "publish/received",  "publish/sent",  "publish/dropped", "connections",
+    "messages/received", "messages/sent",   "bytes/received", "bytes/sent", "publish/received",
+    "publish/sent",      "publish/dropped", "connections",    "sockets",
 };
 static const unsigned minutes[] = {1, 5, 15};
 
@@ -32,10 +34,10 @@ struct sys {
 };
 
 struct totals {
-    uint64_t connections, connections_total, packets_received, packets_sent, bytes_received,
-        bytes_sent, publishes_received, publishes_sent, publishes_dropped, publishes_mapped,
-        publishes_rejected;
-    uint64_t sessions, connected, connected_max, expired;
+    uint64_t connects, sockets, packets_received, packets_sent, bytes_received, bytes_sent,
+        publishes_received, publishes_sent, publishes_dropped, publishes_mapped, publishes_rejected,
+        publish_bytes_received, publish_bytes_sent;
+    uint64_t inflight, parked, connected, expired;
 };
 
 chr_err sys_new(struct sys **out)
@@ -60,9 +62,13 @@ static void sum_up(const struct broker_node *node, struct totals *t)
             continue;
         const struct loop_counters *c = &loop->counters;
         const struct loop_session_state *state = state_of(loop);
-        t->connections_total += READ(c->connections_total);
+        t->connects += READ(c->connects_accepted) + READ(c->connects_refused);
+        t->sockets += READ(c->connections_total);
         t->packets_received += READ(c->packets_received);
-        t->packets_sent += READ(c->acks_sent);
+        t->packets_sent += READ(c->acks_sent) + READ(c->others_sent);
+        t->publish_bytes_received += READ(c->publish_bytes_received);
+        t->publish_bytes_sent += READ(c->publish_bytes_sent);
+        t->inflight += READ(state->inflight_now);
         t->bytes_received += READ(c->bytes_received);
         t->bytes_sent += READ(c->bytes_sent);
         for (int q = 0; q < 3; q++) {
@@ -72,9 +78,8 @@ static void sum_up(const struct broker_node *node, struct totals *t)
         t->publishes_dropped += READ(c->publishes_dropped);
         t->publishes_mapped += READ(c->publishes_mapped);
         t->publishes_rejected += READ(c->publishes_rejected);
-        t->sessions += READ(state->sessions_now);
+        t->parked += READ(state->parked_now);
         t->connected += READ(state->connected_now);
-        t->connected_max += READ(state->connected_max);
         t->expired += READ(state->expired_total);
     }
     t->packets_sent += t->publishes_sent;
@@ -120,8 +125,9 @@ static void publish_memory(struct broker_loop *loop)
 static void publish_rates(struct sys *sys, struct broker_loop *loop, const struct totals *t)
 {
     const uint64_t now[RATES] = {
-        t->packets_received,   t->packets_sent,   t->bytes_received,    t->bytes_sent,
-        t->publishes_received, t->publishes_sent, t->publishes_dropped, t->connections_total,
+        t->packets_received,  t->packets_sent,       t->bytes_received,
+        t->bytes_sent,        t->publishes_received, t->publishes_sent,
+        t->publishes_dropped, t->connects,           t->sockets,
     };
     double seconds = (double)(loop->now_mono_us - sys->last_us) / 1e6;
     for (int r = 0; r < RATES; r++) {
@@ -150,29 +156,35 @@ void sys_refresh(struct sys *sys, struct broker_loop *loop)
     sum_up(node, &t);
     struct retained_stats retained;
     retained_stats(node->retained, &retained);
+    struct db_durable_stats stored = {0}; /* retained and queued messages of the log */
+    if (node->db)
+        db_durable_stats(node->db, &stored);
     char uptime[40];
     snprintf(uptime, sizeof uptime, "%" PRId64 " seconds",
              (loop->now_mono_us - node->started_mono_us) / 1000000);
     publish(loop, "version", "chronos version " CHRONOS_VERSION);
     publish(loop, "uptime", uptime);
-    publish_count(loop, "clients/total", t.sessions);
+    publish_count(loop, "clients/total", t.connected + t.parked);
     publish_count(loop, "clients/connected", t.connected);
     publish_count(loop, "clients/active", t.connected);
-    publish_count(loop, "clients/disconnected", t.sessions - CHR_MIN(t.connected, t.sessions));
-    publish_count(loop, "clients/inactive", t.sessions - CHR_MIN(t.connected, t.sessions));
-    publish_count(loop, "clients/maximum", t.connected_max);
+    publish_count(loop, "clients/disconnected", t.parked);
+    publish_count(loop, "clients/inactive", t.parked);
+    publish_count(loop, "clients/maximum", READ(node->clients_max));
     publish_count(loop, "clients/expired", t.expired);
     publish_count(loop, "messages/received", t.packets_received);
     publish_count(loop, "messages/sent", t.packets_sent);
-    publish_count(loop, "messages/stored", retained.count);
-    publish_count(loop, "store/messages/count", retained.count);
-    publish_count(loop, "store/messages/bytes", retained.bytes);
-    publish_count(loop, "retained messages/count", retained.count);
+    publish_count(loop, "messages/inflight", t.inflight);
+    publish_count(loop, "messages/stored", retained.count + stored.messages);
+    publish_count(loop, "store/messages/count", retained.count + stored.messages);
+    publish_count(loop, "store/messages/bytes", retained.bytes + stored.message_bytes);
+    publish_count(loop, "retained messages/count", retained.count + stored.retained_count);
     publish_count(loop, "subscriptions/count", subscriptions_count(node->subscriptions));
     publish_count(loop, "shared_subscriptions/count",
                   subscriptions_shared_count(node->subscriptions));
     publish_count(loop, "bytes/received", t.bytes_received);
     publish_count(loop, "bytes/sent", t.bytes_sent);
+    publish_count(loop, "publish/bytes/received", t.publish_bytes_received);
+    publish_count(loop, "publish/bytes/sent", t.publish_bytes_sent);
     publish_count(loop, "publish/messages/received", t.publishes_received);
     publish_count(loop, "publish/messages/sent", t.publishes_sent);
     publish_count(loop, "publish/messages/dropped", t.publishes_dropped);
