@@ -91,7 +91,8 @@ static struct waiting waiting_for(const struct reading *r, const struct session_
     struct db_session_info stored;
     if (!info->epoch || !db_session_read(r->node->db, info->epoch, &stored))
         return w;
-    w.count += stored.queued_count;
+    /* They are in the queue until they are answered. */
+    w.count += stored.queued_count - CHR_MIN(stored.queued_count, info->stored_inflight);
     w.bytes += stored.queued_bytes;
     w.dropped += stored.dropped;
     if (!info->connected && !stored.connected)

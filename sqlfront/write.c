@@ -13,6 +13,8 @@ bool sql__may(struct sql_query *q, const struct db_table_def *table, uint8_t pri
     if (!missing)
         return true;
     sql__fail(q, "42501", pos, "permission denied for table \"%s\"", table->name);
+    if (sql__is_relation(table))
+        return false; /* nobody can grant it */
     uint8_t first = (uint8_t)(missing & -missing);
     sql__hint(q, "It takes %s, which an admin can GRANT.", db_privilege_name(first));
     return false;

@@ -133,9 +133,7 @@ void session_connection_lost(struct conn *conn)
         return;
     if (conn->end == CONN_END_LOST)
         LOOP_COUNT(conn->loop, lost, 1);
-    if (conn->loop->node->config->connection_messages)
-        chr_log_info("mqtt", "connection closed", CHR_KV_S("client", s->client_id),
-                     CHR_KV_C("address", conn->address));
+    session__log_ended(conn, s);
     session_detach(s, false, false);
 }
 
@@ -245,8 +243,6 @@ static void check_conn(struct broker_loop *loop, struct conn *conn)
     /* While we don't read, it can't show that it is alive. 1.5 times [MQTT-3.1.2-22]. */
     if (conn->keep_alive_s && !conn->paused &&
         now_us - conn->last_receive_us > (int64_t)conn->keep_alive_s * 1500000) {
-        chr_log_info("mqtt", "keep alive timeout", CHR_KV_S("client", s->client_id),
-                     CHR_KV_C("address", conn->address));
         session_end_connection(conn, MQTT_REASON_KEEP_ALIVE_TIMEOUT, NULL);
     }
 }
@@ -264,7 +260,7 @@ void session_loop_second(struct broker_loop *loop)
     CHR_LIST_FOR_SAFE (link, next, &state->sessions) {
         struct session *s = CHR_CONTAINER_OF(link, struct session, loop_link);
         parked += !s->conn && s->present && !s->ended;
-        inflight += s->inflight_open;
+        inflight += s->inflight_open + s->stored.open;
         if (!s->conn)
             session_expire(s);
         else if (s->durable && (s->stored.more || !s->listed))
@@ -277,7 +273,8 @@ void session_loop_second(struct broker_loop *loop)
     if (loop->number == 0 && state->seconds % SWEEP_INTERVAL_S == SWEEP_INTERVAL_S - 1)
         retained_sweep(loop->node->retained, loop->now_mono_us);
     uint32_t sys_interval_s = loop->node->config->sys_interval_s;
-    if (state->sys && sys_interval_s && state->seconds % sys_interval_s == sys_interval_s - 1)
+    if (state->sys && sys_interval_s &&
+        (state->seconds == 0 || state->seconds % sys_interval_s == sys_interval_s - 1))
         sys_refresh(state->sys, loop);
     state->seconds++;
 }

@@ -268,11 +268,7 @@ static bool finish(struct conn *conn, bool session_present)
     s->sent_aliases_max = /* 0 in 3.1.1 */
         CHR_MIN(connect->properties.topic_alias_maximum, loop->node->config->topic_aliases_sent);
     s->receive_maximum = receive_maximum_of(loop, connect);
-    if (loop->node->config->connection_messages)
-        chr_log_info("mqtt", "client connected", CHR_KV_S("client", s->client_id),
-                     CHR_KV_C("address", conn->address),
-                     CHR_KV_C("version", conn->version == MQTT_V5 ? "5" : "3.1.1"),
-                     CHR_KV_U("expiry_s", s->expiry_s), CHR_KV_U("present", session_present));
+    session__log_connected(conn, session_present);
     conn_send(conn, chr_slice_of(connack, connack_bytes));
     session__enhanced_connected(conn);
     pending_free(conn);
@@ -290,8 +286,9 @@ static bool finish(struct conn *conn, bool session_present)
 static void take_over(struct session *s, bool new_clean)
 {
     struct conn *old = s->conn;
-    chr_log_info("mqtt", "session taken over", CHR_KV_S("client", s->client_id),
-                 CHR_KV_C("address", old->address));
+    old->end = CONN_END_SERVER;
+    old->end_code = MQTT_REASON_SESSION_TAKEN_OVER;
+    session__log_ended(old, s);
     session_detach(s, true, new_clean); /* [MQTT-3.1.4-3] */
     session_end_connection(old, MQTT_REASON_SESSION_TAKEN_OVER, NULL);
 }

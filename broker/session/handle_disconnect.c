@@ -1,5 +1,4 @@
 /* broker/session/handle_disconnect.c: DISCONNECT of a client (3.14). */
-#include "base/log.h"
 #include "broker/session/internal.h"
 #include "broker/session/will.h"
 
@@ -27,8 +26,5 @@ enum dispatch session__handle_disconnect(struct conn *conn, const struct mqtt_fr
         will_drop(s); /* [MQTT-3.14.4-3] */
         s->left = true;
     }
-    if (conn->loop->node->config->connection_messages)
-        chr_log_info("mqtt", "client disconnected", CHR_KV_S("client", s->client_id),
-                     CHR_KV_C("address", conn->address), CHR_KV_U("code", disconnect.reason_code));
     return DISPATCH_CLOSE;
 }

@@ -335,7 +335,7 @@ static enum dispatch payload_invalid(struct conn *conn, const struct mqtt_publis
  * at QoS 0 the message is dropped, as it may be. */
 static enum dispatch publish_too_large(struct conn *conn, const struct mqtt_publish *publish)
 {
-    LOOP_COUNT(conn->loop, publishes[publish->qos], 1);
+    session__count_publish(conn, publish->qos, publish->payload.len);
     LOOP_COUNT_DROP(conn->loop, DROP_SIZE);
     limit_hit(conn->loop, LIMIT_MESSAGE_SIZE, session_conn_client(conn), conn->address);
     if (publish->qos == 0)

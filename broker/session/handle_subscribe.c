@@ -344,6 +344,7 @@ static void copy_subscription(void *arg, const struct db_subscription *sub)
                               .options = {.qos = sub->qos,
                                           .no_local = sub->no_local,
                                           .retain_as_published = sub->retain_as_published,
+                                          .retain_handling = sub->retain_handling,
                                           .id = sub->id,
                                           .durable = true},
                               .group_len = sub->group.len,

@@ -91,7 +91,8 @@ static struct session_info *describe(const struct session *s)
     info->expiry_s = s->expiry_s;
     info->expires_us = INT64_MAX;
     info->subscriptions = s->subscriptions_count;
-    info->inflight = s->inflight_open;
+    info->inflight = s->inflight_open + s->stored.open;
+    info->stored_inflight = s->stored.open;
     info->queued = outgoing_count(&s->queue);
     info->queued_bytes = s->queue_bytes;
     info->dropped = s->dropped;

@@ -33,6 +33,7 @@ struct session_info {
     int64_t expires_us; /* wall clock; INT64_MAX: not now (connected), or never */
     uint32_t subscriptions;
     uint64_t inflight;
+    uint64_t stored_inflight;      /* of those, from the log's queue */
     uint64_t queued, queued_bytes; /* waiting, those of the log's queue apart */
     uint64_t dropped;
     chr_slice client_id; /* into bytes */

@@ -134,6 +134,12 @@ struct message *session__message_from(const struct broker_loop *loop,
                                       const struct mqtt_publish *publish, chr_slice topic,
                                       uint64_t publisher);
 
+/* -- Lines of the log (connection_log.c) --------------------------------------------------------*/
+
+void session__log_connected(const struct conn *conn, bool session_present);
+/* Its connection ends, as conn->end and end_code say. */
+void session__log_ended(const struct conn *conn, const struct session *session);
+
 /* -- Delivery (deliver.c) -----------------------------------------------------------------------*/
 
 /* To everyone subscribed on all loops, and into the retained store when message->retain. */

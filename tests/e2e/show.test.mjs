@@ -2,9 +2,11 @@
 // and how a client is shown the door.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { test, cleanup, until } from './lib/harness.mjs';
-import { startChronos } from './lib/chronos.mjs';
+import { BIN, Chronos, run, startChronos, tempDir } from './lib/chronos.mjs';
 
 /** Rows as objects. */
 async function objects(node, sql) {
@@ -225,4 +227,30 @@ test('KILL CLIENT: 0x98 for 5.0, a closed connection for 3.1.1, an error for nob
     const killed = await node.cli(['-e', "KILL CLIENT 'cli-victim'"]);
     assert.equal(killed.code, 0, killed.stderr);
     assert.equal((await node.cli(['-e', "KILL CLIENT 'cli-victim'"])).code !== 0, true);
+});
+
+test('roles: who may look, and who may end a client', async () => {
+    const dir = tempDir();
+    const passwd = join(dir, 'passwd');
+    for (const [i, user] of ['root', 'ro', 'rw', 'dev'].entries())
+        assert.equal((await run(BIN, ['passwd', ...(i ? [] : ['-c']), '-b', passwd, user, `pw-${user}`])).code, 0);
+    writeFileSync(join(dir, 'conf'), ['user_role root admin', 'user_role ro readonly', 'user_role rw readwrite',
+        'user_role dev device', `password_file ${passwd}`].join('\n') + '\n');
+    const node = await new Chronos(join(dir, 'data'), ['--config', join(dir, 'conf')]).start();
+    const ask = (user, sql) => node.cli(['-u', user, '-P', `pw-${user}`, '--format', 'csv', '-e', sql]);
+    await node.client({ clientId: 'sensor', username: 'dev', password: 'pw-dev' });
+    for (const user of ['root', 'ro', 'rw']) {
+        const seen = await ask(user, "SELECT username FROM chronos_clients WHERE client_id = 'sensor'");
+        assert.match(seen.stdout, /^username\r?\ndev\r?\n$/, `${user}: ${seen.stderr}`);
+    }
+    for (const [user, sql] of [['dev', 'SELECT * FROM chronos_clients'], ['dev', 'SHOW SESSIONS'],
+        ['dev', "KILL CLIENT 'sensor'"], ['ro', "KILL CLIENT 'sensor'"], ['rw', "KILL CLIENT 'sensor'"]]) {
+        const refused = await ask(user, sql);
+        assert.match(refused.stderr, /42501/, `${user}: ${sql}: ${refused.stdout}`);
+        assert.notEqual(refused.code, 0);
+    }
+    assert.match((await ask('root', 'GRANT SELECT ON chronos_clients TO dev')).stderr, /42809/);
+    const killed = await ask('root', "KILL CLIENT 'sensor'");
+    assert.equal(killed.code, 0, killed.stderr);
+    assert.match(node.stderr, /client disconnected client=sensor .*user=dev reason="Administrative action"/);
 });

@@ -148,3 +148,88 @@ test('metrics: by listener, by QoS, by reason code', async () => {
         }
     }
 });
+
+test('$SYS counts what happened; sys_interval says how often, and 0 not at all', async () => {
+    const node = await startChronos(['--sys-interval', '1', '--loops', '2']);
+    const { values } = await watch(node.port);
+    const value = (name) => Number(values.get(`$SYS/broker/${name}`));
+    const away = await node.client({ clientId: 'away', clean: false, properties: { sessionExpiryInterval: 600 } });
+    await away.subscribeAsync('for/away', { qos: 1 });
+    await away.endAsync();
+    const client = await node.client({ clientId: 'one' });
+    let got = 0;
+    client.on('message', () => got++);
+    await client.subscribeAsync('$share/g/there/#', { qos: 1 });
+    for (let i = 0; i < 7; i++) await client.publishAsync('there/x', 'ten bytes.', { qos: 1 });
+    await client.publishAsync('for/away', 'kept', { qos: 1 });
+    await client.publishAsync('to/keep', 'retained', { qos: 1, retain: true });
+    await until('all seven', () => got === 7);
+    await until('them to be counted', () => value('publish/messages/received') === 9);
+    await until('the rest', () => value('clients/connected') === 2 && value('clients/disconnected') === 1
+        && value('publish/bytes/received') === 82 && value('shared_subscriptions/count') === 1
+        && value('messages/inflight') === 0);
+    assert.equal(value('clients/total'), 3);
+    assert.equal(value('clients/active'), 2);
+    assert.equal(value('clients/inactive'), 1);
+    assert.ok(value('clients/maximum') >= 2 && value('clients/maximum') <= 3, values.get('$SYS/broker/clients/maximum'));
+    assert.equal(value('subscriptions/count'), 3);
+    assert.ok(value('publish/messages/sent') >= 7);
+    assert.ok(value('publish/bytes/sent') >= 70);
+    assert.ok(value('load/sockets/1min') > 0 && value('load/connections/15min') > 0);
+    assert.ok(value('messages/received') > 10 && value('messages/sent') > 10);
+    assert.ok(value('bytes/received') > 100 && value('bytes/sent') > 100);
+    const retained = value('retained messages/count'), stored = value('store/messages/count');
+    assert.deepEqual([retained, stored], [1, 2]); // and the queued one; without $SYS itself
+    assert.ok(value('store/messages/bytes') >= 12);
+    // A message that is sent and not acknowledged.
+    const slow = await node.client({ clientId: 'slow', manualAcks: true, properties: { receiveMaximum: 1 } });
+    slow.handleMessage = () => {}; // never calls back: no PUBACK
+    await slow.subscribeAsync('slow', { qos: 1 });
+    await client.publishAsync('slow', 'x', { qos: 1 });
+    await until('it to be in flight', () => value('messages/inflight') === 1);
+    const quiet = await startChronos(['--sys-interval', '0']);
+    const none = await watch(quiet.port);
+    await none.client.subscribeAsync('here');
+    await none.client.publishAsync('here', 'x', { qos: 1 });
+    await until('a message', () => none.values.has('here'));
+    assert.deepEqual([...none.values.keys()], ['here']);
+});
+
+test('the log says who came, who left, who ended it and why', async () => {
+    const node = await startChronos();
+    const line = (pattern) => until(String(pattern), () => pattern.exec(node.stderr));
+    const came = await node.client({ clientId: 'came', keepalive: 77, clean: false, properties: { sessionExpiryInterval: 9 } });
+    await line(/info mqtt: client connected client=came address=127\.0\.0\.1:\d+ user="" listener=127\.0\.0\.1:\d+ version=5 keep_alive_s=77 clean_start=0 expiry_s=9 present=0/);
+    await came.endAsync();
+    await line(/client disconnected client=came address=127\.0\.0\.1:\d+ user="" reason="Normal disconnection" by=client code=0\n/);
+    const will = await node.client({ clientId: 'will' });
+    await will.endAsync(false, { reasonCode: 4 });
+    await line(/client disconnected client=will .*reason="Disconnect with Will Message" by=client code=4\n/);
+    const lost = await node.client({ clientId: 'lost', protocolVersion: 4 });
+    lost.stream.destroy();
+    await line(/client disconnected client=lost .*reason="connection lost"\n/);
+    await node.client({ clientId: 'twice' });
+    await node.client({ clientId: 'twice' });
+    await line(/client disconnected client=twice .*reason="Session taken over" by=server code=142\n/);
+    await node.client({ clientId: 'kicked' });
+    await node.sql("KILL CLIENT 'kicked'");
+    await line(/client disconnected client=kicked .*reason="Administrative action" by=server code=152\n/);
+    const silent = connect(node.port, '127.0.0.1');
+    cleanup(() => silent.destroy());
+    silent.write(Buffer.from([0x10, 16, 0, 4, 77, 81, 84, 84, 4, 2, 0, 1, 0, 4, 109, 117, 116, 101]));
+    await line(/client disconnected client=mute .*reason="Keep Alive timeout" by=server code=141\n/);
+    const rude = connect(node.port, '127.0.0.1');
+    cleanup(() => rude.destroy());
+    rude.write(Buffer.from([0x10, 16, 0, 4, 77, 81, 84, 84, 4, 2, 0, 0, 0, 4, 114, 117, 100, 101, 0x10, 0]));
+    await line(/notice mqtt: protocol error, disconnecting client=rude address=127\.0\.0\.1:\d+ /);
+    await line(/client disconnected client=rude .*reason="(Protocol Error|Malformed Packet)" by=server code=\d+\n/);
+    await assert.rejects(node.client({ clientId: 'bad', will: { topic: '$SYS/x', payload: 'x' } }));
+    await line(/notice mqtt: connection refused client=bad address=127\.0\.0\.1:\d+ .*reason="clients may not publish to the topic of the will"/);
+    // One line for each end.
+    assert.equal(node.stderr.match(/client disconnected client=twice /g).length, 1);
+    const off = await startChronos(['--connection-messages=false']);
+    const quiet = await off.client({ clientId: 'quiet' });
+    await quiet.endAsync();
+    await off.rows('SELECT 1');
+    assert.doesNotMatch(off.stderr, /client=quiet/);
+});
