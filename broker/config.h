@@ -70,7 +70,7 @@ struct listener_config {
     bool max_topic_alias_set;
     uint16_t max_topic_alias;      /* when set */
     bool proxy_protocol;           /* each connection begins with a PROXY header, v1 or v2 */
-    const char *websockets_origin; /* the only Origin taken; NULL: any */
+    const char *websockets_origin; /* the only Origin taken; "*": any; NULL: docs/deployment.md */
 };
 
 void listener_config_default(struct listener_config *listener);

@@ -122,8 +122,14 @@ struct expanded {
     uint8_t stack[256];
 };
 
+static bool has_wildcard_byte(chr_slice name)
+{
+    return name.len && (memchr(name.ptr, '+', name.len) || memchr(name.ptr, '#', name.len));
+}
+
 /* False: it can't match anything (a name is missing or the result too long), or no memory: then a
- * rule that allows allows nothing, and one that denies denies. */
+ * rule that allows allows nothing, and one that denies denies. A name with a wildcard would make a
+ * rule on one topic one on many: where that is put in, nothing is allowed either. */
 static bool expand(const struct rule *rule, const struct acl_subject *subject, struct expanded *e)
 {
     e->heap = NULL;
@@ -133,15 +139,18 @@ static bool expand(const struct rule *rule, const struct acl_subject *subject, s
         return true;
     size_t len = 0;
     for (uint32_t i = 0; i < rule->len; i++) {
-        bool name = rule->filter[i] == '%' && i + 1 < rule->len;
-        if (name && rule->filter[i + 1] == 'c')
-            len += subject->client_id.len, i++;
-        else if (name && rule->filter[i + 1] == 'u') {
-            if (subject->user.len == 0)
-                return false; /* as Mosquitto: not for who has no name */
-            len += subject->user.len, i++;
-        } else
+        bool name = rule->filter[i] == '%' && i + 1 < rule->len &&
+                    (rule->filter[i + 1] == 'c' || rule->filter[i + 1] == 'u');
+        if (!name) {
             len++;
+            continue;
+        }
+        chr_slice with = rule->filter[++i] == 'c' ? subject->client_id : subject->user;
+        if (with.len == 0)
+            return false; /* as Mosquitto: not for who has no name */
+        if (rule->access && has_wildcard_byte(with))
+            return false;
+        len += with.len;
     }
     if (len == 0 || len > EXPANDED_MAX)
         return false;
@@ -165,11 +174,6 @@ static bool expand(const struct rule *rule, const struct acl_subject *subject, s
         at += piece.len;
     }
     return true;
-}
-
-static bool has_wildcard_byte(chr_slice name)
-{
-    return name.len && (memchr(name.ptr, '+', name.len) || memchr(name.ptr, '#', name.len));
 }
 
 /* ---- Verdicts -----------------------------------------------------------------------------------

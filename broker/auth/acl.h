@@ -9,7 +9,7 @@
  * As in Mosquitto: a client's own rules first, then the patterns; of each, `deny` before the
  * others, wherever it stands; what no rule allows is denied; rules do not match topics that begin
  * with `$` unless they begin with it, too. A client whose name or id has a `+` or `#` gets nothing
- * from patterns.
+ * from patterns, and nothing from a token's filter in which that name would stand.
  *
  * Mosquitto does not look at subscriptions with these rules, only at what is delivered. Here a
  * filter is granted when something it matches could be read: `#` is, for whoever may read anything,

@@ -33,6 +33,7 @@
 #include "db/grant.h"
 
 #define AUTH_QUEUE_MAX          4096u /* passwords waiting to be verified */
+#define AUTH_QUEUE_SHARE        1024u /* of those, of one address or with one user name */
 #define AUTH_THREADS            2u
 #define AUTH_USER_BYTES_MAX     1024u
 #define AUTH_PASSWORD_BYTES_MAX 65535u
@@ -52,6 +53,11 @@ void auth_unref(struct auth *auth); /* accepts NULL */
  * is an admin: that is a node on a loopback address, or one whose operator said so. */
 bool auth_has_users(const struct auth *auth);
 bool auth_allows_anonymous(const struct auth *auth);
+
+/* NULL: a certificate may say that this is the user. Else what is wrong with the name: it is one of
+ * those that tokens and the node itself have, or none at all. A colon is no fault: devices have
+ * their MAC address as a name. */
+const char *auth_trusted_name_fault(chr_slice name);
 
 /* -- A user as one client
  * -------------------------------------------------------------------------*/
@@ -105,6 +111,8 @@ void authority_free(struct authority *authority); /* when no principal is left; 
 void auth_swap(struct authority *authority, struct auth *auth);
 /* Any thread. A reference to the present one. */
 struct auth *auth_now(struct authority *authority);
+/* Any thread. Is it the present one? */
+bool auth_is_now(struct authority *authority, const struct auth *auth);
 
 /* A token that makes an admin of whoever is in this process: its prompt. 64 hex digits, made at the
  * start, told to nobody. */
@@ -133,12 +141,16 @@ struct auth_request {
     const char *surface;  /* "mqtt", "http": static, for logs */
     /* Worker thread; last touch of the request by the authority. Must not block. */
     void (*done)(struct auth_request *request);
+    /* Set by the asker, from any thread, when nobody waits for the outcome any more: it is not
+     * verified then, if that has not begun. done() comes nevertheless. */
+    _Atomic bool abandoned;
 
     enum auth_outcome outcome;   /* out, with done() */
     struct principal *principal; /* out: a reference, the asker's, when AUTH_OK */
 
     struct auth *auth; /* the authority's from here on */
     struct auth_request *next;
+    uint16_t address_slot, user_slot;
 };
 
 /* Any thread. Anything but AUTH_PENDING is the outcome, and done() is not called. */

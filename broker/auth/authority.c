@@ -64,6 +64,14 @@ struct auth *auth_now(struct authority *a)
     return auth;
 }
 
+bool auth_is_now(struct authority *a, const struct auth *auth)
+{
+    pthread_mutex_lock(&a->lock);
+    bool is = a->now == auth;
+    pthread_mutex_unlock(&a->lock);
+    return is;
+}
+
 void authority_own_token(const struct authority *a, char out[AUTH_OWN_TOKEN_BYTES])
 {
     memcpy(out, a->own_token, AUTH_OWN_TOKEN_BYTES);
@@ -104,8 +112,10 @@ enum auth_outcome auth__let_in(struct authority *a, struct auth_request *r, chr_
     if (!r->principal)
         return AUTH_NO_MEMORY;
     atomic_fetch_add(&a->logins, 1);
+    /* Beside a token any name may stand: it was not proven. */
+    bool proven = r->has_user && chr_slice_eq(r->user, user);
     pthread_mutex_lock(&a->lock);
-    backoff_succeeded(&a->backoff, r->address, r->has_user ? r->user : CHR_LIT(""));
+    backoff_succeeded(&a->backoff, r->address, proven ? user : CHR_LIT(""));
     pthread_mutex_unlock(&a->lock);
     return AUTH_OK;
 }
@@ -210,6 +220,27 @@ static void finish(struct auth_request *r, enum auth_outcome outcome)
     r->done(r);
 }
 
+/* Caller locks. By how much the count of those who wait changes. */
+static void count_waiting(struct authority *a, const struct auth_request *r, int by)
+{
+    a->waiting = (uint32_t)((int)a->waiting + by);
+    uint16_t *address = &a->waiting_of_address[r->address_slot];
+    uint16_t *user = &a->waiting_of_user[r->user_slot];
+    *address = (uint16_t)(*address + by);
+    *user = (uint16_t)(*user + by);
+}
+
+/* What was asked a while ago: nobody may wait for it any more, and those before it may have shown
+ * that it has to wait. */
+static enum auth_outcome verify(struct authority *a, struct auth_request *r)
+{
+    if (atomic_load_explicit(&r->abandoned, memory_order_relaxed))
+        return AUTH_REFUSED;
+    if (auth__in_backoff(a, r))
+        return AUTH_BACKOFF;
+    return is_jwt(r) ? verify_jwt(a, r) : verify_password(a, r);
+}
+
 static void *worker_main(void *arg)
 {
     struct authority *a = arg;
@@ -226,9 +257,9 @@ static void *worker_main(void *arg)
         a->first = r->next;
         if (!a->first)
             a->last = NULL;
-        a->waiting--;
+        count_waiting(a, r, -1);
         pthread_mutex_unlock(&a->lock);
-        finish(r, is_jwt(r) ? verify_jwt(a, r) : verify_password(a, r));
+        finish(r, verify(a, r));
         pthread_mutex_lock(&a->lock);
     }
     pthread_mutex_unlock(&a->lock);
@@ -238,10 +269,15 @@ static void *worker_main(void *arg)
 static enum auth_outcome enqueue(struct authority *a, struct auth_request *r)
 {
     enum auth_outcome outcome = AUTH_PENDING;
+    r->address_slot = (uint16_t)((backoff_address(r->address) >> 1) % AUTH_QUEUE_MAX);
+    r->user_slot =
+        (uint16_t)((backoff_user(r->has_user ? r->user : CHR_LIT("")) >> 1) % AUTH_QUEUE_MAX);
     pthread_mutex_lock(&a->lock);
     if (a->stopping) {
         outcome = AUTH_STOPPING;
-    } else if (a->waiting >= AUTH_QUEUE_MAX) {
+    } else if (a->waiting >= AUTH_QUEUE_MAX ||
+               a->waiting_of_address[r->address_slot] >= AUTH_QUEUE_SHARE ||
+               a->waiting_of_user[r->user_slot] >= AUTH_QUEUE_SHARE) {
         outcome = AUTH_BUSY;
     } else {
         if (!a->idle && a->threads_count < AUTH_THREADS &&
@@ -257,7 +293,7 @@ static enum auth_outcome enqueue(struct authority *a, struct auth_request *r)
         else
             a->first = r;
         a->last = r;
-        a->waiting++;
+        count_waiting(a, r, 1);
         pthread_cond_signal(&a->work);
     }
     pthread_mutex_unlock(&a->lock);
@@ -275,6 +311,8 @@ void authority_stop(struct authority *a)
     struct auth_request *r = a->first;
     a->first = a->last = NULL;
     a->waiting = 0;
+    memset(a->waiting_of_address, 0, sizeof a->waiting_of_address);
+    memset(a->waiting_of_user, 0, sizeof a->waiting_of_user);
     pthread_cond_broadcast(&a->work);
     uint32_t threads = a->threads_count;
     pthread_mutex_unlock(&a->lock);

@@ -1,21 +1,42 @@
 #include "broker/auth/backoff.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/hash.h"
 
-/* "10.0.0.7:51234" → "10.0.0.7"; a Unix socket is one address for all. */
-static uint64_t address_hash(const char *address)
+/* "[2001:db8::1%eth0]:51234" or "2001:db8::1" → its bytes */
+static bool read_ipv6(const char *address, struct in6_addr *out)
 {
-    chr_slice text = chr_slice_cstr(address ? address : "");
-    const char *colon = address ? strrchr(address, ':') : NULL;
-    bool bare_ipv6 = address && address[0] != '[' && colon && strchr(address, ':') != colon;
-    if (colon && !bare_ipv6)
-        text.len = (size_t)(colon - address);
-    return chr_hash_slice(text, chr_hash_seed()) | 1;
+    char text[INET6_ADDRSTRLEN];
+    const char *from = address[0] == '[' ? address + 1 : address;
+    size_t len = strcspn(from, "%]");
+    if (len >= sizeof text)
+        return false;
+    memcpy(text, from, len);
+    text[len] = 0;
+    return inet_pton(AF_INET6, text, out) == 1;
 }
 
-static uint64_t user_hash(chr_slice user)
+/* "10.0.0.7:51234" → "10.0.0.7"; a Unix socket is one address for all. Who has an IPv6 address has
+ * 2^64 of them: what they share counts. An IPv4 address in IPv6's clothes is that IPv4 address. */
+uint64_t backoff_address(const char *address)
+{
+    struct in6_addr ipv6;
+    char text[INET6_ADDRSTRLEN] = "";
+    chr_slice key = chr_slice_cstr(address ? address : "");
+    const char *colon = address ? strrchr(address, ':') : NULL;
+    if (address && read_ipv6(address, &ipv6)) {
+        key = chr_slice_of(ipv6.s6_addr, 8);
+        if (IN6_IS_ADDR_V4MAPPED(&ipv6) && inet_ntop(AF_INET, ipv6.s6_addr + 12, text, sizeof text))
+            key = chr_slice_cstr(text);
+    } else if (colon) {
+        key.len = (size_t)(colon - address);
+    }
+    return chr_hash_slice(key, chr_hash_seed()) | 1;
+}
+
+uint64_t backoff_user(chr_slice user)
 {
     return chr_hash_slice(user, chr_hash_seed() ^ 1) | 1;
 }
@@ -41,13 +62,14 @@ int64_t backoff_left(const struct backoff *b, const char *address, chr_slice use
 {
     if (b->max_us == 0)
         return 0;
-    int64_t of_address = left(b->addresses, address_hash(address), now_us);
-    int64_t of_user = user.len ? left(b->users, user_hash(user), now_us) : 0;
+    int64_t of_address = left(b->addresses, backoff_address(address), now_us);
+    int64_t of_user = user.len ? left(b->users, backoff_user(user), now_us) : 0;
     return CHR_MAX(of_address, of_user);
 }
 
-static void count(struct backoff_entry (*table)[BACKOFF_WAYS], uint64_t hash, int64_t most_us,
-                  int64_t now_us)
+/* of: whose failure it is, as far as the table does not say it itself. */
+static void count(struct backoff_entry (*table)[BACKOFF_WAYS], uint64_t hash, uint64_t of,
+                  int64_t most_us, int64_t now_us)
 {
     struct backoff_entry *bucket = table[(hash >> 1) % BACKOFF_BUCKETS], *e = &bucket[0];
     for (unsigned i = 0; i < BACKOFF_WAYS; i++) {
@@ -59,7 +81,9 @@ static void count(struct backoff_entry (*table)[BACKOFF_WAYS], uint64_t hash, in
             e = &bucket[i];
     }
     if (e->hash != hash || now_us - e->last_us > BACKOFF_FORGET_US)
-        *e = (struct backoff_entry){.hash = hash};
+        *e = (struct backoff_entry){.hash = hash, .of = of};
+    if (e->of != of)
+        e->of = 0;
     e->last_us = now_us;
     e->failures += e->failures < UINT32_MAX;
     if (e->failures <= BACKOFF_FREE)
@@ -73,18 +97,24 @@ void backoff_failed(struct backoff *b, const char *address, chr_slice user, int6
 {
     if (b->max_us == 0)
         return;
-    count(b->addresses, address_hash(address), b->max_us, now_us);
+    uint64_t of = backoff_user(user);
+    count(b->addresses, backoff_address(address), of, b->max_us, now_us);
     if (user.len)
-        count(b->users, user_hash(user), CHR_MIN(BACKOFF_USER_MAX_US, b->max_us), now_us);
+        count(b->users, of, of, CHR_MIN(BACKOFF_USER_MAX_US, b->max_us), now_us);
+}
+
+static void forgive(struct backoff_entry (*table)[BACKOFF_WAYS], uint64_t hash, uint64_t of)
+{
+    struct backoff_entry *e = (struct backoff_entry *)(uintptr_t)find(table, hash);
+    if (e && e->of == of)
+        *e = (struct backoff_entry){0};
 }
 
 void backoff_succeeded(struct backoff *b, const char *address, chr_slice user)
 {
-    struct backoff_entry *e =
-        (struct backoff_entry *)(uintptr_t)find(b->addresses, address_hash(address));
-    if (e)
-        *e = (struct backoff_entry){0};
-    e = user.len ? (struct backoff_entry *)(uintptr_t)find(b->users, user_hash(user)) : NULL;
-    if (e)
-        *e = (struct backoff_entry){0};
+    if (user.len == 0)
+        return;
+    uint64_t of = backoff_user(user);
+    forgive(b->addresses, backoff_address(address), of);
+    forgive(b->users, of, of);
 }

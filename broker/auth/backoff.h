@@ -3,8 +3,9 @@
  * Two bounded tables, by address and by user name. The first BACKOFF_FREE failures cost nothing
  * (a typo is no attack); from then on the wait doubles from 250 ms to the maximum for an address,
  * and to BACKOFF_USER_MAX_US for a name, so that nobody can lock somebody else out for long. A
- * success forgives the name and the address; BACKOFF_FORGET_US without a failure forgives all. A
- * full bucket gives up its oldest. */
+ * success forgives the name, and the address when nobody else failed there: else who has one
+ * password could try for others' as often as he likes. BACKOFF_FORGET_US without a failure forgives
+ * all. A full bucket gives up its oldest. */
 #ifndef CHR_BROKER_AUTH_BACKOFF_H
 #define CHR_BROKER_AUTH_BACKOFF_H
 
@@ -22,6 +23,7 @@
 
 struct backoff_entry {
     uint64_t hash; /* 0: free */
+    uint64_t of;   /* backoff_user() of all who failed; 0: of several */
     int64_t last_us;
     int64_t until_us;
     uint32_t failures;
@@ -37,6 +39,10 @@ struct backoff {
  * Callers lock. */
 int64_t backoff_left(const struct backoff *b, const char *address, chr_slice user, int64_t now_us);
 void backoff_failed(struct backoff *b, const char *address, chr_slice user, int64_t now_us);
+/* user: the name that was proven; "" none. */
 void backoff_succeeded(struct backoff *b, const char *address, chr_slice user);
+/* What they are counted under; never 0. */
+uint64_t backoff_address(const char *address);
+uint64_t backoff_user(chr_slice user);
 
 #endif

@@ -55,6 +55,8 @@ struct authority {
     struct auth *now;
     struct auth_request *first, *last;
     uint32_t waiting, idle, threads_count;
+    /* Of those who wait, by hash of address (IPv6: /64) and of user; two may share a count. */
+    uint16_t waiting_of_address[AUTH_QUEUE_MAX], waiting_of_user[AUTH_QUEUE_MAX];
     pthread_t threads[AUTH_THREADS];
     bool stopping;
     struct backoff backoff;

@@ -11,12 +11,19 @@
 
 const char *password_name_fault(chr_slice name)
 {
+    if (name.len && memchr(name.ptr, ':', name.len))
+        return "a user's name has a colon";
+    return auth_trusted_name_fault(name);
+}
+
+const char *auth_trusted_name_fault(chr_slice name)
+{
     if (name.len == 0)
         return "a user has no name";
     if (name.len > AUTH_USER_BYTES_MAX)
         return "a user's name is longer than 1024 bytes";
-    if (memchr(name.ptr, ':', name.len))
-        return "a user's name has a colon";
+    if (chr_slice_starts(name, CHR_LIT("token:")) || chr_slice_starts(name, CHR_LIT("chronos:")))
+        return "a user's name is one of the node's own";
     if (!chr_utf8_valid_mqtt(name))
         return "a user's name is not UTF-8";
     for (size_t i = 0; i < name.len; i++)

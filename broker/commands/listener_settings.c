@@ -181,7 +181,7 @@ static const struct option table[] = {
     {OPTION_BOOL, "proxy-protocol", "enable-proxy-protocol", 0, false, OF(proxy_protocol), 0, 0,
      NULL, NULL, NULL, "connections begin with a PROXY header (v1 or v2); only behind a proxy"},
     {OPTION_TEXT, "websockets-origin", NULL, 0, false, OF(websockets_origin), 0, 0, NULL, NULL,
-     "ORIGIN", "the only web page that may connect"},
+     "ORIGIN", "the only web page that may connect; *: any"},
     {OPTION_CHOICE, "socket-domain", NULL, 0, false, OF(domain), 0, 0, domains, NULL, "DOMAIN",
      "ipv4 or ipv6 alone"},
     {OPTION_TEXT, "bind-interface", NULL, 0, false, OF(bind_interface), 0, 0, NULL, NULL, "NAME",

@@ -203,6 +203,19 @@ static void send_soon(struct conn *conn)
         conn_update_epoll(conn);
 }
 
+/* A browser on this machine or in this network carries any page's connection to us. Where a name
+ * and a password are asked for, that is no use to the page; a certificate the browser may show by
+ * itself. */
+static const char *origin_wanted(const struct conn *conn)
+{
+    const struct listener_config *config = conn->listener->config;
+    if (config->websockets_origin)
+        return config->websockets_origin;
+    bool asks = !listener_allows_anonymous(conn->listener, conn->loop->node->config) &&
+                !config->use_identity_as_username && !config->use_subject_as_username;
+    return asks ? "*" : NULL;
+}
+
 /* The request gathers until its end; what follows it are the first frames. */
 static ssize_t read_upgrade(struct conn *conn, uint8_t *bytes, size_t n)
 {
@@ -219,8 +232,7 @@ static ssize_t read_upgrade(struct conn *conn, uint8_t *bytes, size_t n)
         return got;
     t->handshake.len += (size_t)got;
     struct websocket_upgrade upgrade;
-    int used = websocket_upgrade(chr_buf_slice(&t->handshake), max,
-                                 conn->listener->config->websockets_origin, &upgrade);
+    int used = websocket_upgrade(chr_buf_slice(&t->handshake), max, origin_wanted(conn), &upgrade);
     if (used == 0)
         return again();
     chr_buf_add_cstr(&t->wire, upgrade.response);

@@ -23,7 +23,9 @@ struct websocket_upgrade {
     const char *why;    /* it was refused */
 };
 
-/* in: what was received so far. bytes_max: of a request. origin: the only one taken, NULL: any.
+/* in: what was received so far. bytes_max: of a request. origin: the only one taken; "*": any, and
+ * none; NULL: none, or that of a page that came from the address that is asked (a number or
+ * "localhost", so that no name can be made to point here).
  * Above 0: length of the request, accepted. 0: more is needed. Below: CHR_EPROTO, refused. */
 int websocket_upgrade(chr_slice in, size_t bytes_max, const char *origin,
                       struct websocket_upgrade *out);

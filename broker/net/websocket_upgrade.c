@@ -1,5 +1,6 @@
 /* broker/net/websocket_upgrade.c: the HTTP request that becomes a WebSocket, read strictly: one
  * request without a body, header lines of RFC 9110's form, nothing twice that may be there once. */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -116,6 +117,7 @@ static const char *take_header(struct request *r, chr_slice line)
             return "a header value with a control character";
     if (same_word(name, "host")) {
         r->hosts++;
+        r->host = value;
     } else if (same_word(name, "upgrade")) {
         r->asks_websocket |= in_list(value, "websocket", false);
     } else if (same_word(name, "connection")) {
@@ -166,6 +168,53 @@ static int accept_request(const struct request *r, size_t used, struct websocket
     return (int)used;
 }
 
+/* "127.0.0.1:8083" → "127.0.0.1", "[::1]:8083" → "[::1]". */
+static chr_slice without_port(chr_slice authority)
+{
+    const uint8_t *end = authority.len && authority.ptr[0] == '['
+                             ? memchr(authority.ptr, ']', authority.len)
+                             : memchr(authority.ptr, ':', authority.len);
+    if (end)
+        authority.len = (size_t)(end - authority.ptr) + (*end == ']');
+    return authority;
+}
+
+/* What no name server can point elsewhere. */
+static bool is_address(chr_slice host)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr any;
+    bool ipv6 = host.len > 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']';
+    if (ipv6)
+        host = chr_slice_of(host.ptr + 1, host.len - 2);
+    if (host.len == 0 || host.len >= sizeof text)
+        return false;
+    memcpy(text, host.ptr, host.len);
+    text[host.len] = 0;
+    return inet_pton(ipv6 ? AF_INET6 : AF_INET, text, &any) == 1 ||
+           (!ipv6 && same_word(host, "localhost"));
+}
+
+/* Programs say no Origin; browsers always do. */
+static bool is_own_page(const struct request *r)
+{
+    const uint8_t *scheme = r->origin.len ? memmem(r->origin.ptr, r->origin.len, "://", 3) : NULL;
+    if (r->origins != 1 || !scheme)
+        return false;
+    size_t before = (size_t)(scheme - r->origin.ptr) + 3;
+    chr_slice from = without_port(chr_slice_of(r->origin.ptr + before, r->origin.len - before));
+    chr_slice to = without_port(r->host);
+    return from.len == to.len && is_address(to) &&
+           !strncasecmp((const char *)from.ptr, (const char *)to.ptr, to.len);
+}
+
+static bool origin_allowed(const struct request *r, const char *origin)
+{
+    if (!origin)
+        return r->origins == 0 || is_own_page(r);
+    return !strcmp(origin, "*") || (r->origins == 1 && same_word(r->origin, origin));
+}
+
 static int judge(const struct request *r, const char *origin, size_t used,
                  struct websocket_upgrade *out)
 {
@@ -181,8 +230,10 @@ static int judge(const struct request *r, const char *origin, size_t used,
                       "Sec-WebSocket-Version is not 13");
     if (r->keys != 1 || !key_valid(r->key))
         return bad_request(out, "Sec-WebSocket-Key is not 16 bytes in base64");
-    if (origin && (r->origins != 1 || !same_word(r->origin, origin)))
-        return refuse(out, "403 Forbidden", "", "this Origin may not connect");
+    if (!origin_allowed(r, origin))
+        return refuse(out, "403 Forbidden", "",
+                      origin ? "this Origin may not connect"
+                             : "a page of another Origin may not connect (websockets_origin)");
     if (!r->offers_mqtt && !r->offers_mqttv31) /* [MQTT-6.0.0-3] */
         return bad_request(out, "Sec-WebSocket-Protocol does not offer mqtt");
     return accept_request(r, used, out);

@@ -119,6 +119,15 @@ static enum dispatch certified(struct conn *conn, const struct mqtt_connect *con
     if (!conn->certificate_user)
         return session_refuse_connect(conn, MQTT_REASON_BAD_USER_NAME_OR_PASSWORD,
                                       "the certificate names no user");
+    const char *fault = auth_trusted_name_fault(chr_slice_cstr(conn->certificate_user));
+    if (fault) {
+        chr_log_notice("auth", "login refused", CHR_KV_C("surface", "mqtt"),
+                       CHR_KV_C("user", conn->certificate_user),
+                       CHR_KV_S("client", connect->client_id), CHR_KV_C("address", conn->address),
+                       CHR_KV_C("reason", fault));
+        return session_refuse_connect(conn, MQTT_REASON_BAD_USER_NAME_OR_PASSWORD,
+                                      "the certificate's name is none for a user");
+    }
     conn->principal =
         auth_trusted(conn->loop->node->authority, chr_slice_cstr(conn->certificate_user),
                      connect->client_id, auth_how_certificate);
@@ -154,6 +163,15 @@ enum dispatch session__login(struct conn *conn, const struct mqtt_connect *conne
     }
     login_free(login);
     return result;
+}
+
+void session__login_abandon(struct conn *conn)
+{
+    /* It is ours until answered() has run, which is in this loop. */
+    struct login *login = conn->login;
+    if (login)
+        atomic_store_explicit(&login->request.abandoned, true, memory_order_relaxed);
+    conn->login = NULL;
 }
 
 chr_err session__rename(struct conn *conn, chr_slice client_id)
@@ -194,7 +212,7 @@ void session__own(struct session *s, struct principal *principal)
     struct principal *old = s->principal;
     if (old && old->auth == principal->auth && old->number == principal->number &&
         old->role == principal->role && !old->claims && !principal->claims &&
-        old->how == principal->how)
+        old->how == principal->how && old->expires_us == principal->expires_us)
         return;
     set_principal(s, principal);
 }
@@ -241,12 +259,35 @@ bool session__may_subscribe(struct conn *conn, chr_slice filter)
 /* ---- New files ----------------------------------------------------------------------------------
  */
 
-static void renew(struct broker_loop *loop, struct session *s)
+/* conn: NULL: not connected */
+static struct principal *renewed(struct principal *old, const struct conn *conn, bool *gone)
+{
+    struct principal *p = principal_renew(old, gone);
+    if (old->number == 0 && conn)
+        *gone = !listener_allows_anonymous(conn->listener, conn->loop->node->config);
+    return p;
+}
+
+bool session__still_welcome(struct conn *conn)
+{
+    struct principal *old = conn->principal;
+    if (!old || auth_is_now(conn->loop->node->authority, old->auth))
+        return true;
+    bool gone = false;
+    struct principal *p = renewed(old, conn, &gone);
+    if (!p || gone) {
+        principal_unref(p);
+        return false;
+    }
+    principal_unref(old);
+    conn->principal = p;
+    return true;
+}
+
+static void renew(struct session *s)
 {
     bool gone = false;
-    struct principal *p = principal_renew(s->principal, &gone);
-    if (s->principal->number == 0 && s->conn)
-        gone = !listener_allows_anonymous(s->conn->listener, loop->node->config);
+    struct principal *p = renewed(s->principal, s->conn, &gone);
     if (!p && !gone) {
         chr_log_error("auth", "out of memory: a client is disconnected",
                       CHR_KV_S("client", s->client_id));
@@ -261,7 +302,12 @@ static void renew(struct broker_loop *loop, struct session *s)
         }
         if (s->will && !s->conn && !session__may_publish_will(s, s->will->message))
             will_drop(s);
-    } else if (s->conn) {
+    } else {
+        /* Whoever may no longer be here has no last word either. */
+        will_drop(s);
+        s->will_revoked = true;
+    }
+    if (gone && s->conn) {
         chr_log_notice("auth", "disconnected: its credentials are no longer valid",
                        CHR_KV_S("client", s->client_id), CHR_KV_S("user", s->principal->user),
                        CHR_KV_C("address", s->conn->address));
@@ -276,7 +322,7 @@ void session__auth_changed(struct broker_loop *loop)
     CHR_LIST_FOR_SAFE (link, next, &state_of(loop)->sessions) {
         struct session *s = CHR_CONTAINER_OF(link, struct session, loop_link);
         if (s->principal)
-            renew(loop, s);
+            renew(s);
     }
 }
 

@@ -14,6 +14,11 @@
 /* Who is it? DISPATCH_DONE: conn->principal is set. DISPATCH_AGAIN: the connection is paused until
  * a worker has looked; its CONNECT comes again then. DISPATCH_CLOSE: refused. */
 enum dispatch session__login(struct conn *conn, const struct mqtt_connect *connect);
+/* The connection ends; nobody waits for the outcome of its login any more. */
+void session__login_abandon(struct conn *conn);
+/* The files may be newer than the login: the connection's principal becomes one of now. False: it
+ * may no longer be connected (or no memory). */
+bool session__still_welcome(struct conn *conn);
 /* The client got its id from us. CHR_ENOMEM */
 CHR_MUST_USE chr_err session__rename(struct conn *conn, chr_slice client_id);
 /* The session is its connection's user's from now on. */
@@ -23,7 +28,7 @@ bool session__is_foreign(const struct session *session, const struct principal *
 
 /* May the client publish to the topic of this route? False: it was told to the audit log. */
 bool session__may_publish(struct conn *conn, struct route *route);
-/* May its will be published still? Asked when its connection ends. */
+/* May its will be published still? Asked when its connection ends and when it is due. */
 bool session__may_publish_will(const struct session *session, const struct message *will);
 bool session__may_subscribe(struct conn *conn, chr_slice filter);
 CHR_INLINE bool session__may_read(const struct session *session, chr_slice topic)

@@ -128,6 +128,7 @@ void session_connection_lost(struct conn *conn)
 {
     if (conn->connect)
         session__connect_abandon(conn);
+    session__login_abandon(conn);
     struct session *s = conn->session;
     if (!s)
         return;

@@ -228,6 +228,11 @@ static bool finish(struct conn *conn, bool session_present)
     struct broker_loop *loop = conn->loop;
     const struct mqtt_connect *connect = &p->connect;
     CHR_ASSERT(!s->conn);
+    if (!session__still_welcome(conn)) {
+        (void)refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
+                     "the credentials are no longer valid");
+        return false;
+    }
     conn->keep_alive_s = granted_keep_alive(loop, connect);
     uint8_t connack[CONNACK_BYTES_MAX];
     size_t connack_bytes = write_connack(connack, conn, p, session_present);
@@ -249,6 +254,7 @@ static bool finish(struct conn *conn, bool session_present)
         return false;
     }
     session__own(s, conn->principal);
+    s->will_revoked = false;
     s->present = true;
     s->ended = false;
     s->conn = conn;
@@ -475,7 +481,7 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
         return session__enhanced_begin(conn, &connect, raw);
     if (checked == DISPATCH_DONE)
         checked = session__login(conn, &connect);
-    if (checked == DISPATCH_DONE)
+    if (checked == DISPATCH_DONE && connect.client_id.len)
         checked = check_will(conn, &connect);
     if (checked != DISPATCH_DONE)
         return checked;
@@ -497,6 +503,11 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
         if (session__rename(conn, p->connect.client_id)) {
             free(p);
             return refuse(conn, &connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        }
+        checked = check_will(conn, &p->connect); /* its rules may name the id */
+        if (checked != DISPATCH_DONE) {
+            free(p);
+            return checked;
         }
     }
     if (!s) {

@@ -110,7 +110,7 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
     atomic_store_explicit(&s->connected, false, memory_order_relaxed);
     atomic_fetch_sub_explicit(&state_of(loop)->connected_now, 1, memory_order_relaxed);
     sql_client_close(s, !s->left);
-    bool left = s->left;
+    bool left = s->left || s->will_revoked;
     s->left = false;
     aliases_clear(&s->aliases);
     sent_aliases_free(s->sent_aliases); /* [MQTT-3.3.2-7] */

@@ -134,6 +134,7 @@ struct session {
     uint32_t user;               /* number of its user; 0: anonymous */
     uint64_t acl_key;            /* of its principal; 0: nothing is forbidden to it */
     struct principal *principal; /* whose it is; a reference; NULL: not known (recovered) */
+    bool will_revoked;           /* its user may no longer connect: no will is published */
     uint32_t receive_maximum;    /* QoS 1 and 2 messages the client takes at a time */
     uint32_t max_packet_bytes;   /* the client takes */
     bool problem_information;    /* Reason Strings are wanted [MQTT-3.1.2-29] */

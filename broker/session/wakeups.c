@@ -122,6 +122,7 @@ static void will_locked(struct wakeups *w, const struct db_due_will *due)
         return;
     }
     struct owner *o = *place(w, due->epoch);
+    will->owner = o ? o->number : 0;
     struct for_loop *f = o ? o->loop : &w->loops[0];
     if (f->wills)
         f->wills_last->next = will;

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "db/durable.h"
 
@@ -138,6 +139,31 @@ void wills_take(struct broker_loop *loop, struct will *wills)
     }
 }
 
+/* Rights may have changed since its client connected. A session that did not live to see that, or
+ * that only the log remembers since the node started, has nobody to be asked about. */
+static void judge(struct broker_loop *loop, struct will *will)
+{
+    struct session *s = will->owner ? session__by_number(loop, will->owner) : NULL;
+    will->judged = true;
+    will->denied = s && s->epoch == will->guard.epoch &&
+                   (s->will_revoked || !session__may_publish_will(s, will->message));
+}
+
+/* Out of the log, published nowhere: a batch with nothing but its guard. False: none is free. */
+static bool take_silently(struct broker_loop *loop, const struct will *will)
+{
+    struct batch *batch = session__batch(loop);
+    if (batch &&
+        (batch->messages || batch->waits_count || batch->entry.ops_count || batch->rejects_count)) {
+        batch_propose(batch);
+        batch = session__batch(loop);
+    }
+    if (!batch || batch_add_guard(batch, &will->guard) == UINT32_MAX)
+        return false;
+    batch_propose(batch);
+    return true;
+}
+
 void wills_continue(struct broker_loop *loop)
 {
     CHR_LIST_FOR_SAFE (link, next, &state_of(loop)->wills) {
@@ -146,6 +172,14 @@ void wills_continue(struct broker_loop *loop)
             continue;
         if (will->session)
             make_due(loop, will);
+        if (will->guard.epoch && !will->judged)
+            judge(loop, will);
+        if (will->denied) {
+            if (!take_silently(loop, will))
+                return;
+            will_free(will);
+            continue;
+        }
         chr_err err =
             session__publish(loop, will->message, will->guard.epoch ? &will->guard : NULL);
         if (err == CHR_EFULL || (err && will->guard.epoch))

@@ -27,6 +27,8 @@ struct will {
     uint32_t delay_s;
     int64_t due_mono_us;
     struct db_guard guard; /* of one in the log; epoch 0: not */
+    uint64_t owner;        /* of one in the log: number of its session; 0: not known here */
+    bool judged, denied;   /* of one in the log: by the rights of when it is due */
 };
 
 /* From a CONNECT with a will. NULL: no memory. */

@@ -63,6 +63,54 @@ static void as_mosquitto_does(void **state)
     acl_free(acl);
 }
 
+/* A token's filters, and a client that calls itself + or #. */
+static void names_do_not_become_wildcards(void **state)
+{
+    static const struct {
+        const char *filter, *user, *client, *topic;
+        bool allowed;
+    } cases[] = {
+        {"dev/%c/data", "u", "c", "dev/c/data", true},
+        {"dev/%c/data", "u", "+", "dev/x/data", false},
+        {"dev/%c/data", "u", "+", "dev/+/data", false},
+        {"dev/%c", "u", "#", "dev/x", false},
+        {"dev/%c", "u", "a/#", "dev/a/x", false},
+        {"%c", "u", "#", "x", false},
+        {"dev/%u/data", "+", "c", "dev/x/data", false},
+        {"dev/%u/%c", "+", "c", "dev/x/c", false},
+        {"dev/%c/data", "+", "c", "dev/c/data", true}, /* the name is not in it */
+        {"dev/all", "+", "#", "dev/all", true},
+        {"dev/%c", "u", "", "dev/", false},
+        {"dev/%c%", "u", "c", "dev/c%", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct acl_list *list = NULL;
+        struct acl_subject subject = {chr_slice_cstr(cases[i].user),
+                                      chr_slice_cstr(cases[i].client)};
+        assert_int_equal(acl_list_new(&list), CHR_OK);
+        assert_int_equal(
+            acl_list_add(list, ACL_READ | ACL_WRITE, chr_slice_cstr(cases[i].filter), true, 0),
+            CHR_OK);
+        chr_slice topic = chr_slice_cstr(cases[i].topic);
+        if (acl_list_allows(list, &subject, ACL_WRITE, topic, NULL) != cases[i].allowed ||
+            (!memchr(topic.ptr, '+', topic.len) &&
+             acl_list_allows_filter(list, &subject, topic, NULL) != cases[i].allowed))
+            fail_msg("case %zu", i);
+        assert_true(cases[i].allowed ||
+                    !acl_list_allows_filter(list, &subject, CHR_LIT("#"), NULL));
+        acl_list_unref(list);
+    }
+    /* What denies goes on to deny. */
+    struct acl_list *list = NULL;
+    struct acl_subject plus = {CHR_LIT("u"), CHR_LIT("+")};
+    assert_int_equal(acl_list_new(&list), CHR_OK);
+    assert_int_equal(acl_list_add(list, ACL_WRITE, CHR_LIT("dev/#"), true, 0), CHR_OK);
+    assert_int_equal(acl_list_add(list, 0, CHR_LIT("dev/%c/secret"), true, 0), CHR_OK);
+    assert_true(acl_list_allows(list, &plus, ACL_WRITE, CHR_LIT("dev/x/data"), NULL));
+    assert_false(acl_list_allows(list, &plus, ACL_WRITE, CHR_LIT("dev/x/secret"), NULL));
+    acl_list_unref(list);
+}
+
 static void dollar_topics_need_rules_of_their_own(void **state)
 {
     struct acl *acl = parse("user a\ntopic #\nuser b\ntopic read $SYS/#\n");
@@ -119,6 +167,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_mosquitto_does),
+        cmocka_unit_test(names_do_not_become_wildcards),
         cmocka_unit_test(dollar_topics_need_rules_of_their_own),
         cmocka_unit_test(filters),
         cmocka_unit_test(faults_name_their_line),

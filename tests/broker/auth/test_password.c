@@ -136,11 +136,39 @@ static void waits(void **state)
     free(b);
 }
 
+static void addresses_that_are_one(void **state)
+{
+    static const struct {
+        const char *a, *b;
+        bool same;
+    } pairs[] = {
+        {"10.0.0.1:1", "10.0.0.1:2", true},
+        {"10.0.0.1:1", "10.0.0.1", true},
+        {"10.0.0.1:1", "10.0.0.2:1", false},
+        {"[2001:db8:0:1::1]:1", "[2001:db8:0:1:ffff::2]:2", true},
+        {"[2001:db8:0:1::1]:1", "2001:db8:0:1::7", true},
+        {"[2001:db8:0:1::1]:1", "[2001:db8:0:2::1]:1", false},
+        {"[fe80::1%eth0]:1", "[fe80::2%eth0]:1", true},
+        {"[::ffff:10.0.0.1]:1", "10.0.0.1:9", true},
+        {"[::ffff:10.0.0.1]:1", "[::ffff:10.0.0.2]:1", false},
+        {"[::ffff:10.0.0.1]:1", "[::1]:1", false},
+        {"", NULL, true},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        if ((backoff_address(pairs[i].a) == backoff_address(pairs[i].b)) != pairs[i].same)
+            fail_msg("%s", pairs[i].a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(of_other_tools), cmocka_unit_test(of_our_own), cmocka_unit_test(malformed),
-        cmocka_unit_test(scram_example),  cmocka_unit_test(base64),     cmocka_unit_test(waits),
+        cmocka_unit_test(of_other_tools),
+        cmocka_unit_test(of_our_own),
+        cmocka_unit_test(malformed),
+        cmocka_unit_test(scram_example),
+        cmocka_unit_test(base64),
+        cmocka_unit_test(waits),
+        cmocka_unit_test(addresses_that_are_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

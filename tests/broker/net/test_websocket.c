@@ -258,12 +258,61 @@ static void refused(void **state)
     }
 }
 
+static void pages(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *host, *origin; /* header lines; "": none */
+        const char *wanted;
+        bool taken;
+    } cases[] = {
+        {"farm", "", NULL, true},
+        {"127.0.0.1:8083", "Origin: http://127.0.0.1:3000\r\n", NULL, true},
+        {"127.0.0.1", "Origin: http://127.0.0.1\r\n", NULL, true},
+        {"[::1]:8083", "Origin: http://[::1]\r\n", NULL, true},
+        {"localhost:8083", "Origin: http://LocalHost:1\r\n", NULL, true},
+        {"127.0.0.1:8083", "Origin: https://evil.example\r\n", NULL, false},
+        {"127.0.0.1:8083", "Origin: http://127.0.0.1.evil.example\r\n", NULL, false},
+        {"127.0.0.1:8083", "Origin: http://localhost\r\n", NULL, false},
+        {"127.0.0.1:8083", "Origin: null\r\n", NULL, false},
+        {"127.0.0.1:8083", "Origin:\r\n", NULL, false},
+        /* A name that somebody's name server points here. */
+        {"evil.example:8083", "Origin: http://evil.example\r\n", NULL, false},
+        {"[evil]:8083", "Origin: http://[evil]\r\n", NULL, false},
+        {"", "Origin: http://\r\n", NULL, false},
+        {"127.0.0.1", "Origin: http://127.0.0.1\r\nOrigin: http://evil.example\r\n", NULL, false},
+        {"farm", "Origin: https://any.example\r\n", "*", true},
+        {"farm", "", "*", true},
+        {"farm", "Origin: https://farm.example\r\n", "https://farm.example", true},
+        {"farm", "Origin: https://evil.example\r\n", "https://farm.example", false},
+        {"farm", "", "https://farm.example", false},
+        {"127.0.0.1", "Origin: http://127.0.0.1\r\n", "https://farm.example", false},
+    };
+    for (size_t i = 0; i < CHR_COUNT_OF(cases); i++) {
+        char request[1024];
+        int n = snprintf(request, sizeof request,
+                         "GET / HTTP/1.1\r\nHost: %s\r\n%sUpgrade: websocket\r\n"
+                         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                         "Sec-WebSocket-Protocol: mqtt\r\n\r\n",
+                         cases[i].host, cases[i].origin);
+        struct websocket_upgrade out;
+        int used = websocket_upgrade(chr_slice_of(request, (size_t)n), 4096, cases[i].wanted, &out);
+        if (cases[i].taken ? used != n : used >= 0 || strncmp(out.response, "HTTP/1.1 403 ", 13))
+            fail_msg("Host %s, %s: %s", cases[i].host, cases[i].origin, out.response);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames_of_wslay),   cmocka_unit_test(headers_for_wslay),
-        cmocka_unit_test(pings_without_end), cmocka_unit_test(never_beyond),
-        cmocka_unit_test(addresses),         cmocka_unit_test(refused),
+        cmocka_unit_test(frames_of_wslay),
+        cmocka_unit_test(headers_for_wslay),
+        cmocka_unit_test(pings_without_end),
+        cmocka_unit_test(never_beyond),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
