@@ -49,6 +49,12 @@ static bool from_the_log(const struct message *message)
     return message->qos > 0 && !(message->topic.len && message->topic.ptr[0] == '$');
 }
 
+/* A match without any has no block of them. */
+static chr_slice ids_at(const struct match *match, uint32_t at, uint32_t len)
+{
+    return len ? chr_slice_of(match->ids + at, len) : CHR_LIT("");
+}
+
 static void deliver_own(struct message *message, const struct match *match)
 {
     bool stored = from_the_log(message);
@@ -63,7 +69,7 @@ static void deliver_own(struct message *message, const struct match *match)
                 continue;
             session_deliver(r->session, message, CHR_MIN(r->qos_local, message->qos),
                             message->retain && r->retain_as_published_local,
-                            chr_slice_of(match->ids + r->local_ids_at, r->local_ids_len));
+                            ids_at(match, r->local_ids_at, r->local_ids_len));
             continue;
         }
         if (stored && r->session->durable && r->qos)
@@ -72,8 +78,7 @@ static void deliver_own(struct message *message, const struct match *match)
         bool retain = message->retain && r->retain_as_published;
         if (qos == 0 && r->ids_len == 0 && session_deliver_encoded(r->session, &encoded, retain))
             continue;
-        session_deliver(r->session, message, qos, retain,
-                        chr_slice_of(match->ids + r->ids_at, r->ids_len));
+        session_deliver(r->session, message, qos, retain, ids_at(match, r->ids_at, r->ids_len));
     }
 }
 

@@ -470,12 +470,13 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
 {
     struct mqtt_connect connect;
     struct mqtt_fault fault;
+    connect.properties = mqtt_properties_none;
     chr_err err = mqtt_decode_connect(frame, &connect, &fault);
     conn->version = connect.version;
+    if (connect.version == MQTT_V5) /* also when what follows is malformed [MQTT-3.2.2-19] */
+        conn->client_packet_bytes_max = connect.properties.maximum_packet_size;
     if (err)
         return session_fault(conn, &fault);
-    if (connect.version == MQTT_V5)
-        conn->client_packet_bytes_max = connect.properties.maximum_packet_size;
     enum dispatch checked = check(conn, &connect);
     if (checked == DISPATCH_DONE && names_method(&connect) && !conn->principal)
         return session__enhanced_begin(conn, &connect, raw);
