@@ -438,15 +438,37 @@ static void test_aliases(void **state)
     assert_int_equal(aliases_get(&aliases, 5).len, 0);
 }
 
+/* The log knows it for ever: it is kept, and nothing overflows. */
+static void test_an_end_without_expiry(void **state)
+{
+    (void)state;
+    struct kit kit;
+    kit_init(&kit);
+    struct session *s = kit_session(&kit, 0, "c");
+    s->durable = true;
+    s->ended = true;
+    assert_int_equal(s->expires_mono_us, INT64_MAX);
+    session_expire(s);
+    assert_int_equal(state_of(kit.loops[0])->sessions_count, 1);
+    kit_free(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_qos_1),           cmocka_unit_test(test_qos_1_with_lost_connections),
-        cmocka_unit_test(test_qos_2),           cmocka_unit_test(test_qos_2_with_lost_connections),
-        cmocka_unit_test(test_packet_ids_wrap), cmocka_unit_test(test_queue_limits),
-        cmocka_unit_test(test_drop_oldest),     cmocka_unit_test(test_packet_ids_beside_the_log),
-        cmocka_unit_test(test_expiry),          cmocka_unit_test(test_slow_reader),
-        cmocka_unit_test(test_incoming_ids),    cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_qos_1),
+        cmocka_unit_test(test_qos_1_with_lost_connections),
+        cmocka_unit_test(test_qos_2),
+        cmocka_unit_test(test_qos_2_with_lost_connections),
+        cmocka_unit_test(test_packet_ids_wrap),
+        cmocka_unit_test(test_queue_limits),
+        cmocka_unit_test(test_drop_oldest),
+        cmocka_unit_test(test_packet_ids_beside_the_log),
+        cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_incoming_ids),
+        cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_an_end_without_expiry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
