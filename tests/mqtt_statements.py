@@ -6,6 +6,9 @@
 
 A reference holds when what it names exists: a case of the rule files, a `test NAME` of a text file, the name of a test
 in an .mjs file, a function in a C file. A statement that binds the server may go without a test only for a reason.
+
+Which client libraries have shown a statement stands in tests/e2e/foreign/*.mjs, beside the scenario that shows it;
+tests/e2e/foreign.test.mjs runs each scenario with just these libraries. A statement is named there only if it is one.
 """
 import pathlib
 import re
@@ -54,8 +57,36 @@ def topic_rules():
     return set(re.findall(r"MQTT-[\d.]+-\d+", "\n".join(l for l in text.split("\n") if l.startswith("#"))))
 
 
+# By their letters in the table, in this order.
+LIBRARIES = {"mosquitto": "M", "paho": "P", "node": "N"}
+
+
+def foreign():
+    """({(version, id): {library: [scenarios]}}, errors) of the scenarios of foreign clients."""
+    shown, errors = {}, []
+    for path in sorted(HERE.glob("e2e/foreign/*.mjs")):
+        text = path.read_text()
+        begun = len(re.findall(r"^scenario\(", text, re.M))
+        found = re.findall(r"""^scenario\((['"])(.+?)\1, \{\n    shows: \[(.*?)\],\n(.*?)^\}, async \(t\) => \{$""",
+                           text, re.M | re.S)
+        if begun != len(found):
+            errors.append(f"{path.name}: {begun} scenarios, {len(found)} of them in the form that scenario.mjs asks for")
+        for _, name, shows, rest in found:
+            without = re.search(r"^    without: \{(.*)\},$", rest, re.M)
+            absent = re.findall(r"\b(\w+): ['\"]", without.group(1)) if without else []
+            for library in set(absent) - set(LIBRARIES):
+                errors.append(f"{path.name}: {name}: no such library: {library}")
+            for statement in re.findall(r"'(.*?)'", shows):
+                key = tuple(statement.split(" "))
+                for library in LIBRARIES:
+                    if library not in absent:
+                        shown.setdefault(key, {}).setdefault(library, []).append(name)
+    return shown, errors
+
+
 class Tests:
-    def __init__(self):
+    def __init__(self, scenarios):
+        self.scenarios = scenarios
         self.rules, self.topics, self.texts = rule_cases(), topic_rules(), {}
 
     def text(self, path):
@@ -71,6 +102,8 @@ class Tests:
         if reference == "topics":
             return None if statement["id"] in self.topics else "topics.txt does not name this number"
         file, _, name = reference.partition(": ")
+        if file == "foreign":
+            return None if name in self.scenarios else "there is no such scenario"
         if not name:
             return "not understood"
         path = HERE / (file if file.endswith(".c") else f"e2e/{file}")
@@ -86,24 +119,27 @@ class Tests:
         return None if there else "the file has no such test"
 
 
-def check(all_of_them):
-    errors, tests = [], Tests()
+def check(all_of_them, shown):
+    errors, tests = [], Tests({name for by in shown.values() for names in by.values() for name in names})
+    known = {(s["version"], s["id"]) for s in all_of_them}
+    errors += [f"e2e/foreign: {names}: no such statement: {' '.join(key)}"
+               for key, names in shown.items() if key not in known]
     for version, count in COUNTS.items():
         ids = [s["id"] for s in all_of_them if s["version"] == version]
         if len(ids) != count or len(set(ids)) != count:
             errors.append(f"{version}: {len(ids)} statements, {len(set(ids))} different ones, not {count}")
     for s in all_of_them:
         where = f"tests/mqtt_statements.txt:{s['line']}: {s['id']} of {s['version']}"
-        shown = False
+        tested = (s["version"], s["id"]) in shown
         for reference in s["references"]:
             if reference.startswith("- "):
-                shown = True
+                tested = True
                 continue
             wrong = None if reference.startswith("expected ") else tests.missing(s, reference)
             if wrong:
                 errors.append(f"{where}: `{reference}`: {wrong}")
-            shown = True
-        if not shown and not (s["who"] == "client"):
+            tested = True
+        if not tested and not (s["who"] == "client"):
             errors.append(f"{where}: binds the server and has no test")
     return errors
 
@@ -116,7 +152,7 @@ def cell(reference):
     return reference.replace("- ", "", 1) if reference.startswith("- ") else reference.replace("|", "\\|")
 
 
-def table(all_of_them):
+def table(all_of_them, shown):
     out = []
     for version in COUNTS:
         mine = [s for s in all_of_them if s["version"] == version]
@@ -125,24 +161,31 @@ def table(all_of_them):
         out += [f"### MQTT {version}: {len(mine)} statements", "",
                 f"{tested} have tests, {later} get theirs with what they are about (\"expected\"), "
                 f"{len(mine) - tested - later} leave a server nothing to show.", "",
-                "| statement | binds | | shown by |", "|---|---|---|---|"]
+                "Foreign clients have shown " + ", ".join(
+                    f"{sum(library in shown.get((version, s['id']), {}) for s in mine)} with {letter}"
+                    for library, letter in LIBRARIES.items()) +
+                f"; {sum(len(shown.get((version, s['id']), {})) == len(LIBRARIES) for s in mine)} with all three.", "",
+                "| statement | binds | | shown by | clients |", "|---|---|---|---|---|"]
         for s in mine:
             text = s["text"].replace("|", "\\|")
-            shown = "<br>".join(cell(r) for r in s["references"])
-            out.append(f"| {s['id'].removeprefix('MQTT-')} | {s['who']} | {text} | {shown} |")
+            tests = "<br>".join(cell(r) for r in s["references"])
+            by = shown.get((version, s["id"]), {})
+            letters = " ".join(letter for library, letter in LIBRARIES.items() if library in by)
+            out.append(f"| {s['id'].removeprefix('MQTT-')} | {s['who']} | {text} | {tests} | {letters} |")
         out.append("")
     return "\n".join(out).rstrip()
 
 
 def main():
     all_of_them = statements()
-    errors = check(all_of_them)
+    shown, errors = foreign()
+    errors += check(all_of_them, shown)
     for e in errors:
         print(e)
     text = DOC.read_text()
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    new = f"{head}{BEGIN}\n\n{table(all_of_them)}\n\n{END}{tail}"
+    new = f"{head}{BEGIN}\n\n{table(all_of_them, shown)}\n\n{END}{tail}"
     if "--check" in sys.argv:
         if new != text:
             print("docs/mqtt.md is older than tests/mqtt_statements.txt; run tests/mqtt_statements.py")
