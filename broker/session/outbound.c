@@ -317,13 +317,31 @@ static void inflight_drop_message(struct session *s, struct outgoing *o)
     session__outgoing_drop(o);
 }
 
+/* The client answers what it was sent before it reconnected: it need not go again. */
+static void resend_not(struct session *s, const struct outgoing *o)
+{
+    uint32_t i = ((uint32_t)(o - s->inflight.items) - s->inflight.head) & s->inflight.mask;
+    if (i >= s->resend_at && i < s->resend_end &&
+        (o->state == OUT_PUBACK || o->state == OUT_PUBREC))
+        s->unsent--;
+}
+
+static void inflight_trim(struct session *s)
+{
+    while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE) {
+        session__ring_pop(&s->inflight);
+        s->resend_at -= s->resend_at > 0;
+        s->resend_end -= s->resend_end > 0;
+    }
+}
+
 static void inflight_done(struct session *s, struct outgoing *o)
 {
+    resend_not(s, o);
     inflight_drop_message(s, o);
     o->state = OUT_DONE;
     s->inflight_open--;
-    while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE)
-        session__ring_pop(&s->inflight);
+    inflight_trim(s);
 }
 
 /* Sends a message of QoS 1 or 2, which o holds a reference to, and keeps it until it is answered.
@@ -351,23 +369,40 @@ static bool send_inflight(struct session *s, const struct outgoing *message)
     return true;
 }
 
+/* [MQTT-4.4.0-1], within the Receive Maximum of this connection, which may be less than that of the
+ * one before [MQTT-3.3.4-9]. A message whose expiry passed after it was first sent goes on: the
+ * client may have it already. One that this connection cannot take ends here. */
+static void resend_more(struct session *s)
+{
+    while (s->resend_at < s->resend_end && s->conn && s->conn->state == CONN_OPEN) {
+        struct outgoing *o = outgoing_at(&s->inflight, s->resend_at);
+        bool publish = o->state == OUT_PUBACK || o->state == OUT_PUBREC;
+        if (publish && s->inflight_open - s->unsent + s->stored.open >= s->receive_maximum)
+            break; /* an acknowledgement goes on */
+        s->resend_at++;
+        if (!publish)
+            continue;
+        s->unsent--;
+        if (send_publish(s, o, true, ids_of(o)) == SENT_TOO_LARGE)
+            inflight_drop_message(s, o), o->state = OUT_DONE, s->inflight_open--;
+    }
+    inflight_trim(s);
+}
+
 void session_redeliver(struct session *s)
 {
-    for (uint32_t i = 0; i < outgoing_count(&s->inflight) && s->conn->state == CONN_OPEN; i++) {
-        struct outgoing *o = outgoing_at(&s->inflight, i);
+    s->resend_at = s->unsent = 0;
+    s->resend_end = outgoing_count(&s->inflight);
+    for (uint32_t i = 0; i < s->resend_end; i++) {
+        const struct outgoing *o = outgoing_at(&s->inflight, i);
+        s->unsent += o->state == OUT_PUBACK || o->state == OUT_PUBREC;
         if (o->state == OUT_PUBCOMP) {
             uint8_t packet[MQTT_ACK_BYTES_MAX];
             size_t n = mqtt_encode_pubrel(packet, s->version, o->packet_id, 0);
             conn_send(s->conn, chr_slice_of(packet, n));
-        } else if (o->state == OUT_PUBACK || o->state == OUT_PUBREC) {
-            /* [MQTT-4.4.0-1]. A message whose expiry passed after it was first sent goes on: the
-             * client may have it already. One that this connection cannot take ends here. */
-            if (send_publish(s, o, true, ids_of(o)) == SENT_TOO_LARGE)
-                inflight_drop_message(s, o), o->state = OUT_DONE, s->inflight_open--;
         }
     }
-    while (outgoing_count(&s->inflight) && outgoing_at(&s->inflight, 0)->state == OUT_DONE)
-        session__ring_pop(&s->inflight);
+    resend_more(s);
 }
 
 bool session_acked(struct session *s, uint16_t packet_id)
@@ -400,6 +435,7 @@ bool session_received(struct session *s, uint16_t packet_id, uint8_t reason, boo
         session_pump(s);
         return false;
     }
+    resend_not(s, o);
     inflight_drop_message(s, o); /* it is the client's now: never again */
     o->state = OUT_PUBCOMP;
     return true;
@@ -571,6 +607,8 @@ static void pump_memory(struct session *s)
 
 void session_pump(struct session *s)
 {
+    if (s->resend_at < s->resend_end)
+        resend_more(s);
     pump_memory(s);
     if (s->stored.more)
         session_stored_pump(s);
@@ -725,7 +763,7 @@ void session_outgoing_free(struct session *s)
 {
     session__ring_free(&s->inflight);
     session__ring_free(&s->queue);
-    s->inflight_open = 0;
+    s->inflight_open = s->resend_at = s->resend_end = s->unsent = 0;
     s->inflight_bytes = s->queue_bytes = 0;
     s->queue_limited = 0;
     s->last_packet_id = 0;

@@ -169,6 +169,9 @@ struct session {
     struct outgoing_ring inflight, queue;
     uint32_t inflight_open;  /* entries not done */
     uint64_t inflight_bytes; /* of their messages */
+    /* After a reconnect: entries [resend_at, resend_end) of inflight go again as the client's
+     * Receive Maximum allows; `unsent` of them are messages. */
+    uint32_t resend_at, resend_end, unsent;
     uint16_t last_packet_id;
     uint32_t queue_limited; /* entries of queue that count */
     uint64_t queue_bytes;   /* of those */

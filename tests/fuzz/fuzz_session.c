@@ -37,7 +37,13 @@ enum command {
     COMMANDS
 };
 
-enum unanswered { NONE, PUBACK_OWED, PUBREC_OWED, PUBREL_AWAITED, PUBCOMP_OWED };
+/* RELEASED: PUBREL alone came, of a message of an earlier connection: 4.9 counts PUBLISH. */
+enum unanswered { NONE, PUBACK_OWED, PUBREC_OWED, PUBREL_AWAITED, PUBCOMP_OWED, RELEASED };
+
+static bool counts(uint8_t what)
+{
+    return what != NONE && what != RELEASED;
+}
 
 struct side {
     int fd;            /* -1: closed */
@@ -70,7 +76,7 @@ static uint8_t take(struct input *in)
 
 static void set_unanswered(struct side *s, uint16_t id, enum unanswered what)
 {
-    s->unanswered_count += (what != NONE) - (s->unanswered[id] != NONE);
+    s->unanswered_count += counts((uint8_t)what) - counts(s->unanswered[id]);
     s->unanswered[id] = (uint8_t)what;
     REQUIRE(s->odd || s->unanswered_count <= s->receive_maximum); /* C3 */
 }
@@ -118,7 +124,8 @@ static void came(struct side *s, const struct mqtt_frame *frame)
     case MQTT_PUBREL:
         REQUIRE(!mqtt_decode_ack(frame, s->version, &ack, &fault));
         if (frame->type == MQTT_PUBREL)
-            set_unanswered(s, ack.packet_id, PUBCOMP_OWED);
+            set_unanswered(s, ack.packet_id,
+                           counts(s->unanswered[ack.packet_id]) ? PUBCOMP_OWED : RELEASED);
         else
             REQUIRE(s->odd || s->asked[frame->type]-- > 0); /* C6 */
         return;
@@ -446,8 +453,11 @@ static void do_answer(struct side *s, struct input *in)
 {
     read_side(s);
     unsigned how = take(in);
-    unsigned skip = s->unanswered_count ? (how & 63) % s->unanswered_count : 0;
-    for (uint32_t id = 1; id < 65536 && s->unanswered_count; id++) {
+    unsigned owed = 0;
+    for (uint32_t id = 1; id < 65536; id++)
+        owed += s->unanswered[id] != NONE;
+    unsigned skip = owed ? (how & 63) % owed : 0;
+    for (uint32_t id = 1; id < 65536 && owed; id++) {
         if (s->unanswered[id] == NONE || skip-- > 0)
             continue;
         uint8_t what = s->unanswered[id];
@@ -459,7 +469,7 @@ static void do_answer(struct side *s, struct input *in)
             refuse = refuse && s->version == MQTT_V5;
             send_ack(s, MQTT_PUBREC, (uint16_t)id, refuse ? 0x80 : 0);
             set_unanswered(s, (uint16_t)id, refuse ? NONE : PUBREL_AWAITED);
-        } else if (what == PUBCOMP_OWED) {
+        } else if (what == PUBCOMP_OWED || what == RELEASED) {
             send_ack(s, MQTT_PUBCOMP, (uint16_t)id, 0);
             set_unanswered(s, (uint16_t)id, NONE);
         }

@@ -438,6 +438,56 @@ static void test_aliases(void **state)
     assert_int_equal(aliases_get(&aliases, 5).len, 0);
 }
 
+/* The next connection takes fewer at a time: what is sent again keeps to that [MQTT-3.3.4-9]. */
+static void test_redelivery_keeps_to_receive_maximum(void **state)
+{
+    (void)state;
+    struct kit kit;
+    kit_init(&kit);
+    struct session *s = kit_session(&kit, 0, "c");
+    s->receive_maximum = 5;
+    kit_connect(s, MQTT_V5);
+    for (int i = 0; i < 5; i++) {
+        struct message *m = kit_message("t", "x", i == 1 ? 2 : 1);
+        session_deliver(s, m, m->qos, false, CHR_LIT(""));
+        message_unref(m);
+    }
+    kit_disconnect(s);
+    struct conn *conn = kit_connect(s, MQTT_V5);
+    s->receive_maximum = 2;
+    session_redeliver(s);
+    session_pump(s);
+    /* 1 and 2 come; what is answered lets the next come, in order, each once and marked. */
+    static const uint16_t expected[][3] = {{1, 2, 0}, {3, 0, 0}, {0, 0, 0}, {4, 0, 0}, {0, 0, 0}};
+    bool known;
+    for (int step = 0; step < 5; step++) {
+        struct mqtt_frame frame;
+        struct mqtt_publish publish;
+        struct mqtt_fault fault;
+        for (int i = 0; expected[step][i]; i++) {
+            assert_true(kit_sent(conn, &frame));
+            assert_int_equal(mqtt_decode_publish(&frame, MQTT_V5, &publish, &fault), CHR_OK);
+            assert_true(publish.dup);
+            assert_int_equal(publish.packet_id, expected[step][i]);
+        }
+        assert_false(kit_sent(conn, &frame));
+        if (step == 0)
+            assert_true(session_acked(s, 1));
+        else if (step == 1) /* PUBREC alone leaves no room, */
+            assert_true(session_received(s, 2, 0, &known));
+        else if (step == 2)
+            assert_true(session_completed(s, 2));
+        else if (step == 3) /* and neither does an answer to what has not come again yet, */
+            assert_true(session_acked(s, 5));
+    }
+    assert_true(session_acked(s, 3));
+    assert_true(session_acked(s, 4));
+    assert_int_equal(s->inflight_open, 0);
+    assert_int_equal(s->unsent, 0);
+    kit_disconnect(s);
+    kit_free(&kit);
+}
+
 /* The log knows it for ever: it is kept, and nothing overflows. */
 static void test_an_end_without_expiry(void **state)
 {
@@ -469,6 +519,7 @@ int main(void)
         cmocka_unit_test(test_incoming_ids),
         cmocka_unit_test(test_aliases),
         cmocka_unit_test(test_an_end_without_expiry),
+        cmocka_unit_test(test_redelivery_keeps_to_receive_maximum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
