@@ -40,7 +40,8 @@ struct acl {
     uint32_t rules;
 };
 
-static const char no_rule[] = "no rule allows it";
+static const char no_rule[] = "no rule allows it",
+                  no_rule_shared[] = "no rule allows all of it, which it takes to share it";
 static const char denied[] = "a rule denies it";
 static const char unsafe[] = "patterns are not for names with + or #";
 
@@ -258,6 +259,36 @@ bool acl_filter_covers(chr_slice outer, chr_slice inner)
     }
 }
 
+/* A shared subscription takes messages away from the other members, so nothing of its filter may be
+ * closed to this one: one rule has to cover it, and no denial may touch it. */
+static enum verdict judge_shared(const struct acl_list *list, const struct acl_subject *subject,
+                                 chr_slice filter, struct acl_reason *why)
+{
+    enum verdict verdict = VERDICT_NONE;
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct rule *rule = &list->rules[i];
+        struct expanded e;
+        if (rule->access && (!(rule->access & ACL_READ) || verdict == VERDICT_YES))
+            continue;
+        if (!expand(rule, subject, &e)) {
+            if (e.no_memory && rule->access == 0)
+                return VERDICT_NO;
+            continue;
+        }
+        bool hit = rule->access ? acl_filter_covers(e.filter, filter)
+                                : acl_filters_overlap(e.filter, filter);
+        free(e.heap);
+        if (!hit)
+            continue;
+        tell(why, rule->line,
+             rule->access ? "a rule allows it" : "a denial touches the filter, and it is shared");
+        if (!rule->access)
+            return VERDICT_NO;
+        verdict = VERDICT_YES;
+    }
+    return verdict;
+}
+
 /* A filter is refused by a denial that covers it and granted by a rule that touches it. */
 static enum verdict judge_filter(const struct acl_list *list, const struct acl_subject *subject,
                                  chr_slice filter, struct acl_reason *why)
@@ -291,10 +322,10 @@ bool acl_list_allows(const struct acl_list *list, const struct acl_subject *subj
 }
 
 bool acl_list_allows_filter(const struct acl_list *list, const struct acl_subject *subject,
-                            chr_slice filter, struct acl_reason *why)
+                            chr_slice filter, bool shared, struct acl_reason *why)
 {
-    tell(why, 0, no_rule);
-    return judge_filter(list, subject, filter, why) == VERDICT_YES;
+    tell(why, 0, shared ? no_rule_shared : no_rule);
+    return (shared ? judge_shared : judge_filter)(list, subject, filter, why) == VERDICT_YES;
 }
 
 static const struct acl_list *list_of(const struct acl *acl, chr_slice user)
@@ -332,13 +363,15 @@ bool acl_allows(const struct acl *acl, const struct acl_subject *subject, unsign
 }
 
 bool acl_allows_filter(const struct acl *acl, const struct acl_subject *subject, chr_slice filter,
-                       struct acl_reason *why)
+                       bool shared, struct acl_reason *why)
 {
-    tell(why, 0, no_rule);
+    enum verdict (*ask)(const struct acl_list *, const struct acl_subject *, chr_slice,
+                        struct acl_reason *) = shared ? judge_shared : judge_filter;
+    tell(why, 0, shared ? no_rule_shared : no_rule);
     const struct acl_list *own = list_of(acl, subject->user);
-    enum verdict v = own ? judge_filter(own, subject, filter, why) : VERDICT_NONE;
+    enum verdict v = own ? ask(own, subject, filter, why) : VERDICT_NONE;
     if (v == VERDICT_NONE && patterns_apply(acl, subject, why))
-        v = judge_filter(&acl->patterns, subject, filter, why);
+        v = ask(&acl->patterns, subject, filter, why);
     return v == VERDICT_YES;
 }
 

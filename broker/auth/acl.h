@@ -54,9 +54,9 @@ uint32_t acl_rules_count(const struct acl *acl);
 /* access: one of ACL_READ and ACL_WRITE. topic: a valid name. */
 bool acl_allows(const struct acl *acl, const struct acl_subject *subject, unsigned access,
                 chr_slice topic, struct acl_reason *why);
-/* Could anything that the filter matches be read? */
+/* Could anything that the filter matches be read? shared: may all of it, by one rule? */
 bool acl_allows_filter(const struct acl *acl, const struct acl_subject *subject, chr_slice filter,
-                       struct acl_reason *why);
+                       bool shared, struct acl_reason *why);
 
 /* Rules that come from elsewhere; one reference. */
 CHR_MUST_USE chr_err acl_list_new(struct acl_list **out);
@@ -69,7 +69,7 @@ CHR_MUST_USE chr_err acl_list_add(struct acl_list *list, unsigned access, chr_sl
 bool acl_list_allows(const struct acl_list *list, const struct acl_subject *subject,
                      unsigned access, chr_slice topic, struct acl_reason *why);
 bool acl_list_allows_filter(const struct acl_list *list, const struct acl_subject *subject,
-                            chr_slice filter, struct acl_reason *why);
+                            chr_slice filter, bool shared, struct acl_reason *why);
 
 /* Is there a topic that both filters match? (for tests) */
 bool acl_filters_overlap(chr_slice a, chr_slice b);

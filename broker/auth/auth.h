@@ -87,8 +87,10 @@ void principal_unref(struct principal *p); /* accepts NULL */
 bool principal_may_publish(const struct principal *p, chr_slice topic, struct acl_reason *why);
 bool principal_may_read(const struct principal *p, chr_slice topic, struct acl_reason *why);
 /* A filter without `$share/…/`: could anything that it matches be read? What is delivered is
- * checked topic by topic. */
-bool principal_may_subscribe(const struct principal *p, chr_slice filter, struct acl_reason *why);
+ * checked topic by topic. shared: may all of it? A member of a group that may not read a message it
+ * is given would take it from the others. */
+bool principal_may_subscribe(const struct principal *p, chr_slice filter, bool shared,
+                             struct acl_reason *why);
 /* Is anything forbidden to it at all? */
 CHR_INLINE bool principal_is_free(const struct principal *p)
 {

@@ -243,14 +243,15 @@ bool principal_may_read(const struct principal *p, chr_slice topic, struct acl_r
     return may_without_rules(p, topic, why);
 }
 
-bool principal_may_subscribe(const struct principal *p, chr_slice filter, struct acl_reason *why)
+bool principal_may_subscribe(const struct principal *p, chr_slice filter, bool shared,
+                             struct acl_reason *why)
 {
     if (principal_is_free(p) || is_result(filter))
         return true;
     struct acl_subject subject = {p->user, p->client_id};
     if (p->claims)
-        return acl_list_allows_filter(p->claims, &subject, filter, why);
+        return acl_list_allows_filter(p->claims, &subject, filter, shared, why);
     if (p->auth->acl)
-        return acl_allows_filter(p->auth->acl, &subject, filter, why);
+        return acl_allows_filter(p->auth->acl, &subject, filter, shared, why);
     return may_without_rules(p, filter, why);
 }

@@ -245,11 +245,11 @@ bool session__may_publish_will(const struct session *s, const struct message *wi
     return false;
 }
 
-bool session__may_subscribe(struct conn *conn, chr_slice filter)
+bool session__may_subscribe(struct conn *conn, chr_slice filter, bool shared)
 {
     const struct session *s = conn->session;
     struct acl_reason why = {0};
-    if (s->acl_key == 0 || principal_may_subscribe(s->principal, filter, &why))
+    if (s->acl_key == 0 || principal_may_subscribe(s->principal, filter, shared, &why))
         return true;
     audit_denied(conn->loop->node->authority, s->principal, conn->address, "subscribe", filter,
                  &why);

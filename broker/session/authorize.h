@@ -30,7 +30,7 @@ bool session__is_foreign(const struct session *session, const struct principal *
 bool session__may_publish(struct conn *conn, struct route *route);
 /* May its will be published still? Asked when its connection ends and when it is due. */
 bool session__may_publish_will(const struct session *session, const struct message *will);
-bool session__may_subscribe(struct conn *conn, chr_slice filter);
+bool session__may_subscribe(struct conn *conn, chr_slice filter, bool shared);
 CHR_INLINE bool session__may_read(const struct session *session, chr_slice topic)
 {
     return CHR_LIKELY(session->acl_key == 0) || principal_may_read(session->principal, topic, NULL);

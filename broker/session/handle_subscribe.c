@@ -136,7 +136,7 @@ static uint8_t subscribe_one(struct session *s, const struct mqtt_subscription *
         limit_hit(s->loop, LIMIT_TOPIC_LEVELS, s->client_id, s->conn->address);
     if (w.code >= 0x80)
         return w.code;
-    if (!session__may_subscribe(s->conn, w.filter))
+    if (!session__may_subscribe(s->conn, w.filter, w.group.len > 0))
         return MQTT_REASON_NOT_AUTHORIZED;
     uint32_t most = config->max_subscriptions_per_client;
     /* One that is there already may be replaced. */

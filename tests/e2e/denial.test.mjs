@@ -115,6 +115,8 @@ const subscriptions = {
     '$SYS/#':                    [1,   N,  N,  N,  N],
     '$share/g/data/dev/#':       [1,   1,  1,  1,  N],
     '$share/g/data/other/x':     [1,   1,  1,  N,  N],
+    '$share/g/data/#':           [1,   1,  1,  N,  N], // dev may read a part: it would take the rest from others
+    '$share/g/#':                [1,   N,  N,  N,  N],
     '$chronos/reject/#':         [1,   N,  N,  N,  N],
     '$chronos/result/mine':      [1,   1,  1,  1,  1], // only the asker's answers come (R1)
     '$chronos/result/+':         [N,   N,  N,  N,  N],

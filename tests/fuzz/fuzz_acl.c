@@ -145,10 +145,13 @@ static void check(const struct acl *acl, const char *text, const char *user, con
     chr_slice name = chr_slice_cstr(topic);
     struct acl_reason why = {0};
     if (mqtt_topic_filter_valid(name)) {
-        bool granted = acl_allows_filter(acl, &subject, name, &why);
+        bool granted = acl_allows_filter(acl, &subject, name, false, &why);
         CHR_ASSERT(why.text);
+        bool shared = acl_allows_filter(acl, &subject, name, true, &why);
+        CHR_ASSERT(!shared || granted);
         if (mqtt_topic_name_valid(name))
-            CHR_ASSERT(granted == acl_allows(acl, &subject, ACL_READ, name, &why));
+            CHR_ASSERT(granted == acl_allows(acl, &subject, ACL_READ, name, &why) &&
+                       granted == shared);
         CHR_ASSERT(acl_filter_covers(name, name));
         CHR_ASSERT(acl_filters_overlap(name, name));
     }

@@ -93,7 +93,7 @@ static void check(chr_slice token)
     if (claims.topics) {
         struct acl_subject subject = {chr_slice_of(claims.user, claims.user_len), CHR_LIT("c")};
         (void)acl_list_allows(claims.topics, &subject, ACL_WRITE, CHR_LIT("a/b"), NULL);
-        (void)acl_list_allows_filter(claims.topics, &subject, CHR_LIT("a/#"), NULL);
+        (void)acl_list_allows_filter(claims.topics, &subject, CHR_LIT("a/#"), false, NULL);
     }
     jwt_claims_clear(&claims);
     CHR_ASSERT(!is_accepted(others, token));

@@ -27,7 +27,46 @@ static bool may(const struct acl *acl, const char *user, const char *client, uns
 static bool may_subscribe(const struct acl *acl, const char *user, const char *filter)
 {
     struct acl_subject subject = {chr_slice_cstr(user), chr_slice_cstr("c")};
-    return acl_allows_filter(acl, &subject, chr_slice_cstr(filter), NULL);
+    return acl_allows_filter(acl, &subject, chr_slice_cstr(filter), false, NULL);
+}
+
+static bool may_share(const struct acl *acl, const char *user, const char *filter)
+{
+    struct acl_subject subject = {chr_slice_cstr(user), chr_slice_cstr("c")};
+    return acl_allows_filter(acl, &subject, chr_slice_cstr(filter), true, NULL);
+}
+
+/* Who may read a part of a filter alone would take the rest from the other members of a group. */
+static void shared_filters(void **state)
+{
+    struct acl *acl = parse("user part\n"
+                            "topic read jobs/d1/#\n"
+                            "user worker\n"
+                            "topic read jobs/#\n"
+                            "user pieces\n"
+                            "topic read jobs/a\n"
+                            "topic read jobs/+/x\n"
+                            "user but\n"
+                            "topic read jobs/#\n"
+                            "topic deny jobs/secret/#\n"
+                            "user writer\n"
+                            "topic write jobs/#\n"
+                            "pattern read own/%c/#\n");
+    assert_true(may_subscribe(acl, "part", "jobs/#"));
+    assert_false(may_share(acl, "part", "jobs/#"));
+    assert_true(may_share(acl, "part", "jobs/d1/+"));
+    assert_true(may_share(acl, "worker", "jobs/#"));
+    assert_true(may_share(acl, "worker", "jobs/+/x"));
+    assert_false(may_share(acl, "worker", "#"));
+    assert_false(may_share(acl, "pieces", "jobs/+"));
+    assert_true(may_share(acl, "pieces", "jobs/+/x"));
+    assert_false(may_share(acl, "but", "jobs/#"));
+    assert_false(may_share(acl, "but", "jobs/+/a"));
+    assert_true(may_share(acl, "but", "jobs/open/a"));
+    assert_false(may_share(acl, "writer", "jobs/#"));
+    assert_true(may_share(acl, "part", "own/c/x"));
+    assert_false(may_share(acl, "part", "own/#"));
+    acl_free(acl);
 }
 
 static void as_mosquitto_does(void **state)
@@ -94,10 +133,10 @@ static void names_do_not_become_wildcards(void **state)
         chr_slice topic = chr_slice_cstr(cases[i].topic);
         if (acl_list_allows(list, &subject, ACL_WRITE, topic, NULL) != cases[i].allowed ||
             (!memchr(topic.ptr, '+', topic.len) &&
-             acl_list_allows_filter(list, &subject, topic, NULL) != cases[i].allowed))
+             acl_list_allows_filter(list, &subject, topic, false, NULL) != cases[i].allowed))
             fail_msg("case %zu", i);
         assert_true(cases[i].allowed ||
-                    !acl_list_allows_filter(list, &subject, CHR_LIT("#"), NULL));
+                    !acl_list_allows_filter(list, &subject, CHR_LIT("#"), false, NULL));
         acl_list_unref(list);
     }
     /* What denies goes on to deny. */
@@ -167,6 +206,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_mosquitto_does),
+        cmocka_unit_test(shared_filters),
         cmocka_unit_test(names_do_not_become_wildcards),
         cmocka_unit_test(dollar_topics_need_rules_of_their_own),
         cmocka_unit_test(filters),
