@@ -50,7 +50,7 @@ static void match(struct subscriptions *subs, const char *name, uint32_t first, 
                   uint32_t count, uint64_t seed)
 {
     struct match m = {0};
-    uint64_t found = 0, version = 0, start_ns = now_ns(), texts_ns = 0;
+    uint64_t found = 0, start_ns = now_ns(), texts_ns = 0;
     for (int texts_only = 1; texts_only >= 0; texts_only--) {
         start_ns = now_ns();
         for (uint32_t i = 0; i < count; i++) {
@@ -59,7 +59,7 @@ static void match(struct subscriptions *subs, const char *name, uint32_t first, 
             size_t len = filters_topic(seed, device, i & 1, text);
             if (texts_only)
                 continue;
-            if (subscriptions_match(subs, chr_slice_of(text, len), loop, &m, &version))
+            if (subscriptions_match(subs, chr_slice_of(text, len), loop, &m))
                 exit(1);
             found += m.own_count;
         }
@@ -78,7 +78,7 @@ static void worst(void)
     struct subscriptions *subs;
     struct match m = {0};
     char text[2 * WORST_LEVELS + 2];
-    uint64_t version;
+
     if (subscriptions_new(&subs))
         exit(1);
     for (uint32_t i = 0; i < 1u << WORST_LEVELS; i++) {
@@ -93,7 +93,7 @@ static void worst(void)
         text[2 * l] = 'a';
     uint64_t start_ns = now_ns();
     for (int i = 0; i < 10; i++)
-        if (subscriptions_match(subs, chr_slice_of(text, 2 * WORST_LEVELS + 1), loop, &m, &version))
+        if (subscriptions_match(subs, chr_slice_of(text, 2 * WORST_LEVELS + 1), loop, &m))
             exit(1);
     double ns = (double)(now_ns() - start_ns) / 10;
     printf("worst  %8.0f ns per topic with %u filters: %.1f ns per filter\n", ns,

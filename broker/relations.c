@@ -164,11 +164,11 @@ struct copies {
     struct chr_buf bytes; /* struct copied, client id, group, filter; again and again */
 };
 
-static void copy(void *arg, const struct subscription *s, chr_slice client_id, chr_slice group,
-                 chr_slice filter)
+static void copy(void *arg, const struct subscription_options *options, chr_slice client_id,
+                 chr_slice group, chr_slice filter)
 {
     struct copies *copies = arg;
-    struct copied head = {s->options, client_id.len, group.len, filter.len};
+    struct copied head = {*options, client_id.len, group.len, filter.len};
     chr_buf_add_slice(&copies->bytes, chr_slice_of((const uint8_t *)&head, sizeof head));
     chr_buf_add_slice(&copies->bytes, client_id);
     chr_buf_add_slice(&copies->bytes, group);

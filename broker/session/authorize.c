@@ -201,7 +201,7 @@ static void set_principal(struct session *s, struct principal *principal)
     s->user = principal->number;
     s->acl_key = principal->acl_key;
     if ((before || s->acl_key) && s->subscriptions)
-        subscriptions_touch(s->loop->node->subscriptions);
+        subscriptions_touch(s->loop->node->subscriptions, s);
 }
 
 void session__own(struct session *s, struct principal *principal)

@@ -204,8 +204,8 @@ void session__deliver_again(struct broker_loop *loop, struct message *message, u
     const struct match *match;
     do
         match = route ? route_match(routes, route) : NULL;
-    while (match && !subscriptions_pick_group(loop->node->subscriptions, match,
-                                              route->match_version, share, &pick));
+    while (match && !subscriptions_pick_group(loop->node->subscriptions, message->topic, match,
+                                              share, &pick));
     if (pick.loop)
         deliver_pick(loop, message, &pick);
     else
@@ -226,7 +226,7 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
     }
     uint32_t room = CHR_MAX(match->groups_count, PICKS_STACK);
     /* Groups are told by the match; when they change meanwhile, look again. */
-    while (!subscriptions_pick(loop->node->subscriptions, match, route->match_version, picks)) {
+    while (!subscriptions_pick(loop->node->subscriptions, message->topic, match, picks)) {
         match = route_match(routes, route);
         if (!match || match->groups_count > room) {
             LOOP_COUNT_DROP(loop, DROP_MEMORY);

@@ -19,10 +19,20 @@ chr_err routes_init(struct routes *routes, struct broker_loop *loop)
 
 static void route_free(struct routes *routes, struct route *route)
 {
-    routes->recipients -= route->match.own_count;
+    routes->bytes -= route->bytes;
     ingest_route_free(route->ingest);
     match_free(&route->match);
     free(route);
+}
+
+/* After its match has changed. */
+static void count_bytes(struct routes *routes, struct route *route)
+{
+    const struct match *m = &route->match;
+    size_t bytes = sizeof *route + route->topic_len + m->own_max * sizeof *m->own +
+                   m->groups_max * sizeof(struct share_group *) + m->ids_max;
+    routes->bytes += bytes - route->bytes;
+    route->bytes = bytes;
 }
 
 void routes_clear(struct routes *routes)
@@ -151,7 +161,7 @@ struct route *routes_get(struct routes *routes, chr_slice topic)
     if (route)
         return route;
     while (routes->count >= ROUTES_MAX ||
-           (routes->recipients > ROUTES_RECIPIENTS_MAX && routes->count > 1))
+           (routes->bytes + topic.len > ROUTES_BYTES_MAX && routes->count > 0))
         evict(routes, NULL);
     if (routes->count * 2 > routes->mask)
         grow(routes);
@@ -162,7 +172,6 @@ struct route *routes_get(struct routes *routes, chr_slice topic)
         return NULL;
     route->hash = chr_hash_slice(topic, chr_hash_seed());
     route->kind = route_kind_of(topic);
-    route->used = true;
     route->topic_len = (uint32_t)topic.len;
     memcpy(route->topic, topic.ptr, topic.len);
     if (route->kind == ROUTE_PLAIN && routes->loop->mappings &&
@@ -175,21 +184,19 @@ struct route *routes_get(struct routes *routes, chr_slice topic)
         route->ack = CHR_MIN(route->ack, ingest_route_table(route->ingest, i)->ack);
     put(routes->slots, routes->mask, route);
     routes->count++;
+    count_bytes(routes, route);
     return route;
 }
 
 const struct match *route_match(struct routes *routes, struct route *route)
 {
     struct subscriptions *subs = routes->loop->node->subscriptions;
-    if (CHR_LIKELY(route->match_version == subscriptions_version(subs)))
+    if (CHR_LIKELY(subscriptions_current(subs, route_topic(route), &route->match)))
         return &route->match;
-    uint64_t version = 0;
-    routes->recipients -= route->match.own_count;
-    chr_err err =
-        subscriptions_match(subs, route_topic(route), routes->loop, &route->match, &version);
+    chr_err err = subscriptions_match(subs, route_topic(route), routes->loop, &route->match);
     if (err)
-        route->match.own_count = route->match.groups_count = 0;
-    routes->recipients += route->match.own_count;
-    route->match_version = err ? 0 : version;
+        match_free(&route->match);
+    routes->matches++;
+    count_bytes(routes, route);
     return err ? NULL : &route->match;
 }

@@ -1,9 +1,13 @@
 /* broker/session/route.h: what a topic means to a loop: its mappings and its subscribers.
  *
  * A bounded table per loop in front of the shared structures: a sensor's topic costs one hash and
- * one comparison per message. A route is dropped when mappings change and matched again when
- * subscriptions have (both are one comparison of versions). At ROUTES_MAX topics the clock hand
- * takes one that was not used since it last came by. */
+ * one comparison per message. A route is dropped when mappings change. When subscriptions change,
+ * it is matched again only if a filter that matches its topic may be among them; routes that are
+ * not used are not looked at (subscriptions_current).
+ *
+ * At ROUTES_MAX topics, or when their routes hold more than ROUTES_BYTES_MAX, the clock hand takes
+ * one that was not used a second time since it last came by: topics seen once pass through and do
+ * not push out those that sensors come back to. */
 #ifndef CHR_BROKER_SESSION_ROUTE_H
 #define CHR_BROKER_SESSION_ROUTE_H
 
@@ -16,8 +20,9 @@
 #include "broker/session/subscriptions.h"
 
 #define ROUTES_MAX 65536u
-/* Recipients held by all routes of a loop: with more, routes are dropped earlier. */
-#define ROUTES_RECIPIENTS_MAX 2000000u
+/* Of all routes of a loop: topics (64 KiB each if somebody wants it so) and recipients. One route
+ * may have more by itself, as many as there are sessions. */
+#define ROUTES_BYTES_MAX (128u << 20)
 
 enum route_kind {
     ROUTE_PLAIN,     /* mapped or not: look at ingest */
@@ -31,11 +36,11 @@ enum route_kind {
 struct route {
     uint64_t hash;
     enum route_kind kind;
-    bool used;             /* since the hand came by */
+    bool used;             /* again since the hand came by */
     ingest_route *ingest;  /* NULL: mapped to nothing */
     enum db_ack_class ack; /* the strongest of its tables */
     struct match match;    /* look at it through route_match */
-    uint64_t match_version;
+    size_t bytes;          /* as counted in routes.bytes; the ingest route aside */
     uint64_t logged; /* serial of the last batch with a message of it that is in no table (R6) */
     uint64_t publish_key; /* acl_key of who may publish here, looked at last; 0: nobody was */
     uint32_t topic_len;
@@ -51,7 +56,8 @@ struct routes {
     struct broker_loop *loop;
     struct route_slot *slots; /* open addressing, at most half full */
     uint32_t mask, count, hand;
-    uint64_t recipients;
+    uint64_t bytes;            /* of all routes */
+    uint64_t matches;          /* looked up in the trie so far */
     uint64_t mappings_version; /* of the ingest routes held */
 };
 

@@ -180,7 +180,7 @@ struct session {
     uint64_t dropped;
     int64_t drop_logged_us;
 
-    struct subscription *subscriptions; /* list by next_of_session */
+    uint32_t subscriptions; /* the first of its list; 0: none */
     uint32_t subscriptions_count;
     struct sql_client *sql;   /* NULL until its first SQL request */
     int64_t stalled_since_us; /* reading has been paused for want of batches since; 0: not */

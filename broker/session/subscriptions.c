@@ -7,60 +7,130 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/filter_tree.h"
 #include "base/hash.h"
-#include "base/topic_tree.h"
 #include "broker/net/loop.h"
 #include "broker/session/authorize.h"
-#include "broker/session/inspect.h"
+#include "broker/session/filter_changes.h"
 #include "broker/session/session.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
 
-#define BUCKETS_FIRST 64u
+#define FOUND_STACK 64u
+
+/* One filter of one session; told by its number. */
+struct subscription {
+    struct session *session;
+    uint32_t node;                       /* of the filter; 0: the record is free */
+    uint32_t group;                      /* 0: not shared */
+    uint32_t next_of_node, prev_of_node; /* or of the group; 0: none */
+    uint32_t next_of_session, prev_of_session;
+    uint32_t hash_next;
+    uint32_t id;   /* options.id */
+    uint16_t key;  /* of the filter (filter_changes.h) */
+    uint16_t loop; /* number of the session's: so other loops' sessions are not touched */
+    uint8_t flags; /* the other options */
+};
+_Static_assert(sizeof(struct subscription) == 48, "there may be millions");
+_Static_assert(FILTER_CHANGES_KEYS <= UINT16_MAX + 1, "key is 16 bits");
 
 /* The members of one $share/<name>/<filter>. */
 struct share_group {
-    struct share_group *next; /* of the filter's node */
-    struct subscription *members;
-    /* Whose turn it is; NULL: the first. Picking needs the lock for reading only, so two loops may
+    uint8_t *name; /* owned */
+    uint32_t name_len;
+    uint32_t node;
+    uint32_t next_of_node, prev_of_node;
+    uint32_t hash_next;
+    uint32_t members;
+    /* Whose turn it is; 0: the first. Picking needs the lock for reading only, so two loops may
      * pick the same member now and then: fair enough. */
-    _Atomic(struct subscription *) turn;
+    _Atomic uint32_t turn;
     uint32_t number;        /* never 0; of this group alone, also when it is made anew later */
     uint32_t durable_count; /* members that are durable above QoS 0 */
-    uint32_t name_len;
-    uint8_t name[];
 };
 
-/* What hangs on a node of the tree. */
-struct filter {
-    struct subscription *plain;
-    struct share_group *groups;
-};
+/* What hangs on a node of the tree: two numbers. */
+enum { PLAIN, GROUPS };
 
 struct subscriptions {
     pthread_rwlock_t lock;
     _Atomic uint64_t version;
     _Atomic uint64_t count, shared_count;
     uint32_t groups_made;
-    struct chr_topic_tree tree;
-    struct subscription **buckets; /* by (session, node, group) */
-    size_t mask;
+    struct chr_filter_tree tree;
+    struct chr_slots records, groups;
+    struct chr_chains by_session; /* records by (session, node, group) */
+    struct chr_chains by_name;    /* groups by (node, name) */
+    _Atomic uint64_t *changes;    /* [FILTER_CHANGES_KEYS] */
 };
+
+static struct subscription *record_at(const struct subscriptions *subs, uint32_t number)
+{
+    return chr_slots_at(&subs->records, number);
+}
+
+static struct share_group *group_at(const struct subscriptions *subs, uint32_t number)
+{
+    return chr_slots_at(&subs->groups, number);
+}
+
+/* ---- Hashes -----------------------------------------------------------------------------------
+ */
+
+static uint32_t hash_record(const struct session *session, uint32_t node, uint32_t group)
+{
+    uint64_t h = chr_hash_u64((uint64_t)(uintptr_t)session ^ chr_hash_seed());
+    return (uint32_t)chr_hash_u64(h ^ ((uint64_t)group << 32 | node));
+}
+
+static uint32_t record_hash(const void *owner, uint32_t number)
+{
+    const struct subscription *s = record_at(owner, number);
+    return hash_record(s->session, s->node, s->group);
+}
+
+static uint32_t *record_next(const void *owner, uint32_t number)
+{
+    return &record_at(owner, number)->hash_next;
+}
+
+static uint32_t hash_name(uint32_t node, chr_slice name)
+{
+    return (uint32_t)chr_hash_slice(name, chr_hash_u64(chr_hash_seed() ^ node));
+}
+
+static uint32_t group_hash(const void *owner, uint32_t number)
+{
+    const struct share_group *g = group_at(owner, number);
+    return hash_name(g->node, chr_slice_of(g->name, g->name_len));
+}
+
+static uint32_t *group_next(const void *owner, uint32_t number)
+{
+    return &group_at(owner, number)->hash_next;
+}
+
+static const struct chr_chains_owner record_chains = {record_hash, record_next};
+static const struct chr_chains_owner group_chains = {group_hash, group_next};
+
+/* ---- All of it --------------------------------------------------------------------------------
+ */
 
 chr_err subscriptions_new(struct subscriptions **out)
 {
     struct subscriptions *subs = calloc(1, sizeof *subs);
     if (!subs)
         return CHR_ENOMEM;
-    subs->buckets = calloc(BUCKETS_FIRST, sizeof(struct subscription *));
-    subs->mask = BUCKETS_FIRST - 1;
-    if (!subs->buckets || chr_topic_tree_init(&subs->tree)) {
-        free((void *)subs->buckets);
-        free(subs);
-        return CHR_ENOMEM;
-    }
     pthread_rwlock_init(&subs->lock, NULL);
     atomic_init(&subs->version, 1);
+    chr_slots_init(&subs->records, sizeof(struct subscription));
+    chr_slots_init(&subs->groups, sizeof(struct share_group));
+    subs->changes = calloc(FILTER_CHANGES_KEYS, sizeof *subs->changes);
+    if (!subs->changes || chr_filter_tree_init(&subs->tree) || chr_chains_init(&subs->by_session) ||
+        chr_chains_init(&subs->by_name)) {
+        subscriptions_free(subs);
+        return CHR_ENOMEM;
+    }
     *out = subs;
     return CHR_OK;
 }
@@ -70,20 +140,19 @@ void subscriptions_free(struct subscriptions *subs)
     if (!subs)
         return;
     CHR_ASSERT(atomic_load(&subs->count) == 0);
-    chr_topic_tree_free(&subs->tree);
+    chr_filter_tree_free(&subs->tree);
+    chr_chains_free(&subs->by_session);
+    chr_chains_free(&subs->by_name);
+    chr_slots_free(&subs->records);
+    chr_slots_free(&subs->groups);
     pthread_rwlock_destroy(&subs->lock);
-    free((void *)subs->buckets);
+    free((void *)subs->changes);
     free(subs);
 }
 
 uint64_t subscriptions_version(const struct subscriptions *subs)
 {
     return atomic_load_explicit(&subs->version, memory_order_acquire);
-}
-
-void subscriptions_touch(struct subscriptions *subs)
-{
-    atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);
 }
 
 uint64_t subscriptions_count(const struct subscriptions *subs)
@@ -96,195 +165,246 @@ uint64_t subscriptions_shared_count(const struct subscriptions *subs)
     return atomic_load_explicit(&subs->shared_count, memory_order_relaxed);
 }
 
+/* A filter with this key has changed; the version that says so follows (publish_changes). */
+static void count_change(struct subscriptions *subs, uint32_t key)
+{
+    atomic_fetch_add_explicit(&subs->changes[key], 1, memory_order_release);
+}
+
+static void publish_changes(struct subscriptions *subs)
+{
+    atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);
+}
+
 /* ---- One subscription -------------------------------------------------------------------------
  */
 
-static uint64_t key_hash(const struct session *session, const struct chr_topic_node *node,
-                         const struct share_group *group)
+enum {
+    FLAG_QOS = 3,
+    FLAG_NO_LOCAL = 4,
+    FLAG_RETAIN_AS_PUBLISHED = 8,
+    FLAG_RETAIN_HANDLING_SHIFT = 4, /* two bits */
+    FLAG_DURABLE = 64,
+};
+
+static uint8_t flags_of(const struct subscription_options *o)
 {
-    uint64_t h = chr_hash_u64(session->number ^ chr_hash_seed());
-    h = chr_hash_u64(h ^ (uint64_t)(uintptr_t)node);
-    return chr_hash_u64(h ^ (uint64_t)(uintptr_t)group);
+    return (uint8_t)(o->qos | (o->no_local ? FLAG_NO_LOCAL : 0) |
+                     (o->retain_as_published ? FLAG_RETAIN_AS_PUBLISHED : 0) |
+                     (o->retain_handling & 3) << FLAG_RETAIN_HANDLING_SHIFT |
+                     (o->durable ? FLAG_DURABLE : 0));
 }
 
-static struct subscription *find(const struct subscriptions *subs, const struct session *session,
-                                 const struct chr_topic_node *node, const struct share_group *group)
+static struct subscription_options options_of(const struct subscription *s)
 {
-    uint64_t hash = key_hash(session, node, group);
-    struct subscription *s = subs->buckets[hash & subs->mask];
-    while (s && (s->hash != hash || s->session != session || s->node != node || s->group != group))
-        s = s->hash_next;
-    return s;
+    return (struct subscription_options){
+        .qos = s->flags & FLAG_QOS,
+        .no_local = s->flags & FLAG_NO_LOCAL,
+        .retain_as_published = s->flags & FLAG_RETAIN_AS_PUBLISHED,
+        .retain_handling = s->flags >> FLAG_RETAIN_HANDLING_SHIFT & 3,
+        .id = s->id,
+        .durable = s->flags & FLAG_DURABLE,
+    };
 }
 
-static void grow(struct subscriptions *subs)
+/* The log's queue serves it. */
+static bool stored(const struct subscription *s)
 {
-    size_t count = (subs->mask + 1) * 2;
-    struct subscription **buckets = calloc(count, sizeof(struct subscription *));
-    if (!buckets)
-        return;
-    for (size_t i = 0; i <= subs->mask; i++) {
-        while (subs->buckets[i]) {
-            struct subscription *s = subs->buckets[i];
-            subs->buckets[i] = s->hash_next;
-            s->hash_next = buckets[s->hash & (count - 1)];
-            buckets[s->hash & (count - 1)] = s;
-        }
+    return (s->flags & FLAG_DURABLE) && (s->flags & FLAG_QOS);
+}
+
+static uint32_t find(const struct subscriptions *subs, const struct session *session, uint32_t node,
+                     uint32_t group)
+{
+    uint32_t number = *chr_chains_bucket(&subs->by_session, hash_record(session, node, group));
+    while (number) {
+        const struct subscription *s = record_at(subs, number);
+        if (s->session == session && s->node == node && s->group == group)
+            break;
+        number = s->hash_next;
     }
-    free((void *)subs->buckets);
-    subs->buckets = buckets;
-    subs->mask = count - 1;
+    return number;
 }
 
-static struct share_group *group_find(const struct filter *filter, chr_slice name)
+static uint32_t group_find(const struct subscriptions *subs, uint32_t node, chr_slice name)
 {
-    struct share_group *g = filter->groups;
-    while (g && !chr_slice_eq(chr_slice_of(g->name, g->name_len), name))
-        g = g->next;
-    return g;
+    uint32_t number = *chr_chains_bucket(&subs->by_name, hash_name(node, name));
+    while (number) {
+        const struct share_group *g = group_at(subs, number);
+        if (g->node == node && chr_slice_eq(chr_slice_of(g->name, g->name_len), name))
+            break;
+        number = g->hash_next;
+    }
+    return number;
 }
 
-static struct share_group *group_add(struct subscriptions *subs, struct filter *filter,
-                                     chr_slice name)
+static uint32_t *heads_of(const struct subscriptions *subs, uint32_t node)
 {
-    struct share_group *g = group_find(filter, name);
-    if (g)
-        return g;
-    g = calloc(1, sizeof *g + name.len);
-    if (!g)
-        return NULL;
+    return chr_filter_tree_value(&subs->tree, node)->numbers;
+}
+
+static uint32_t group_add(struct subscriptions *subs, uint32_t node, chr_slice name)
+{
+    uint32_t number = group_find(subs, node, name);
+    if (number)
+        return number;
+    uint8_t *copy = malloc(name.len);
+    number = copy ? chr_slots_new(&subs->groups) : 0;
+    if (!number) {
+        free(copy);
+        return 0;
+    }
+    struct share_group *g = group_at(subs, number);
+    uint32_t *head = &heads_of(subs, node)[GROUPS];
+    memcpy(copy, name.ptr, name.len);
+    g->name = copy;
+    g->name_len = (uint32_t)name.len;
+    g->node = node;
     if (++subs->groups_made == 0)
         subs->groups_made = 1;
     g->number = subs->groups_made;
-    g->name_len = (uint32_t)name.len;
-    memcpy(g->name, name.ptr, name.len);
-    g->next = filter->groups;
-    filter->groups = g;
-    return g;
+    g->next_of_node = *head;
+    if (*head)
+        group_at(subs, *head)->prev_of_node = number;
+    *head = number;
+    chr_chains_put(&subs->by_name, &group_chains, subs, number);
+    return number;
+}
+
+/* Gives back a group that has no members. */
+static void group_drop(struct subscriptions *subs, uint32_t number)
+{
+    struct share_group *g = group_at(subs, number);
+    if (g->prev_of_node)
+        group_at(subs, g->prev_of_node)->next_of_node = g->next_of_node;
+    else
+        heads_of(subs, g->node)[GROUPS] = g->next_of_node;
+    if (g->next_of_node)
+        group_at(subs, g->next_of_node)->prev_of_node = g->prev_of_node;
+    chr_chains_remove(&subs->by_name, &group_chains, subs, number);
+    free(g->name);
+    chr_slots_give(&subs->groups, number);
 }
 
 /* Gives back what serves nobody any more. */
-static void tidy(struct subscriptions *subs, struct chr_topic_node *node)
+static void tidy(struct subscriptions *subs, uint32_t node, uint32_t group)
 {
-    struct filter *filter = node->value;
-    if (filter) {
-        for (struct share_group **at = &filter->groups; *at;) {
-            struct share_group *g = *at;
-            if (g->members) {
-                at = &g->next;
-                continue;
-            }
-            *at = g->next;
-            free(g);
-        }
-        if (filter->plain || filter->groups)
-            return;
-        node->value = NULL;
-        free(filter);
+    if (group && !group_at(subs, group)->members)
+        group_drop(subs, group);
+    chr_filter_tree_prune(&subs->tree, node);
+    if (subs->records.count == 0) {
+        chr_slots_reset(&subs->records);
+        chr_slots_reset(&subs->groups);
+        chr_chains_reset(&subs->by_session);
+        chr_chains_reset(&subs->by_name);
     }
-    chr_topic_tree_prune(&subs->tree, node);
 }
 
-static bool stored(const struct subscription_options *options)
+static void count_durable(const struct subscriptions *subs, const struct subscription *s,
+                          uint32_t change)
 {
-    return options->durable && options->qos > 0;
+    if (s->group && stored(s))
+        group_at(subs, s->group)->durable_count += change; /* modulo 2^32 */
 }
 
-static void count_durable(const struct subscription *s, uint32_t change)
+static uint32_t *list_of(const struct subscriptions *subs, const struct subscription *s)
 {
-    if (s->group && stored(&s->options))
-        s->group->durable_count += change; /* modulo 2^32 */
+    return s->group ? &group_at(subs, s->group)->members : &heads_of(subs, s->node)[PLAIN];
 }
 
-static void link_in(struct subscriptions *subs, struct subscription *s)
+static void link_in(struct subscriptions *subs, uint32_t number)
 {
-    struct filter *filter = s->node->value;
-    struct subscription **list = s->group ? &s->group->members : &filter->plain;
+    struct subscription *s = record_at(subs, number);
+    uint32_t *list = list_of(subs, s);
     s->next_of_node = *list;
     if (*list)
-        (*list)->prev_of_node = s;
-    *list = s;
+        record_at(subs, *list)->prev_of_node = number;
+    *list = number;
     s->next_of_session = s->session->subscriptions;
     if (s->next_of_session)
-        s->next_of_session->prev_of_session = s;
-    s->session->subscriptions = s;
+        record_at(subs, s->next_of_session)->prev_of_session = number;
+    s->session->subscriptions = number;
     s->session->subscriptions_count++;
-    count_durable(s, 1);
-    if (atomic_load(&subs->count) > subs->mask)
-        grow(subs);
-    s->hash = key_hash(s->session, s->node, s->group);
-    s->hash_next = subs->buckets[s->hash & subs->mask];
-    subs->buckets[s->hash & subs->mask] = s;
-    atomic_fetch_add(&subs->count, 1);
+    chr_chains_put(&subs->by_session, &record_chains, subs, number);
+    atomic_fetch_add_explicit(&subs->count, 1, memory_order_relaxed);
     if (s->group)
-        atomic_fetch_add(&subs->shared_count, 1);
+        atomic_fetch_add_explicit(&subs->shared_count, 1, memory_order_relaxed);
+    count_durable(subs, s, 1);
+    count_change(subs, s->key);
 }
 
-static void unlink_and_free(struct subscriptions *subs, struct subscription *s)
+static void unlink_and_free(struct subscriptions *subs, uint32_t number)
 {
-    struct filter *filter = s->node->value;
-    struct subscription **list = s->group ? &s->group->members : &filter->plain;
-    if (s->group && atomic_load(&s->group->turn) == s)
-        atomic_store(&s->group->turn, s->next_of_node);
+    struct subscription *s = record_at(subs, number);
+    uint32_t node = s->node, group = s->group;
+    if (group) {
+        struct share_group *g = group_at(subs, group);
+        if (atomic_load_explicit(&g->turn, memory_order_relaxed) == number)
+            atomic_store_explicit(&g->turn, s->next_of_node, memory_order_relaxed);
+    }
     if (s->prev_of_node)
-        s->prev_of_node->next_of_node = s->next_of_node;
+        record_at(subs, s->prev_of_node)->next_of_node = s->next_of_node;
     else
-        *list = s->next_of_node;
+        *list_of(subs, s) = s->next_of_node;
     if (s->next_of_node)
-        s->next_of_node->prev_of_node = s->prev_of_node;
+        record_at(subs, s->next_of_node)->prev_of_node = s->prev_of_node;
     if (s->prev_of_session)
-        s->prev_of_session->next_of_session = s->next_of_session;
+        record_at(subs, s->prev_of_session)->next_of_session = s->next_of_session;
     else
         s->session->subscriptions = s->next_of_session;
     if (s->next_of_session)
-        s->next_of_session->prev_of_session = s->prev_of_session;
+        record_at(subs, s->next_of_session)->prev_of_session = s->prev_of_session;
     s->session->subscriptions_count--;
-    count_durable(s, UINT32_MAX);
-    struct subscription **at = &subs->buckets[s->hash & subs->mask];
-    while (*at != s)
-        at = &(*at)->hash_next;
-    *at = s->hash_next;
-    atomic_fetch_sub(&subs->count, 1);
-    if (s->group)
-        atomic_fetch_sub(&subs->shared_count, 1);
-    struct chr_topic_node *node = s->node;
-    free(s);
-    tidy(subs, node);
+    chr_chains_remove(&subs->by_session, &record_chains, subs, number);
+    atomic_fetch_sub_explicit(&subs->count, 1, memory_order_relaxed);
+    if (group)
+        atomic_fetch_sub_explicit(&subs->shared_count, 1, memory_order_relaxed);
+    count_durable(subs, s, UINT32_MAX);
+    count_change(subs, s->key);
+    s->node = 0;
+    chr_slots_give(&subs->records, number);
+    tidy(subs, node, group);
 }
 
 static chr_err add_locked(struct subscriptions *subs, struct session *session, chr_slice group_name,
                           chr_slice text, const struct subscription_options *options, bool *existed)
 {
-    struct chr_topic_node *node = chr_topic_tree_add(&subs->tree, text);
+    *existed = false;
+    uint32_t node = chr_filter_tree_add(&subs->tree, text);
     if (!node)
         return CHR_ENOMEM;
-    struct filter *filter = node->value;
-    if (!filter)
-        filter = node->value = calloc(1, sizeof *filter);
-    struct share_group *group = NULL;
-    bool failed = !filter;
-    if (!failed && group_name.len) {
-        group = group_add(subs, filter, group_name);
-        failed = !group;
-    }
-    struct subscription *s = failed ? NULL : find(subs, session, node, group);
-    *existed = s != NULL;
-    if (s) {
-        count_durable(s, UINT32_MAX);
-        s->options = *options;
-        count_durable(s, 1);
+    uint32_t group = group_name.len ? group_add(subs, node, group_name) : 0;
+    bool failed = group_name.len && !group;
+    uint32_t number = failed ? 0 : find(subs, session, node, group);
+    if (number) {
+        struct subscription *s = record_at(subs, number);
+        *existed = true;
+        /* Clients that come back ask for what they have: no match is void for that. */
+        if (s->flags != flags_of(options) || s->id != options->id) {
+            count_durable(subs, s, UINT32_MAX);
+            s->flags = flags_of(options);
+            s->id = options->id;
+            count_durable(subs, s, 1);
+            count_change(subs, s->key);
+            publish_changes(subs);
+        }
         return CHR_OK;
     }
-    s = failed ? NULL : calloc(1, sizeof *s);
-    if (!s) {
-        tidy(subs, node);
+    number = failed ? 0 : chr_slots_new(&subs->records);
+    if (!number) {
+        tidy(subs, node, group);
         return CHR_ENOMEM;
     }
+    struct subscription *s = record_at(subs, number);
     s->session = session;
     s->node = node;
     s->group = group;
-    s->options = *options;
-    link_in(subs, s);
+    s->key = (uint16_t)filter_changes_key(text);
+    s->loop = (uint16_t)session->loop->number;
+    s->flags = flags_of(options);
+    s->id = options->id;
+    link_in(subs, number);
+    publish_changes(subs);
     return CHR_OK;
 }
 
@@ -294,31 +414,27 @@ chr_err subscriptions_add(struct subscriptions *subs, struct session *session, c
 {
     pthread_rwlock_wrlock(&subs->lock);
     chr_err err = add_locked(subs, session, group, filter, options, existed);
-    atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);
     pthread_rwlock_unlock(&subs->lock);
     return err;
 }
 
-static struct subscription *find_text(const struct subscriptions *subs,
-                                      const struct session *session, chr_slice group_name,
-                                      chr_slice text)
+static uint32_t find_text(const struct subscriptions *subs, const struct session *session,
+                          chr_slice group_name, chr_slice text)
 {
-    struct chr_topic_node *node = chr_topic_tree_find(&subs->tree, text);
-    const struct filter *filter = node ? node->value : NULL;
-    struct share_group *group = NULL;
-    if (filter && group_name.len) {
-        group = group_find(filter, group_name);
+    uint32_t node = chr_filter_tree_find(&subs->tree, text), group = 0;
+    if (node && group_name.len) {
+        group = group_find(subs, node, group_name);
         if (!group)
-            filter = NULL;
+            node = 0;
     }
-    return filter ? find(subs, session, node, group) : NULL;
+    return node ? find(subs, session, node, group) : 0;
 }
 
 bool subscriptions_has(struct subscriptions *subs, const struct session *session, chr_slice group,
                        chr_slice filter)
 {
     pthread_rwlock_rdlock(&subs->lock);
-    bool there = find_text(subs, session, group, filter) != NULL;
+    bool there = find_text(subs, session, group, filter) != 0;
     pthread_rwlock_unlock(&subs->lock);
     return there;
 }
@@ -327,13 +443,23 @@ bool subscriptions_remove(struct subscriptions *subs, struct session *session, c
                           chr_slice text)
 {
     pthread_rwlock_wrlock(&subs->lock);
-    struct subscription *s = find_text(subs, session, group_name, text);
-    if (s) {
-        unlink_and_free(subs, s);
-        atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);
+    uint32_t number = find_text(subs, session, group_name, text);
+    if (number) {
+        unlink_and_free(subs, number);
+        publish_changes(subs);
     }
     pthread_rwlock_unlock(&subs->lock);
-    return s != NULL;
+    return number != 0;
+}
+
+void subscriptions_touch(struct subscriptions *subs, const struct session *session)
+{
+    /* Reading is enough: what is void is matches of this thread alone. */
+    pthread_rwlock_rdlock(&subs->lock);
+    for (uint32_t n = session->subscriptions; n; n = record_at(subs, n)->next_of_session)
+        count_change(subs, record_at(subs, n)->key);
+    pthread_rwlock_unlock(&subs->lock);
+    publish_changes(subs);
 }
 
 void subscriptions_remove_all(struct subscriptions *subs, struct session *session)
@@ -343,25 +469,27 @@ void subscriptions_remove_all(struct subscriptions *subs, struct session *sessio
     pthread_rwlock_wrlock(&subs->lock);
     while (session->subscriptions)
         unlink_and_free(subs, session->subscriptions);
-    atomic_fetch_add_explicit(&subs->version, 1, memory_order_release);
+    publish_changes(subs);
     pthread_rwlock_unlock(&subs->lock);
 }
 
 /* ---- Matching ---------------------------------------------------------------------------------
  */
 
-/* What a look-up gathers before sessions are merged. */
-struct gather {
-    const struct broker_loop *loop;
-    chr_slice topic;
-    struct match *match;
-    struct found *found;
-    uint32_t count, max;
-    bool failed;
-};
 struct found {
     const struct session *session;
     struct subscription_options options;
+};
+/* What a look-up gathers before sessions are merged. */
+struct gather {
+    const struct subscriptions *subs;
+    const struct broker_loop *loop;
+    chr_slice topic;
+    struct match *match;
+    struct found *found; /* stack, or malloc'd */
+    uint32_t count, max;
+    bool failed;
+    struct found stack[FOUND_STACK];
 };
 
 void match_free(struct match *match)
@@ -376,7 +504,7 @@ static bool reserve(void **array, uint32_t *max, uint32_t count, size_t size)
 {
     if (count < *max)
         return true;
-    uint32_t wanted = *max ? *max * 2 : 4;
+    uint32_t wanted = *max ? *max * 2 : 2;
     void *bigger = realloc(*array, wanted * size);
     if (!bigger)
         return false;
@@ -385,28 +513,42 @@ static bool reserve(void **array, uint32_t *max, uint32_t count, size_t size)
     return true;
 }
 
-static void take_node(struct gather *g, const struct chr_topic_node *node)
+static bool found_room(struct gather *g)
 {
-    const struct filter *filter = node->value;
-    if (!filter)
-        return;
-    for (const struct subscription *s = filter->plain; s; s = s->next_of_node) {
-        g->match->durable |= stored(&s->options);
-        if (s->session->loop != g->loop) {
-            g->match->others |= UINT64_C(1) << (s->session->loop->number & 63);
+    if (g->count < g->max)
+        return true;
+    struct found *more = malloc(2 * (size_t)g->max * sizeof *more);
+    if (!more)
+        return false;
+    memcpy(more, g->found, g->count * sizeof *more);
+    if (g->found != g->stack)
+        free(g->found);
+    g->found = more;
+    g->max *= 2;
+    return true;
+}
+
+/* The subscriptions of a filter that matches. */
+static void take_filter(void *arg, union chr_filter_value value)
+{
+    struct gather *g = arg;
+    for (uint32_t n = value.numbers[PLAIN]; n;) {
+        const struct subscription *s = record_at(g->subs, n);
+        n = s->next_of_node;
+        g->match->durable |= stored(s);
+        if (s->loop != g->loop->number) {
+            g->match->others |= UINT64_C(1) << (s->loop & 63);
             continue;
         }
         if (!session__may_read(s->session, g->topic))
             continue;
-        void *array = g->found;
-        if (!reserve(&array, &g->max, g->count, sizeof *g->found)) {
+        if (!found_room(g)) {
             g->failed = true;
             return;
         }
-        g->found = array;
-        g->found[g->count++] = (struct found){s->session, s->options};
+        g->found[g->count++] = (struct found){s->session, options_of(s)};
     }
-    for (struct share_group *group = filter->groups; group; group = group->next) {
+    for (uint32_t n = value.numbers[GROUPS]; n; n = group_at(g->subs, n)->next_of_node) {
         void *array = (void *)g->match->groups;
         if (!reserve(&array, &g->match->groups_max, g->match->groups_count,
                      sizeof(struct share_group *))) {
@@ -414,39 +556,9 @@ static void take_node(struct gather *g, const struct chr_topic_node *node)
             return;
         }
         g->match->groups = array;
-        g->match->groups[g->match->groups_count++] = group;
-        g->match->durable |= group->durable_count > 0;
+        g->match->groups[g->match->groups_count++] = group_at(g->subs, n);
+        g->match->durable |= group_at(g->subs, n)->durable_count > 0;
     }
-}
-
-/* Every filter of the tree below node that matches the levels left. Depth is bounded by
- * MQTT_TOPIC_LEVELS_MAX, which both names and filters keep. */
-static void walk(struct gather *g, const struct chr_topic_tree *tree,
-                 const struct chr_topic_node *node, struct mqtt_level_iter it, bool first)
-{
-    chr_slice level;
-    if (!mqtt_level_next(&it, &level)) {
-        take_node(g, node);
-        /* `a/#` matches `a` as well (4.7.1.2). */
-        const struct chr_topic_node *all = chr_topic_tree_child(tree, node, CHR_LIT("#"));
-        if (all)
-            take_node(g, all);
-        return;
-    }
-    if (!node->first_child)
-        return;
-    /* Wildcards at the start don't match names that start with `$` [MQTT-4.7.2-1]. */
-    if (!(first && level.len && level.ptr[0] == '$')) {
-        const struct chr_topic_node *all = chr_topic_tree_child(tree, node, CHR_LIT("#"));
-        if (all)
-            take_node(g, all);
-        const struct chr_topic_node *one = chr_topic_tree_child(tree, node, CHR_LIT("+"));
-        if (one)
-            walk(g, tree, one, it, false);
-    }
-    const struct chr_topic_node *exact = chr_topic_tree_child(tree, node, level);
-    if (exact)
-        walk(g, tree, exact, it, false);
 }
 
 static int by_session(const void *a, const void *b)
@@ -509,16 +621,25 @@ static bool merge(struct match *m, const struct found *found, uint32_t count)
 }
 
 chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
-                            const struct broker_loop *loop, struct match *match, uint64_t *version)
+                            const struct broker_loop *loop, struct match *match)
 {
     match->own_count = match->groups_count = match->ids_len = 0;
     match->others = 0;
     match->durable = false;
-    struct gather g = {.loop = loop, .topic = topic, .match = match};
+    struct gather g;
+    g.subs = subs;
+    g.loop = loop;
+    g.topic = topic;
+    g.match = match;
+    g.found = g.stack;
+    g.count = 0;
+    g.max = FOUND_STACK;
+    g.failed = false;
     pthread_rwlock_rdlock(&subs->lock);
-    *version = subscriptions_version(subs);
-    if (subs->tree.nodes)
-        walk(&g, &subs->tree, subs->tree.root, mqtt_level_iter(topic), true);
+    match->version = subscriptions_version(subs);
+    match->changes = filter_changes_sum(subs->changes, topic);
+    if (chr_filter_tree_nodes(&subs->tree))
+        (void)chr_filter_tree_match(&subs->tree, topic, take_filter, &g);
     pthread_rwlock_unlock(&subs->lock);
     /* Sessions of this loop stay while this thread is here. */
     bool ok = !g.failed;
@@ -531,57 +652,85 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
         ok = merge(match, g.found + i, end - i);
         i = end;
     }
-    free(g.found);
+    if (g.found != g.stack)
+        free(g.found);
+    if (!ok)
+        match->version = 0; /* of none */
     return ok ? CHR_OK : CHR_ENOMEM;
 }
 
-static struct subscription *pick(struct share_group *group)
+bool subscriptions_current(const struct subscriptions *subs, chr_slice topic, struct match *match)
 {
-    struct subscription *start = atomic_load_explicit(&group->turn, memory_order_relaxed);
+    uint64_t version = subscriptions_version(subs);
+    if (match->version == version)
+        return true;
+    if (match->version == 0 || match->changes != filter_changes_sum(subs->changes, topic))
+        return false;
+    match->version = version;
+    return true;
+}
+
+/* The same under the lock, where nothing changes meanwhile. */
+static bool current_locked(const struct subscriptions *subs, chr_slice topic,
+                           const struct match *match)
+{
+    return match->version == subscriptions_version(subs) ||
+           (match->version && match->changes == filter_changes_sum(subs->changes, topic));
+}
+
+static const struct subscription *pick(const struct subscriptions *subs, struct share_group *group)
+{
+    uint32_t start = atomic_load_explicit(&group->turn, memory_order_relaxed);
     if (!start)
         start = group->members;
-    struct subscription *s = start;
-    do {
+    uint32_t n = start;
+    const struct subscription *s;
+    for (;;) {
+        s = record_at(subs, n);
         if (atomic_load_explicit(&s->session->connected, memory_order_relaxed))
             break;
-        s = s->next_of_node ? s->next_of_node : group->members;
-    } while (s != start);
+        n = s->next_of_node ? s->next_of_node : group->members;
+        if (n == start) {
+            s = record_at(subs, n);
+            break;
+        }
+    }
     atomic_store_explicit(&group->turn, s->next_of_node, memory_order_relaxed);
     return s;
 }
 
-static struct share_pick pick_of(struct share_group *group)
+static struct share_pick pick_of(const struct subscriptions *subs, struct share_group *group)
 {
-    const struct subscription *s = pick(group);
+    const struct subscription *s = pick(subs, group);
     return (struct share_pick){
         .loop = s->session->loop,
         .session_number = s->session->number,
         .group = group->number,
         .durable = group->durable_count > 0,
-        .options = s->options,
+        .options = options_of(s),
     };
 }
 
-bool subscriptions_pick_group(struct subscriptions *subs, const struct match *match,
-                              uint64_t version, uint32_t group, struct share_pick *out)
+bool subscriptions_pick_group(struct subscriptions *subs, chr_slice topic,
+                              const struct match *match, uint32_t group, struct share_pick *out)
 {
     *out = (struct share_pick){0};
     pthread_rwlock_rdlock(&subs->lock);
-    bool current = subscriptions_version(subs) == version;
+    bool current = current_locked(subs, topic, match);
     for (uint32_t i = 0; current && i < match->groups_count; i++)
         if (match->groups[i]->number == group)
-            *out = pick_of(match->groups[i]);
+            *out = pick_of(subs, match->groups[i]);
     pthread_rwlock_unlock(&subs->lock);
     return current;
 }
 
-bool subscriptions_pick(struct subscriptions *subs, const struct match *match, uint64_t version,
+bool subscriptions_pick(struct subscriptions *subs, chr_slice topic, const struct match *match,
                         struct share_pick *picks)
 {
     pthread_rwlock_rdlock(&subs->lock);
-    bool current = subscriptions_version(subs) == version;
+    bool current = current_locked(subs, topic, match);
     for (uint32_t i = 0; current && i < match->groups_count; i++)
-        picks[i] = pick_of(match->groups[i]);
+        picks[i] = pick_of(subs, match->groups[i]);
     pthread_rwlock_unlock(&subs->lock);
     return current;
 }
@@ -589,76 +738,78 @@ bool subscriptions_pick(struct subscriptions *subs, const struct match *match, u
 /* ---- Listing ----------------------------------------------------------------------------------
  */
 
-static size_t filter_text(const struct subscription *s, uint8_t *out)
+/* The filter of a subscription after `$share/<group>/`, in memory to be freed unless it is stack.
+ * NULL: no memory. */
+static uint8_t *filter_text(const struct subscriptions *subs, const struct subscription *s,
+                            uint8_t *stack, size_t stack_size, size_t *prefix, size_t *len)
 {
-    size_t len = 0;
-    for (const struct chr_topic_node *n = s->node; n->parent; n = n->parent)
-        len += n->level_len + (n->parent->parent ? 1u : 0u);
-    size_t prefix = s->group ? 8 + s->group->name_len : 0; /* "$share/" name "/" */
-    if (!out)
-        return prefix + len;
-    if (s->group) {
-        memcpy(out, "$share/", 7);
-        memcpy(out + 7, s->group->name, s->group->name_len);
-        out[prefix - 1] = '/';
+    const struct share_group *g = s->group ? group_at(subs, s->group) : NULL;
+    *prefix = g ? 8 + g->name_len : 0; /* "$share/" name "/" */
+    *len = *prefix + chr_filter_tree_text(&subs->tree, s->node, NULL);
+    uint8_t *text = *len <= stack_size ? stack : malloc(*len);
+    if (!text)
+        return NULL;
+    if (g) {
+        memcpy(text, "$share/", 7);
+        memcpy(text + 7, g->name, g->name_len);
+        text[*prefix - 1] = '/';
     }
-    size_t at = prefix + len;
-    for (const struct chr_topic_node *n = s->node; n->parent; n = n->parent) {
-        at -= n->level_len;
-        memcpy(out + at, n->level, n->level_len);
-        if (n->parent->parent)
-            out[--at] = '/';
-    }
-    return prefix + len;
+    (void)chr_filter_tree_text(&subs->tree, s->node, text + *prefix);
+    return text;
 }
 
 void subscriptions_each(struct subscriptions *subs, const struct session *session,
-                        void (*each)(void *arg, const struct subscription *subscription,
+                        void (*each)(void *arg, const struct subscription_options *options,
                                      chr_slice filter),
                         void *arg)
 {
+    uint8_t stack[256];
+    size_t prefix, len;
     pthread_rwlock_rdlock(&subs->lock);
-    for (const struct subscription *s = session->subscriptions; s; s = s->next_of_session) {
-        size_t len = filter_text(s, NULL);
-        uint8_t *text = malloc(len + 1);
+    for (uint32_t n = session->subscriptions; n; n = record_at(subs, n)->next_of_session) {
+        const struct subscription *s = record_at(subs, n);
+        struct subscription_options options = options_of(s);
+        uint8_t *text = filter_text(subs, s, stack, sizeof stack, &prefix, &len);
         if (!text)
             break;
-        (void)filter_text(s, text);
-        each(arg, s, chr_slice_of(text, len));
-        free(text);
+        each(arg, &options, chr_slice_of(text, len));
+        if (text != stack)
+            free(text);
     }
     pthread_rwlock_unlock(&subs->lock);
 }
 
+/* The cursor is the number of a record, which it keeps for its life. */
 chr_err subscriptions_scan(struct subscriptions *subs, uint64_t *cursor, uint32_t count,
-                           void (*each)(void *arg, const struct subscription *subscription,
+                           void (*each)(void *arg, const struct subscription_options *options,
                                         chr_slice client_id, chr_slice group, chr_slice filter),
                            void *arg)
 {
     uint8_t stack[256];
-    uint32_t seen = 0;
+    size_t prefix, len;
     chr_err err = CHR_OK;
     pthread_rwlock_rdlock(&subs->lock);
-    do {
-        for (const struct subscription *s = subs->buckets[*cursor & subs->mask]; s;
-             s = s->hash_next, seen++) {
-            chr_slice group = {0}, client_id = s->session->client_id;
-            if (s->group)
-                group = chr_slice_of(s->group->name, s->group->name_len);
-            size_t len = filter_text(s, NULL), prefix = group.len ? 8 + group.len : 0;
-            uint8_t *text = len <= sizeof stack ? stack : malloc(len);
-            if (!text) {
-                err = CHR_ENOMEM;
-                break;
-            }
-            (void)filter_text(s, text);
-            each(arg, s, client_id, group, chr_slice_of(text + prefix, len - prefix));
-            if (text != stack)
-                free(text);
+    uint64_t n = *cursor ? *cursor : 1, end = CHR_MIN(n + count, subs->records.next);
+    for (; n < end && !err; n++) {
+        const struct subscription *s = record_at(subs, (uint32_t)n);
+        if (!s->node)
+            continue;
+        struct subscription_options options = options_of(s);
+        chr_slice group = {0};
+        if (s->group)
+            group =
+                chr_slice_of(group_at(subs, s->group)->name, group_at(subs, s->group)->name_len);
+        uint8_t *text = filter_text(subs, s, stack, sizeof stack, &prefix, &len);
+        if (!text) {
+            err = CHR_ENOMEM;
+            break;
         }
-        *cursor = inspect_next_bucket(*cursor, subs->mask);
-        seen++;
-    } while (*cursor && !err && seen < count);
+        each(arg, &options, s->session->client_id, group,
+             chr_slice_of(text + prefix, len - prefix));
+        if (text != stack)
+            free(text);
+    }
+    *cursor = n < subs->records.next ? n : 0;
     pthread_rwlock_unlock(&subs->lock);
     return err;
 }

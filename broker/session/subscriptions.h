@@ -1,17 +1,24 @@
 /* broker/session/subscriptions.h: who wants which topics; shared by all loops.
  *
- * A tree of filter levels behind a read-write lock. It is read when a topic is first seen by a loop
- * or subscriptions have changed since; between changes a loop answers from its route cache
- * (route.h), which compares subscriptions_version: one relaxed load per message.
+ * A tree of filters (base/filter_tree.h) behind a read-write lock. It is read when a topic is first
+ * seen by a loop; after that the loop answers from its route cache (route.h). A change of
+ * subscriptions moves the version, one relaxed load per message, and then a route asks
+ * subscriptions_current whether a filter that matches its topic is among what changed
+ * (filter_changes.h): a few counters, no lock. So a hundred thousand warm topics are not matched
+ * again because somebody subscribed to something else.
+ *
+ * What is told by 32-bit numbers lies in slots (base/slots.h): 48 bytes for a subscription, 24 for
+ * a node of the tree, 4 for each in a bucket.
  *
  * A match holds, for the sessions of the asking loop, what to deliver to each: overlapping
  * subscriptions of a session are merged into one delivery at the highest QoS with all Subscription
  * Identifiers (3.3.4). Of other loops it only says that they have recipients: they match for
  * themselves, so no loop ever holds a pointer to another's session.
  *
- * Safety: a session removes its subscriptions, which moves the version, before it is freed, on the
- * same thread that uses its loop's matches; so a match of the current version never points at a
- * session that is gone. */
+ * Safety: a match is used only while it is current. A session removes its subscriptions before it
+ * is freed, on the same thread that uses its loop's matches; each removal counts a change of its
+ * filter, which matched the topic of every match the session is in, so none of those is current any
+ * more. The same goes for a group and its filter; groups are used under the lock. */
 #ifndef CHR_BROKER_SESSION_SUBSCRIPTIONS_H
 #define CHR_BROKER_SESSION_SUBSCRIPTIONS_H
 
@@ -26,7 +33,6 @@ struct broker_loop;
 struct session;
 struct share_group;
 struct subscriptions;
-struct chr_topic_node;
 
 struct subscription_options {
     uint8_t qos;
@@ -37,25 +43,9 @@ struct subscription_options {
     bool durable;            /* of a session the log knows: above QoS 0 the log's queue serves it */
 };
 
-/* One filter of one session. */
-struct subscription {
-    struct session *session;
-    struct chr_topic_node *node;
-    struct share_group *group;         /* NULL: not shared */
-    struct subscription *next_of_node; /* or of the group */
-    struct subscription *prev_of_node;
-    struct subscription *next_of_session;
-    struct subscription *prev_of_session;
-    struct subscription *hash_next;
-    uint64_t hash;
-    struct subscription_options options;
-};
-
-/* What sessions may read has changed: matches are void. Any thread. */
-void subscriptions_touch(struct subscriptions *subs);
 CHR_MUST_USE chr_err subscriptions_new(struct subscriptions **out);
 void subscriptions_free(struct subscriptions *subs); /* accepts NULL; must be empty */
-/* Moves with every change; any thread. */
+/* Moves with every change: while it stands, every match is current. Any thread. */
 uint64_t subscriptions_version(const struct subscriptions *subs);
 uint64_t subscriptions_count(const struct subscriptions *subs);
 uint64_t subscriptions_shared_count(const struct subscriptions *subs);
@@ -71,6 +61,9 @@ bool subscriptions_has(struct subscriptions *subs, const struct session *session
 bool subscriptions_remove(struct subscriptions *subs, struct session *session, chr_slice group,
                           chr_slice filter);
 void subscriptions_remove_all(struct subscriptions *subs, struct session *session);
+/* What the session may read has changed: matches it is in, or was left out of, are void. Session's
+ * loop. */
+void subscriptions_touch(struct subscriptions *subs, const struct session *session);
 
 /* -- Matching */
 
@@ -89,9 +82,11 @@ struct match {
     uint32_t own_count, own_max;
     bool durable; /* some durable session, of whichever loop, takes it above QoS 0: a message above
                      QoS 0 goes through the log (R6) */
+    uint64_t version;            /* it is current while that stands, */
+    uint64_t changes;            /* or the sum of the topic's changes does */
     uint64_t others;             /* bit (number mod 64) of each other loop with recipients */
     struct share_group **groups; /* matching shared subscriptions; pointers are tokens for
-                                    subscriptions_pick, valid while the version stands */
+                                    subscriptions_pick */
     uint32_t groups_count, groups_max;
     uint8_t *ids;
     uint32_t ids_len, ids_max;
@@ -102,11 +97,13 @@ CHR_INLINE bool match_any(const struct match *match)
 }
 void match_free(struct match *match);
 
-/* Fills match (keeping its memory) for a valid topic name. *version: what it is good for.
- * loop: whose sessions are `own`. CHR_ENOMEM */
+/* Fills match (keeping its memory) for a valid topic name.
+ * loop: whose sessions are `own`. CHR_ENOMEM: match is current for nothing then. */
 CHR_MUST_USE chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
-                                         const struct broker_loop *loop, struct match *match,
-                                         uint64_t *version);
+                                         const struct broker_loop *loop, struct match *match);
+/* Is a match of this topic what subscriptions_match would find now? (False also when it may not
+ * be.) The thread of its loop; remembers the version it looked at. */
+bool subscriptions_current(const struct subscriptions *subs, chr_slice topic, struct match *match);
 
 /* The member of a group that gets the next message: in turn, connected ones first. */
 struct share_pick {
@@ -117,28 +114,28 @@ struct share_pick {
                        with messages above QoS 0 */
     struct subscription_options options;
 };
-/* Picks for all groups of a match of `version`; false: subscriptions have changed since, match
- * again. picks: [groups_count], those of empty groups have loop NULL. */
-bool subscriptions_pick(struct subscriptions *subs, const struct match *match, uint64_t version,
+/* Picks for all groups of a match; false: it is not current, match again.
+ * picks: [groups_count], those of empty groups have loop NULL. */
+bool subscriptions_pick(struct subscriptions *subs, chr_slice topic, const struct match *match,
                         struct share_pick *picks);
 /* The same for one group, told by its number; loop is NULL when nobody is left in it. */
-bool subscriptions_pick_group(struct subscriptions *subs, const struct match *match,
-                              uint64_t version, uint32_t group, struct share_pick *out);
+bool subscriptions_pick_group(struct subscriptions *subs, chr_slice topic,
+                              const struct match *match, uint32_t group, struct share_pick *out);
 
-/* Calls each(arg, subscription, filter) for the subscriptions of a session; session's loop. The
+/* Calls each(arg, options, filter) for the subscriptions of a session; session's loop. The
  * filter is borrowed until return and bears its `$share/<group>/`. */
 void subscriptions_each(struct subscriptions *subs, const struct session *session,
-                        void (*each)(void *arg, const struct subscription *subscription,
+                        void (*each)(void *arg, const struct subscription_options *options,
                                      chr_slice filter),
                         void *arg);
 /* All subscriptions of all sessions, a few at a time, for any thread: calls each() for about
  * `count` of them from *cursor on (0 at first) under the lock for reading, and moves *cursor; 0
- * again: those were the last. One that is there from the first call to the last is met exactly once
- * (the cursor is session/inspect.h's). What each() gets is borrowed until it returns; filter is
+ * again: those were the last. One that is there from the first call to the last is met exactly
+ * once. What each() gets is borrowed until it returns; filter is
  * without share and group. CHR_ENOMEM */
 CHR_MUST_USE chr_err
 subscriptions_scan(struct subscriptions *subs, uint64_t *cursor, uint32_t count,
-                   void (*each)(void *arg, const struct subscription *subscription,
+                   void (*each)(void *arg, const struct subscription_options *options,
                                 chr_slice client_id, chr_slice group, chr_slice filter),
                    void *arg);
 
