@@ -300,65 +300,140 @@ size_t chr_filter_tree_text(const struct chr_filter_tree *tree, uint32_t number,
 /* ---- Matching ---------------------------------------------------------------------------------
  */
 
-struct names {
-    uint32_t count; /* levels of the topic, or CHR_FILTER_LEVELS_MAX + 1 */
+/* A look-up waits for memory several times: bucket, node, perhaps another one of the chain. Those
+ * of one batch wait together. */
+#define BATCH 8u
+/* What is still to be looked at, deeper nodes above. Nodes of depth d are put there while fewer
+ * than BATCH of that depth or deeper are left, all of which go into the same batch: so at most 2
+ * BATCH of each depth. */
+#define TODO_MAX (2 * BATCH * (CHR_FILTER_LEVELS_MAX + 1))
+
+struct walk {
+    const struct chr_filter_tree *tree;
+    bool hidden;          /* the topic begins with `$` */
+    uint32_t names_count; /* its levels, no more than depth_max + 1 of them */
     uint32_t
-        levels[CHR_FILTER_LEVELS_MAX]; /* 0: in no filter; those below depth_max are looked up */
+        names[CHR_FILTER_LEVELS_MAX]; /* 0: in no filter; those below depth_max are looked up */
+    uint32_t todo_count;
+    struct {
+        uint32_t node, depth;
+    } todo[TODO_MAX];
 };
 
-static void look_up(const struct chr_filter_tree *tree, chr_slice topic, struct names *names)
+/* One child to be found. */
+struct step {
+    uint32_t parent, level, depth; /* of the child */
+    const uint32_t *bucket;
+    uint32_t number;
+};
+
+static void look_up_names(struct walk *w, chr_slice topic)
 {
+    const struct chr_filter_tree *tree = w->tree;
+    chr_slice texts[CHR_FILTER_LEVELS_MAX];
     bool done = false;
-    chr_slice text;
-    names->count = 0;
-    while (names->count <= tree->depth_max && take_level(&topic, &done, &text)) {
-        if (names->count < tree->depth_max) {
-            uint32_t level = level_find(tree, text, hash_text(tree, text));
-            /* A topic has no wildcards; if one came here, it would be found twice. */
-            names->levels[names->count] = level <= LEVEL_ALL ? 0 : level;
+    w->names_count = 0;
+    while (w->names_count < tree->depth_max && take_level(&topic, &done, &texts[w->names_count])) {
+        uint32_t hash = w->names[w->names_count] = hash_text(tree, texts[w->names_count]);
+        __builtin_prefetch(chr_chains_bucket(&tree->by_text, hash));
+        w->names_count++;
+    }
+    for (uint32_t i = 0; i < w->names_count; i++)
+        __builtin_prefetch(level_at(tree, *chr_chains_bucket(&tree->by_text, w->names[i])));
+    for (uint32_t i = 0; i < w->names_count; i++) {
+        uint32_t level = level_find(tree, texts[i], w->names[i]);
+        /* A topic has no wildcards; if one came here, it would be found twice. */
+        w->names[i] = level <= LEVEL_ALL ? 0 : level;
+    }
+    w->names_count += !done; /* it has more than any filter: only `#` gets so far */
+}
+
+static void add_step(const struct walk *w, struct step *steps, uint32_t *count, uint32_t parent,
+                     uint32_t level, uint32_t depth)
+{
+    const uint32_t *bucket =
+        chr_chains_bucket(&w->tree->by_parent, hash_child(w->tree, parent, level));
+    __builtin_prefetch(bucket);
+    steps[(*count)++] = (struct step){parent, level, depth, bucket, 0};
+}
+
+/* What is to be found below a node. True: the topic ends at it. */
+static bool add_steps(const struct walk *w, struct step *steps, uint32_t *count, uint32_t number,
+                      uint32_t depth)
+{
+    uint32_t below = node_at(w->tree, number)->below;
+    bool hidden = w->hidden && depth == 0; /* from wildcards [MQTT-4.7.2-1] */
+    bool end = depth == w->names_count;
+    if (below & HAS_ALL && !hidden)
+        add_step(w, steps, count, number, LEVEL_ALL, depth + 1);
+    if (end || !below)
+        return end;
+    if (below & HAS_ONE && !hidden)
+        add_step(w, steps, count, number, LEVEL_ONE, depth + 1);
+    if (w->names[depth])
+        add_step(w, steps, count, number, w->names[depth], depth + 1);
+    return false;
+}
+
+/* The chain is followed to its end only if the first is another's. */
+static void find_steps(const struct walk *w, struct step *steps, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        steps[i].number = *steps[i].bucket;
+        __builtin_prefetch(node_at(w->tree, steps[i].number));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = steps[i].number;
+        while (number) {
+            const struct chr_filter_node *node = node_at(w->tree, number);
+            if (node->parent == steps[i].parent && node->level == steps[i].level)
+                break;
+            number = node->hash_next;
         }
-        names->count++;
+        steps[i].number = number;
     }
 }
 
 uint32_t chr_filter_tree_match(const struct chr_filter_tree *tree, chr_slice topic,
-                               void (*each)(void *arg, union chr_filter_value value), void *arg)
+                               void (*each)(void *arg, const union chr_filter_value *values,
+                                            uint32_t count),
+                               void *arg)
 {
-    /* What is still to be looked at: below each node at most two, of which one is taken at once, so
-     * one for each level and one more. */
-    struct {
-        uint32_t node, depth;
-    } todo[CHR_FILTER_LEVELS_MAX + 2];
-    struct names names;
-    uint32_t count = 0, looked = 0;
-    look_up(tree, topic, &names);
-    todo[count].node = ROOT;
-    todo[count++].depth = 0;
-    while (count) {
-        uint32_t number = todo[--count].node, depth = todo[count].depth;
-        const struct chr_filter_node *node = node_at(tree, number);
-        bool end = depth == names.count;
-        bool hidden = depth == 0 && topic.len && topic.ptr[0] == '$'; /* from wildcards */
-        looked++;
-        if (end && node->value.any)
-            each(arg, node->value);
-        if (node->below & HAS_ALL && !hidden) {
+    struct walk w;
+    uint32_t looked = 1;
+    w.tree = tree;
+    w.hidden = topic.len && topic.ptr[0] == '$';
+    look_up_names(&w, topic);
+    w.todo[0].node = ROOT;
+    w.todo[0].depth = 0;
+    w.todo_count = 1;
+    while (w.todo_count) {
+        struct step steps[3 * BATCH];
+        union chr_filter_value values[2 * BATCH]; /* of a node, and of the `#` below it */
+        uint32_t steps_count = 0, values_count = 0;
+        uint32_t batch = CHR_MIN(w.todo_count, BATCH), first = w.todo_count - batch;
+        for (uint32_t i = first; i < w.todo_count; i++) {
+            uint32_t number = w.todo[i].node;
+            if (add_steps(&w, steps, &steps_count, number, w.todo[i].depth) &&
+                node_at(tree, number)->value.any)
+                values[values_count++] = node_at(tree, number)->value;
+        }
+        w.todo_count = first;
+        find_steps(&w, steps, steps_count);
+        for (uint32_t i = 0; i < steps_count; i++) {
+            const struct step *step = &steps[i];
+            if (!step->number)
+                continue;
             looked++;
-            each(arg, node_at(tree, find_child(tree, number, LEVEL_ALL))->value);
+            if (step->level == LEVEL_ALL) {
+                values[values_count++] = node_at(tree, step->number)->value;
+                continue;
+            }
+            w.todo[w.todo_count].node = step->number;
+            w.todo[w.todo_count++].depth = step->depth;
         }
-        if (end || !node->below)
-            continue;
-        uint32_t exact = names.levels[depth];
-        if (exact)
-            exact = find_child(tree, number, exact);
-        if (node->below & HAS_ONE && !hidden) {
-            todo[count].node = find_child(tree, number, LEVEL_ONE);
-            todo[count++].depth = depth + 1;
-        }
-        if (exact) {
-            todo[count].node = exact;
-            todo[count++].depth = depth + 1;
-        }
+        if (values_count)
+            each(arg, values, values_count);
     }
     return looked;
 }

@@ -67,11 +67,14 @@ void chr_filter_tree_prune(struct chr_filter_tree *tree, uint32_t node);
 /* The filter of a node; returns its length. out: NULL to ask for that alone. */
 size_t chr_filter_tree_text(const struct chr_filter_tree *tree, uint32_t node, uint8_t *out);
 
-/* Calls each() with the value of every filter that matches a topic name: `+` is one level, `#` all
- * that follow and the level before it; neither matches a first level that begins with `$`
- * [MQTT-4.7.2-1]. Returns how many nodes it looked at. each must not change the tree. */
+/* Calls each(), perhaps several times, with the values of the filters that match a topic name: `+`
+ * is one level, `#` all that follow and the level before it; neither matches a first level that
+ * begins with `$` [MQTT-4.7.2-1]. Returns how many nodes it looked at. each must not change the
+ * tree. */
 uint32_t chr_filter_tree_match(const struct chr_filter_tree *tree, chr_slice topic,
-                               void (*each)(void *arg, union chr_filter_value value), void *arg);
+                               void (*each)(void *arg, const union chr_filter_value *values,
+                                            uint32_t count),
+                               void *arg);
 
 CHR_INLINE union chr_filter_value *chr_filter_tree_value(const struct chr_filter_tree *tree,
                                                          uint32_t node)

@@ -125,10 +125,11 @@ struct match {
     void *arg;
 };
 
-static void visit(void *arg, union chr_filter_value value)
+static void visit(void *arg, const union chr_filter_value *values, uint32_t count)
 {
     const struct match *m = arg;
-    m->visit(m->arg, value.ptr);
+    for (uint32_t i = 0; i < count; i++)
+        m->visit(m->arg, values[i].ptr);
 }
 
 void db__filters_match(const struct db *d, chr_slice topic,

@@ -17,6 +17,8 @@
 #include "proto/mqtt/topic.h"
 
 #define FOUND_STACK 64u
+/* Of a session that ends; then others may look something up. */
+#define REMOVED_AT_A_TIME 256u
 
 /* One filter of one session; told by its number. */
 struct subscription {
@@ -464,13 +466,13 @@ void subscriptions_touch(struct subscriptions *subs, const struct session *sessi
 
 void subscriptions_remove_all(struct subscriptions *subs, struct session *session)
 {
-    if (!session->subscriptions)
-        return;
-    pthread_rwlock_wrlock(&subs->lock);
-    while (session->subscriptions)
-        unlink_and_free(subs, session->subscriptions);
-    publish_changes(subs);
-    pthread_rwlock_unlock(&subs->lock);
+    while (session->subscriptions) {
+        pthread_rwlock_wrlock(&subs->lock);
+        for (uint32_t i = 0; i < REMOVED_AT_A_TIME && session->subscriptions; i++)
+            unlink_and_free(subs, session->subscriptions);
+        publish_changes(subs);
+        pthread_rwlock_unlock(&subs->lock);
+    }
 }
 
 /* ---- Matching ---------------------------------------------------------------------------------
@@ -529,9 +531,8 @@ static bool found_room(struct gather *g)
 }
 
 /* The subscriptions of a filter that matches. */
-static void take_filter(void *arg, union chr_filter_value value)
+static void take_filter(struct gather *g, union chr_filter_value value)
 {
-    struct gather *g = arg;
     for (uint32_t n = value.numbers[PLAIN]; n;) {
         const struct subscription *s = record_at(g->subs, n);
         n = s->next_of_node;
@@ -559,6 +560,16 @@ static void take_filter(void *arg, union chr_filter_value value)
         g->match->groups[g->match->groups_count++] = group_at(g->subs, n);
         g->match->durable |= group_at(g->subs, n)->durable_count > 0;
     }
+}
+
+static void take_filters(void *arg, const union chr_filter_value *values, uint32_t count)
+{
+    struct gather *g = arg;
+    for (uint32_t i = 0; i < count; i++)
+        if (values[i].numbers[PLAIN])
+            __builtin_prefetch(record_at(g->subs, values[i].numbers[PLAIN]));
+    for (uint32_t i = 0; i < count; i++)
+        take_filter(g, values[i]);
 }
 
 static int by_session(const void *a, const void *b)
@@ -639,7 +650,7 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
     match->version = subscriptions_version(subs);
     match->changes = filter_changes_sum(subs->changes, topic);
     if (chr_filter_tree_nodes(&subs->tree))
-        (void)chr_filter_tree_match(&subs->tree, topic, take_filter, &g);
+        (void)chr_filter_tree_match(&subs->tree, topic, take_filters, &g);
     pthread_rwlock_unlock(&subs->lock);
     /* Sessions of this loop stay while this thread is here. */
     bool ok = !g.failed;

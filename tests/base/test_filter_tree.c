@@ -53,11 +53,12 @@ struct sum {
     uint64_t sum, count;
 };
 
-static void add_up(void *arg, union chr_filter_value value)
+static void add_up(void *arg, const union chr_filter_value *values, uint32_t count)
 {
     struct sum *s = arg;
-    s->sum += value.any * value.any;
-    s->count++;
+    for (uint32_t i = 0; i < count; i++)
+        s->sum += values[i].any * values[i].any;
+    s->count += count;
 }
 
 static void check_topic(const struct chr_filter_tree *tree, const char *topic)
@@ -66,7 +67,7 @@ static void check_topic(const struct chr_filter_tree *tree, const char *topic)
     uint32_t looked = chr_filter_tree_match(tree, chr_slice_cstr(topic), add_up, &got);
     for (size_t i = 0; i < live_count; i++)
         if (matches(live[i], topic))
-            add_up(&want, (union chr_filter_value){.any = live_value[i]});
+            add_up(&want, &(union chr_filter_value){.any = live_value[i]}, 1);
     assert_true(got.count == want.count);
     assert_true(got.sum == want.sum);
     assert_true(looked <= chr_filter_tree_nodes(tree) + 1);
