@@ -4,6 +4,8 @@
  * promises; cost more than was stored.
  *
  * CHR_SEED: one seed; CHR_SEEDS: so many of them (30). */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "broker/session/filter_changes.h"
@@ -388,12 +390,81 @@ static void test_many_groups(void **state)
     kit_free(&kit);
 }
 
+/* ---- Two threads ------------------------------------------------------------------------------
+ */
+
+struct toggler {
+    struct subscriptions *subs;
+    struct session *session;
+    _Atomic uint64_t epoch; /* odd: a change is under way; half of it odd: the filter is there */
+    _Atomic bool stop;
+};
+
+/* A filter comes and goes, others between. */
+static void *toggle(void *arg)
+{
+    struct toggler *t = arg;
+    struct subscription_options options = {0};
+    bool existed;
+    chr_err err = CHR_OK;
+    for (uint32_t i = 0; !atomic_load(&t->stop) && !err; i++) {
+        char other[32];
+        chr_slice name = chr_slice_of(other, sprintf(other, "x/%u/+", i / 2 % 50));
+        if (i % 2) {
+            (void)subscriptions_remove(t->subs, t->session, CHR_LIT(""), name);
+            continue;
+        }
+        err = subscriptions_add(t->subs, t->session, CHR_LIT(""), name, &options, &existed);
+        uint64_t epoch = atomic_fetch_add(&t->epoch, 1);
+        if (epoch / 2 % 2)
+            (void)subscriptions_remove(t->subs, t->session, CHR_LIT(""), CHR_LIT("a/+/c"));
+        else if (!err)
+            err = subscriptions_add(t->subs, t->session, CHR_LIT(""), CHR_LIT("a/+/c"), &options,
+                                    &existed);
+        atomic_fetch_add(&t->epoch, 1);
+    }
+    return (void *)(intptr_t)err;
+}
+
+/* What another thread has subscribed to before a route is asked for its match is in it, what it has
+ * unsubscribed from is not, though the route looks at counters without a lock. */
+static void test_another_thread(void **state)
+{
+    (void)state;
+    struct kit kit;
+    kit_init(&kit);
+    struct routes *routes = &state_of(kit.loops[0])->routes;
+    struct toggler t = {.subs = kit.node.subscriptions, .session = kit_session(&kit, 1, "far")};
+    struct route *concerned = routes_get(routes, CHR_LIT("a/b/c"));
+    struct route *not_concerned = routes_get(routes, CHR_LIT("d/e/f"));
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, toggle, &t), 0);
+    uint32_t with = 0, without = 0;
+    while (with < 300 || without < 300) {
+        uint64_t before = atomic_load(&t.epoch);
+        bool there = match_any(route_match(routes, concerned));
+        bool never = match_any(route_match(routes, not_concerned));
+        assert_false(never);
+        if (before % 2 || atomic_load(&t.epoch) != before)
+            continue; /* it changed meanwhile: either is right */
+        assert_int_equal(there, before / 2 % 2);
+        with += there;
+        without += !there;
+    }
+    atomic_store(&t.stop, true);
+    void *err;
+    pthread_join(thread, &err);
+    assert_null(err);
+    kit_free(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_naive_twin), cmocka_unit_test(test_keys),
         cmocka_unit_test(test_not_matched_again),  cmocka_unit_test(test_bounded_in_bytes),
         cmocka_unit_test(test_one_off_topics),     cmocka_unit_test(test_many_groups),
+        cmocka_unit_test(test_another_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
