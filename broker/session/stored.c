@@ -271,7 +271,7 @@ void session_stored_pump(struct session *s)
         out->more = count > 0;
         bool go_on = true;
         for (size_t i = 0; i < count; i++) {
-            /* What cannot be read for now is looked at again once a second. */
+            /* What could not be read is looked at again once a second. */
             bool later = !items[i].message && !items[i].received && items[i].error != CHR_ECORRUPT;
             go_on = go_on && !later && s->conn && s->conn->state == CONN_OPEN &&
                     send_item(s, &items[i]);
