@@ -41,6 +41,17 @@ CHR_INLINE void chr_list_remove(struct chr_list *node)
     node->next->prev = node->prev;
     node->next = node->prev = node;
 }
+/* All nodes of `from` into the empty `to`, in their order: whoever is put back into `from`
+ * meanwhile waits for the next round. In constant time. */
+CHR_INLINE void chr_list_take(struct chr_list *to, struct chr_list *from)
+{
+    chr_list_init(to);
+    if (chr_list_empty(from))
+        return;
+    *to = *from;
+    to->next->prev = to->prev->next = to;
+    chr_list_init(from);
+}
 #define CHR_LIST_FOR(pos, head)                                                                    \
     for (struct chr_list *pos = (head)->next; pos != (head); pos = pos->next)
 #define CHR_LIST_FOR_SAFE(pos, tmp, head)                                                          \

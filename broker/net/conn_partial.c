@@ -51,12 +51,7 @@ void conn_partial_release(struct conn *conn)
     conn->partial_bytes = 0;
     /* All of them try again, oldest first; those that still find no room queue up in that order. */
     struct chr_list round;
-    chr_list_init(&round);
-    while (!chr_list_empty(&loop->partial_waiting)) {
-        struct chr_list *link = loop->partial_waiting.next;
-        chr_list_remove(link);
-        chr_list_push_back(&round, link);
-    }
+    chr_list_take(&round, &loop->partial_waiting);
     while (!chr_list_empty(&round)) {
         struct conn *waiting = CHR_CONTAINER_OF(round.next, struct conn, wait_link);
         chr_list_remove(&waiting->wait_link);

@@ -244,12 +244,7 @@ static void resume_waiting(struct broker_loop *loop)
         return;
     /* Each gets one chance: who needs another batch queues up behind the others. */
     struct chr_list round;
-    chr_list_init(&round);
-    while (!chr_list_empty(&loop->waiting)) {
-        struct chr_list *link = loop->waiting.next;
-        chr_list_remove(link);
-        chr_list_push_back(&round, link);
-    }
+    chr_list_take(&round, &loop->waiting);
     while (!chr_list_empty(&round)) {
         struct conn *conn = CHR_CONTAINER_OF(round.next, struct conn, wait_link);
         if (!loop->batch && !loop->batch_free) {
@@ -268,12 +263,7 @@ static void resume_waiting(struct broker_loop *loop)
 static void process_held(struct broker_loop *loop)
 {
     struct chr_list round;
-    chr_list_init(&round);
-    while (!chr_list_empty(&loop->held)) {
-        struct chr_list *link = loop->held.next;
-        chr_list_remove(link);
-        chr_list_push_back(&round, link);
-    }
+    chr_list_take(&round, &loop->held);
     while (!chr_list_empty(&round)) {
         struct conn *conn = CHR_CONTAINER_OF(round.next, struct conn, wait_link);
         chr_list_remove(&conn->wait_link);
@@ -304,12 +294,7 @@ static void handle_event(const struct epoll_event *event)
 static void flush_outputs(struct broker_loop *loop)
 {
     struct chr_list round;
-    chr_list_init(&round);
-    while (!chr_list_empty(&loop->flush)) {
-        struct chr_list *link = loop->flush.next;
-        chr_list_remove(link);
-        chr_list_push_back(&round, link);
-    }
+    chr_list_take(&round, &loop->flush);
     while (!chr_list_empty(&round)) {
         struct conn *conn = CHR_CONTAINER_OF(round.next, struct conn, flush_link);
         chr_list_remove(&conn->flush_link);

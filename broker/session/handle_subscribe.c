@@ -53,6 +53,12 @@ static struct wanted examine(chr_slice text, uint32_t levels_max)
     return w;
 }
 
+static enum dispatch out_of_memory(struct conn *conn)
+{
+    session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+    return DISPATCH_CLOSE;
+}
+
 /* ---- SUBSCRIBE --------------------------------------------------------------------------------
  */
 
@@ -265,10 +271,8 @@ static enum dispatch subscribe_by_log(struct conn *conn, const struct mqtt_subsc
     uint32_t count = subscribe->filters_count;
     struct log_subscribe *what =
         log_subscribe_new(subscribe->packet_id, count, subscribe->filters, &text);
-    if (!what) {
-        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return DISPATCH_CLOSE;
-    }
+    if (!what)
+        return out_of_memory(conn);
     memcpy(what->codes, codes, count);
     memcpy(what->existed, existed, count * sizeof *existed);
     struct mqtt_filter_iter it = {chr_slice_of(text, subscribe->filters.len)};
@@ -290,8 +294,7 @@ static enum dispatch subscribe_by_log(struct conn *conn, const struct mqtt_subsc
         free(what);
     } else if (session__log_subscribe(conn, what)) {
         free(what);
-        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return DISPATCH_CLOSE;
+        return out_of_memory(conn);
     }
     return DISPATCH_DONE;
 }
@@ -386,10 +389,8 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
     if (session__publishes_wait(conn) || (s->durable && session__log_ops_wait(conn)))
         return DISPATCH_AGAIN;
     uint8_t *codes = calloc(subscribe.filters_count, 2);
-    if (!codes) {
-        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return DISPATCH_CLOSE;
-    }
+    if (!codes)
+        return out_of_memory(conn);
     if (s->durable && too_many_for_log(conn, subscribe.filters_count, subscribe.filters)) {
         memset(codes, MQTT_REASON_QUOTA_EXCEEDED, subscribe.filters_count);
         send_suback(conn, subscribe.packet_id, chr_slice_of(codes, subscribe.filters_count));
@@ -448,10 +449,8 @@ static enum dispatch unsubscribe_by_log(struct conn *conn,
     uint32_t count = unsubscribe->filters_count;
     struct log_subscribe *what =
         log_subscribe_new(unsubscribe->packet_id, count, unsubscribe->filters, &text);
-    if (!what) {
-        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return DISPATCH_CLOSE;
-    }
+    if (!what)
+        return out_of_memory(conn);
     memcpy(what->codes, codes, count);
     struct mqtt_filter_iter it = {chr_slice_of(text, unsubscribe->filters.len)};
     chr_slice filter;
@@ -466,8 +465,7 @@ static enum dispatch unsubscribe_by_log(struct conn *conn,
         free(what);
     } else if (session__log_unsubscribe(conn, what)) {
         free(what);
-        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return DISPATCH_CLOSE;
+        return out_of_memory(conn);
     }
     return DISPATCH_DONE;
 }
@@ -494,10 +492,8 @@ enum dispatch session__handle_unsubscribe(struct conn *conn, const struct mqtt_f
     if (session__publishes_wait(conn) || (durable && session__log_ops_wait(conn)))
         return DISPATCH_AGAIN;
     uint8_t *codes = calloc(unsubscribe.filters_count, 1);
-    if (!codes) {
-        session_end_connection(conn, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
-        return DISPATCH_CLOSE;
-    }
+    if (!codes)
+        return out_of_memory(conn);
     if (durable && too_many_for_log(conn, unsubscribe.filters_count, unsubscribe.filters)) {
         /* UNSUBACK of 3.1.1 has no way to say so. */
         memset(codes, MQTT_REASON_IMPLEMENTATION_SPECIFIC, unsubscribe.filters_count);
