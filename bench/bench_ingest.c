@@ -23,6 +23,7 @@
 #include "bench/net.h"
 #include "bench/procstat.h"
 #include "bench/publisher.h"
+#include "bench/stalls.h"
 
 #define SECONDS_MAX      3600
 #define CONNECTIONS_MAX  19000
@@ -259,6 +260,7 @@ struct bench {
     uint64_t acked_at_tick;
     uint32_t open; /* publishers that are not done */
     struct result result;
+    struct stalls *stalls; /* paced; NULL: not watched */
 };
 
 static void connect_all(struct bench *b, const fleet *f)
@@ -499,6 +501,20 @@ static void print_sums(struct fleet_sums s)
            s.rows ? s.ts_ms_max : 0);
 }
 
+/* The same without the messages that were under way while the machine stood still. */
+static void print_calm(const struct bench *b)
+{
+    static struct histogram calm;
+    for (uint64_t i = 0; i < b->run.samples_count; i++) {
+        const struct publisher_sample *s = &b->run.samples[i];
+        if (!stalls_between(b->stalls, s->sent_ns, s->acked_ns))
+            histogram_add(&calm, s->acked_ns - s->sent_ns);
+    }
+    print_histogram("calm_sent_to_ack", &calm);
+    printf("\"stalls\":%" PRIu64 ",\"stalls_ms\":%.1f,", stalls_count(b->stalls),
+           (double)stalls_total_ns(b->stalls) / 1e6);
+}
+
 static int report(struct bench *b, const fleet *f)
 {
     const struct options *o = &b->options;
@@ -547,6 +563,8 @@ static int report(struct bench *b, const fleet *f)
     print_histogram("sent_to_ack", &b->run.sent);
     if (o->rate > 0)
         print_histogram("due_to_ack", &b->run.due);
+    if (b->stalls)
+        print_calm(b);
     print_sums(total);
     printf("}\n");
     if (refused)
@@ -579,13 +597,22 @@ int main(int argc, char **argv)
         .connections = o->fleet.connections,
     };
     connect_all(&b, f);
+    if (o->rate > 0) {
+        b.run.samples_max = (uint64_t)(o->rate * (o->seconds + 1));
+        b.run.samples = calloc(b.run.samples_max, sizeof *b.run.samples);
+        b.stalls = b.run.samples ? stalls_watch() : NULL;
+    }
     run(&b);
+    if (b.stalls)
+        stalls_stop(b.stalls);
     int status = report(&b, f);
     for (uint32_t i = 0; i < o->fleet.connections; i++)
         publisher_close(&b.publishers[i]);
     close(b.epoll);
     free(b.publishers);
     free(b.run.inbox);
+    free(b.run.samples);
+    stalls_free(b.stalls);
     fleet_destroy(f);
     return status;
 }

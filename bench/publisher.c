@@ -193,7 +193,10 @@ static void time_acks(struct publisher *p, uint64_t first, uint64_t now_ns)
     struct publisher_run *run = p->run;
     if (run->time_each) {
         for (uint64_t n = first; n < p->acked; n++) {
-            histogram_add(&run->sent, now_ns - p->sent_ns[n % p->slice.rows]);
+            uint64_t sent_ns = p->sent_ns[n % p->slice.rows];
+            histogram_add(&run->sent, now_ns - sent_ns);
+            if (run->samples_count < run->samples_max)
+                run->samples[run->samples_count++] = (struct publisher_sample){sent_ns, now_ns};
             uint64_t due = due_ns(p, n);
             histogram_add(&run->due, now_ns > due ? now_ns - due : 0);
         }

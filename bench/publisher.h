@@ -17,6 +17,10 @@
 #include "bench/fleet.h"
 #include "bench/histogram.h"
 
+struct publisher_sample {
+    uint64_t sent_ns, acked_ns;
+};
+
 /* What all connections of a run share. */
 struct publisher_run {
     int mqtt_version;
@@ -27,6 +31,10 @@ struct publisher_run {
     bool time_each;        /* paced: time every message; else one at a time per connection */
     struct histogram sent; /* from send() to acknowledgement */
     struct histogram due;  /* paced: from when the schedule wanted it sent */
+    /* Paced, room for samples_max: when each was sent and acknowledged, in order of
+     * acknowledgement. */
+    struct publisher_sample *samples;
+    uint64_t samples_count, samples_max;
     /* The schedule: message n of connection c is due at start_ns + (n * connections + c) *
      * interval_ns. 0: as fast as windows allow. */
     uint64_t start_ns;

@@ -1,6 +1,6 @@
 /* broker/admin/internal.h: what the files of admin/ share.
  *
- *     socket ─▶ libmicrohttpd ─▶ request.c: route, collect the body ─▶ endpoint->handle
+ *     socket ─▶ libmicrohttpd ─▶ request.c: route, admit, collect the body ─▶ endpoint->handle
  *                                       ▲                                  │ true: answered
  *                                       └── resume ◀── admin__wake ◀── false: suspended
  *
@@ -70,6 +70,7 @@ struct admin_request {
     struct chr_buf body;
     bool too_large;              /* the body is, and was not kept */
     bool suspended;              /* admin thread only */
+    bool logging_in;             /* suspended before its body; admin thread only */
     bool streaming;              /* the answer is sent as it is made; admin thread only */
     unsigned status;             /* answered with; 0: not yet */
     void *work;                  /* the endpoint's */

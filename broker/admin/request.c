@@ -231,13 +231,13 @@ static void collect(struct admin_request *request, const char *upload, size_t by
 }
 
 /* What SQL does not decide by itself. */
-static bool may_ask(struct admin_request *request)
+static void check_right(struct admin_request *request)
 {
     const struct principal *p = request->principal;
     struct broker_node *node = request->admin->node;
     bool may = true;
     if (!p || request->endpoint->handle == admin__query)
-        return true;
+        return;
     if (request->endpoint->handle == admin__ingest) {
         const db_catalog *catalog = db_catalog_acquire(node->db);
         const struct db_table_def *table = db_catalog_find(catalog, CHR_LIT("readings"));
@@ -247,23 +247,34 @@ static bool may_ask(struct admin_request *request)
         may = p->role != DB_ROLE_DEVICE;
     }
     if (may)
-        return true;
+        return;
     audit_denied(node->authority, p, request->address, "http",
                  chr_slice_cstr(request->endpoint->path), NULL);
     refuse(request, MHD_HTTP_FORBIDDEN, "42501", "permission denied");
-    return false;
 }
 
-static bool wait_or_answer(struct admin_request *request)
+static void suspend(struct admin_request *request)
+{
+    request->conn->receiving_since_us = 0;
+    request->suspended = true;
+    MHD_suspend_connection(request->connection);
+}
+
+/* Who asks is known, and may, before a body is taken: what a stranger sends is never kept. May be
+ * called again after a wake. */
+static void admit(struct admin_request *request)
 {
     enum admin_login_state state = ADMIN_LOGIN_DONE;
-    if (!request->endpoint->open && !request->principal)
+    if (!request->endpoint->open)
         state = admin__login(request);
-    if (state != ADMIN_LOGIN_DONE)
-        return state == ADMIN_LOGIN_REFUSED;
-    if (!request->status && !request->work && !may_ask(request))
-        return true;
-    return request->endpoint->handle(request);
+    request->logging_in = state == ADMIN_LOGIN_WAITS;
+    if (request->logging_in) {
+        suspend(request);
+        return;
+    }
+    request->conn->receiving_since_us = chr_clock_mono_us(request->admin->node->clock);
+    if (state == ADMIN_LOGIN_DONE)
+        check_right(request);
 }
 
 static void handle(struct admin_request *request)
@@ -273,10 +284,8 @@ static void handle(struct admin_request *request)
         refuse(request, MHD_HTTP_CONTENT_TOO_LARGE, "54000", "the body is too large");
     else if (request->body.failed)
         refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "53200", "out of memory");
-    else if (!wait_or_answer(request)) {
-        request->suspended = true;
-        MHD_suspend_connection(request->connection);
-    }
+    else if (!request->endpoint->handle(request))
+        suspend(request);
 }
 
 enum MHD_Result admin__on_request(void *cls, struct MHD_Connection *connection, const char *url,
@@ -295,10 +304,16 @@ enum MHD_Result admin__on_request(void *cls, struct MHD_Connection *connection, 
         route(request, url, method);
         if (!request->endpoint)
             admin->refused++;
+        else
+            admit(request);
+        return MHD_YES;
+    }
+    if (request->logging_in) { /* resumed where it was suspended, before its body */
+        admit(request);
         return MHD_YES;
     }
     if (*upload_bytes) {
-        if (request->endpoint)
+        if (request->endpoint && !request->status)
             collect(request, upload, *upload_bytes);
         *upload_bytes = 0;
         return MHD_YES;

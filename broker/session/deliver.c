@@ -215,32 +215,34 @@ void session__deliver_again(struct broker_loop *loop, struct message *message, u
 static void deliver_shared(struct broker_loop *loop, struct message *message, struct route *route,
                            const struct match *match)
 {
-    struct share_pick stack[PICKS_STACK], *picks = stack;
+    struct share_pick stack[PICKS_STACK], *picks = stack, *more = NULL;
     struct routes *routes = &state_of(loop)->routes;
-    if (match->groups_count > PICKS_STACK) {
-        picks = malloc(match->groups_count * sizeof *picks);
-        if (!picks) {
-            LOOP_COUNT_DROP(loop, DROP_MEMORY);
-            return;
+    uint32_t room = PICKS_STACK;
+    for (;;) {
+        if (match->groups_count > room) {
+            room = match->groups_count;
+            picks = realloc(more, room * sizeof *picks);
+            if (!picks)
+                goto no_memory;
+            more = picks;
         }
-    }
-    uint32_t room = CHR_MAX(match->groups_count, PICKS_STACK);
-    /* Groups are told by the match; when they change meanwhile, look again. */
-    while (!subscriptions_pick(loop->node->subscriptions, message->topic, match, picks)) {
+        if (subscriptions_pick(loop->node->subscriptions, message->topic, match, picks))
+            break;
+        /* Groups are told by the match; they changed meanwhile: look again. */
         match = route_match(routes, route);
-        if (!match || match->groups_count > room) {
-            LOOP_COUNT_DROP(loop, DROP_MEMORY);
-            goto out;
-        }
+        if (!match)
+            goto no_memory;
     }
     for (uint32_t i = 0; i < match->groups_count; i++)
         /* Of what the log has, it picks among a group's durable members. What it has not (none was
          * durable when it was accepted, or it was too large) is anybody's. */
         if (!(picks[i].durable && message->logged && from_the_log(message)))
             deliver_pick(loop, message, &picks[i]);
-out:
-    if (picks != stack)
-        free(picks);
+    free(more);
+    return;
+no_memory:
+    LOOP_COUNT_DROP(loop, DROP_MEMORY);
+    free(more);
 }
 
 void session__deliver(struct broker_loop *loop, struct message *message, struct route *route)

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { createHmac, createSign, generateKeyPairSync } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import mqtt from 'mqtt';
 import { BIN, Chronos, run, startChronos, tempDir } from './lib/chronos.mjs';
@@ -268,6 +269,35 @@ test('tokens over HTTP', async () => {
     assert.equal(await bearer(hs256({ sub: 'x', exp: later(), role: 'device' })), 403);
     assert.equal((await chronos.http('/metrics')).status, 401);
     assert.equal((await chronos.http('/health')).status, 200);
+});
+
+test('over HTTP a stranger is refused before the body', async () => {
+    const chronos = await node();
+    assert.equal(await sqlOverHttp(chronos, 'root', 'CREATE TABLE t (k STRING, v INT)'), ok);
+    const { hostname, port } = new URL(chronos.admin);
+    /** The status lines that come in answer to headers alone; then the body, and those that come after it. */
+    const ask = async (path, authorization, body) => {
+        const socket = connect(Number(port), hostname);
+        cleanup(() => socket.destroy());
+        let got = '';
+        socket.on('data', (data) => { got += data; }).on('error', () => {});
+        const statuses = () => [...got.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map((m) => Number(m[1]));
+        socket.write(`POST ${path} HTTP/1.1\r\nHost: ${hostname}\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n`
+            + (authorization ? `Authorization: ${authorization}\r\n` : '') + '\r\n');
+        await until('an answer to the headers', () => statuses().length);
+        if (statuses()[0] !== 100) return statuses();
+        socket.write(body);
+        await until('an answer to the body', () => statuses().length > 1);
+        return statuses();
+    };
+    const password = (user, text) => `Basic ${Buffer.from(`${user}:${text}`).toString('base64')}`;
+    const insert = "INSERT INTO t VALUES ('a', 1)";
+    assert.deepEqual(await ask('/query', null, insert), [401]);
+    assert.deepEqual(await ask('/query', 'Bearer nonsense', insert), [401]);
+    assert.deepEqual(await ask('/query', password('root', 'wrong'), insert), [401]);
+    assert.deepEqual(await ask('/ingest', password('dev', 'pw-dev'), '{}'), [403], 'it may not insert there');
+    assert.deepEqual(await ask('/query', password('root', 'pw-root'), insert), [100, 200]);
+    assert.deepEqual(await ask('/query', `Bearer ${ADMIN}`, insert), [100, 200]);
 });
 
 test('GRANT and REVOKE, kept over a restart', async () => {
