@@ -48,7 +48,7 @@ static char *replaced(const char *pattern, const char *user, const char *client)
     CHR_ASSERT(out);
     for (const char *at = pattern; *at; at++) {
         if (at[0] == '%' && (at[1] == 'u' || at[1] == 'c')) {
-            if (at[1] == 'u' && !*user) {
+            if (!*(at[1] == 'u' ? user : client)) {
                 free(out);
                 return NULL;
             }
