@@ -102,11 +102,6 @@ chr_err committer__replay(struct broker_committer *c, uint64_t commit_index, str
     raft_log *log = c->options.log;
     db *state = c->options.db;
     uint64_t next = db_apply_index(state) + 1;
-    if (next < raft_log_first(log) && raft_log_first(log) <= raft_log_last(log))
-        return chr_fail(msg, CHR_ECORRUPT,
-                        "the log begins at entry %llu, but the checkpoint ends at %llu: entries "
-                        "between them are missing",
-                        (unsigned long long)raft_log_first(log), (unsigned long long)(next - 1));
     struct chr_buf buf;
     chr_buf_init(&buf, REPLAY_BYTES + RAFT_ENTRY_BYTES_MAX);
     struct raft_entry *entries = calloc(REPLAY_ENTRIES, sizeof *entries);

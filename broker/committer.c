@@ -36,16 +36,25 @@ static void pass_committed(struct broker_committer *c, uint64_t commit_index)
     memmove(c->waiting, c->waiting + passed, c->waiting_count * sizeof c->waiting[0]);
 }
 
+/* The effects stay valid until the next step. */
+static chr_err core_step(struct broker_committer *c, struct raft_event event)
+{
+    event.now_us = chr_clock_mono_us(c->options.clock);
+    event.wall_ms = (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000);
+    event.random = chr_random_u64(&c->random);
+    return raft_step(&c->raft, &event, &c->effects);
+}
+
 static bool take_saved(struct broker_committer *c)
 {
     uint64_t saved = atomic_load_explicit(&c->saved_index, memory_order_acquire);
     if (saved <= c->raft.saved_index)
         return false;
-    struct raft_effects effects;
-    struct raft_event event = {.type = RAFT_EVENT_SAVED, .saved_index = saved};
-    chr_err err = raft_step(&c->raft, &event, &effects);
+    chr_err err = core_step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
+                                                   .sequence = atomic_load(&c->saved_sequence),
+                                                   .saved_index = saved});
     CHR_ASSERT(err == CHR_OK);
-    pass_committed(c, effects.commit_index);
+    pass_committed(c, c->effects.commit_index);
     return true;
 }
 
@@ -153,19 +162,15 @@ static bool gather(struct broker_committer *c)
         return false;
 
     c->gathering = NULL;
-    struct raft_effects effects;
-    struct raft_event event = {
-        .type = RAFT_EVENT_PROPOSE,
-        .wall_ms = (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000),
-        .entries = g->entries,
-        .entries_count = g->count,
-    };
-    chr_err err = raft_step(&c->raft, &event, &effects);
+    chr_err err = core_step(c, (struct raft_event){.type = RAFT_EVENT_PROPOSE,
+                                                   .entries = g->entries,
+                                                   .entries_count = g->count});
     if (err) {
         refuse(c, g, err);
         return true;
     }
-    CHR_ASSERT(effects.save);
+    CHR_ASSERT(c->effects.save == g->entries);
+    g->save_sequence = c->effects.save_sequence;
     for (uint32_t i = 0; i < g->count; i++) {
         if (!g->proposals[i])
             continue;
@@ -276,35 +281,52 @@ static void *committer_main(void *arg)
 static chr_err take_office(struct broker_committer *c, struct chr_errmsg *msg)
 {
     raft_log *log = c->options.log;
-    const uint64_t voters[] = {1};
-    struct raft_config config = {.self = 1, .voters = voters, .voters_count = 1};
     const struct raft_log_recovery *recovery = c->options.recovery;
-    chr_hlc last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(c->options.db));
-    chr_err err = raft_init(&c->raft, &config, recovery->hard_state, raft_log_last(log),
-                            db_apply_index(c->options.db), last_hlc);
+    const struct raft_config config = {.self = 1, .incarnation = recovery->incarnation};
+    size_t runs_count = raft_log_terms(log, NULL, 0);
+    struct raft_term_run *runs = calloc(runs_count + 1, sizeof *runs);
+    if (!runs)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    (void)raft_log_terms(log, runs, runs_count);
+    const struct raft_stored stored = {
+        .hard_state = recovery->hard_state,
+        .base_index = raft_log_first(log) - 1,
+        .base_term = raft_log_term_of(log, raft_log_first(log) - 1),
+        .last_index = raft_log_last(log),
+        .last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(c->options.db)),
+        .commit_index = db_apply_index(c->options.db),
+        .members = {.items = {{config.self, config.incarnation, true}}, .count = 1},
+        .runs = runs,
+        .runs_count = runs_count,
+    };
+    chr_err err = raft_init(&c->raft, &config, &stored);
+    free(runs);
+    if (stored.commit_index < stored.base_index)
+        return chr_fail(msg, CHR_ECORRUPT,
+                        "the log begins at entry %llu, but the checkpoint ends at %llu: entries "
+                        "between them are missing",
+                        (unsigned long long)stored.base_index + 1,
+                        (unsigned long long)stored.commit_index);
     if (err)
         return chr_fail(msg, err, "can't start the consensus core: %s", chr_strerror(err));
-    struct raft_effects effects;
-    struct raft_event tick = {
-        .type = RAFT_EVENT_TICK,
-        .wall_ms = (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000),
-    };
-    err = raft_step(&c->raft, &tick, &effects);
-    if (!err && effects.hard_state_changed)
-        err = raft_log_set_hard_state(log, effects.hard_state);
-    if (!err && effects.append_noop)
-        err = raft_log_append(log, &effects.noop, 1);
-    if (!err && effects.append_noop)
+    err = core_step(c, (struct raft_event){.type = RAFT_EVENT_TICK});
+    const struct raft_effects *effects = &c->effects;
+    if (!err && effects->hard_state_changed)
+        err = raft_log_set_hard_state(log, effects->hard_state);
+    if (!err && effects->save_count)
+        err = raft_log_append(log, effects->save, effects->save_count);
+    if (!err && effects->save_count)
         err = raft_log_sync(log, msg);
     if (err)
         return msg->text[0] ? err
                             : chr_fail(msg, err, "can't write the log: %s", chr_strerror(err));
-    struct raft_event saved = {.type = RAFT_EVENT_SAVED, .saved_index = raft_log_last(log)};
-    err = raft_step(&c->raft, &saved, &effects);
-    CHR_ASSERT(err == CHR_OK);
+    err = core_step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
+                                           .sequence = effects->save_sequence,
+                                           .saved_index = raft_log_last(log)});
+    CHR_ASSERT(err == CHR_OK && c->raft.role == RAFT_LEADER);
     atomic_store(&c->saved_index, raft_log_last(log));
     atomic_store(&c->synced_index, raft_log_last(log));
-    return committer__replay(c, effects.commit_index, msg);
+    return committer__replay(c, effects->commit_index, msg);
 }
 
 static chr_err start_thread(pthread_t *thread, bool *running, void *(*main)(void *), void *arg)
@@ -323,6 +345,7 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
         return chr_fail(msg, CHR_ENOMEM, "out of memory");
     memset(c, 0, sizeof *c);
     c->options = *options;
+    chr_random_bytes(&c->random, sizeof c->random);
     if (c->options.group_bytes_max == 0)
         c->options.group_bytes_max = 8u << 20;
     chr_list_init(&c->submitted);
@@ -419,6 +442,7 @@ void broker_committer_free(broker_committer *c)
     for (uint32_t i = 0; c->rings && i < c->options.loops; i++)
         chr_ring_free(&c->rings[i]);
     free(c->rings);
+    raft_free(&c->raft);
     chr_ring_free(&c->free_groups);
     chr_ring_free(&c->to_apply);
     pthread_mutex_destroy(&c->submit_lock);

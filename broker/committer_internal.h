@@ -25,6 +25,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/random.h"
 #include "base/ring.h"
 #include "base/wake.h"
 #include "broker/committer.h"
@@ -43,6 +44,7 @@ struct committer_group {
     uint32_t count;
     uint64_t bytes; /* of the entries */
     uint64_t last_index;
+    uint64_t save_sequence; /* the core's number of it */
 };
 
 struct broker_committer {
@@ -64,6 +66,8 @@ struct broker_committer {
     /* The core: under core_lock, once the threads run */
     pthread_mutex_t core_lock;
     struct raft raft;
+    struct raft_effects effects; /* of the last step; large */
+    struct chr_random random;
     struct committer_group *waiting[COMMITTER_GROUPS]; /* handed to the writer, not yet committed */
     uint32_t waiting_count;
     struct chr_ring free_groups;       /* applying → core */
@@ -73,7 +77,8 @@ struct broker_committer {
     /* Core → log writer: one group at a time */
     _Atomic(struct committer_group *) to_write;
     struct chr_wake writer_wake;  /* the log writer sleeps on it; proposers signal it */
-    _Atomic uint64_t saved_index; /* log writer → core */
+    _Atomic uint64_t saved_sequence; /* log writer → core: stored before … */
+    _Atomic uint64_t saved_index;    /* … this */
     _Atomic uint64_t cut_index;   /* anyone → log writer */
     _Atomic uint64_t cut_done;
     _Atomic bool force_sync; /* wait_synced in periodic mode */

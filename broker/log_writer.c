@@ -139,12 +139,13 @@ void *committer__writer_main(void *arg)
         committer__apply_or_wake(c);
         struct committer_group *g = atomic_load(&c->to_write);
         if (g) {
-            uint64_t last = g->last_index;
+            uint64_t last = g->last_index, sequence = g->save_sequence;
             write_group(c, g);
             if (!periodic)
                 publish_synced(c, last);
             /* In this order: the core may hand over the next group once to_write is empty, and
              * looks at saved_index first. */
+            atomic_store(&c->saved_sequence, sequence);
             atomic_store(&c->saved_index, last);
             atomic_store(&c->to_write, NULL);
         }

@@ -284,6 +284,20 @@ uint64_t raft_log_term_of(const raft_log *log, uint64_t index)
     return term;
 }
 
+size_t raft_log_terms(const raft_log *log, struct raft_term_run *out, size_t max)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&log->lock; /* logically const */
+    pthread_mutex_lock(lock);
+    uint64_t first = atomic_load(&log->first);
+    size_t count = first <= atomic_load(&log->last) ? log->terms.count : 0;
+    for (size_t i = 0; i < CHR_MIN(count, max); i++) {
+        out[i] = log->terms.items[i];
+        out[i].first_index = CHR_MAX(out[i].first_index, first);
+    }
+    pthread_mutex_unlock(lock);
+    return count;
+}
+
 void raft_log_stats(const raft_log *log, struct raft_log_stats *out)
 {
     pthread_mutex_t *lock = (pthread_mutex_t *)&log->lock;

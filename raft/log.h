@@ -49,6 +49,11 @@ struct raft_entry {
     chr_slice bytes; /* borrowed by whoever is handed the entry; at most RAFT_ENTRY_BYTES_MAX */
 };
 
+/* Entries from first_index on, up to the next run, have this term. */
+struct raft_term_run {
+    uint64_t first_index, term;
+};
+
 struct raft_hard_state {
     uint64_t term;
     uint64_t vote; /* node number voted for in term; 0 none */
@@ -137,6 +142,8 @@ uint64_t raft_log_bytes(const raft_log *log);
 /* 0 when not held; raft_log_first() - 1 is still known (Raft's previous term of the first entry).
  */
 uint64_t raft_log_term_of(const raft_log *log, uint64_t index);
+/* The terms of all entries held, as runs. Returns how many there are; fills in at most max. */
+size_t raft_log_terms(const raft_log *log, struct raft_term_run *out, size_t max);
 uint64_t raft_log_incarnation(const raft_log *log); /* R22 */
 
 /* Reads entries from index on, at most max_bytes of them (at least one), into buf, which grows.

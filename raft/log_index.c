@@ -48,7 +48,7 @@ bool raft__index_add(raft_log *log, const struct raft__record *record, raft__pos
     log->sparse_bytes += raft__record_space(record->body.len);
     if (log->terms.count == 0 || log->terms.items[log->terms.count - 1].term != record->term)
         log->terms.items[log->terms.count++] =
-            (struct raft__term_run){.first_index = record->index, .term = record->term};
+            (struct raft_term_run){.first_index = record->index, .term = record->term};
     return true;
 }
 

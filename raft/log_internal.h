@@ -45,10 +45,6 @@ struct raft__sparse {
     chr_hlc hlc;
     raft__pos pos;
 };
-/* Entries from first_index on have this term, until the next run. */
-struct raft__term_run {
-    uint64_t first_index, term;
-};
 /* An entry above `index` that lies before `pos` is dead. */
 struct raft__cut {
     raft__pos pos; /* of the truncate record */
@@ -96,7 +92,7 @@ struct raft_log {
     pthread_cond_t changed;                       /* next, garbage or stop changed */
     RAFT__ARRAY(struct raft__segment *) segments; /* by id, without gaps; the last is written */
     RAFT__ARRAY(struct raft__sparse) sparse;
-    RAFT__ARRAY(struct raft__term_run) terms;
+    RAFT__ARRAY(struct raft_term_run) terms;
     RAFT__ARRAY(struct raft__cut) cuts;
     struct raft_log_stats stats;
 

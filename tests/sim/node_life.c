@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "db/db.h"
@@ -88,6 +89,7 @@ static void tear_down(struct life *l)
 {
     fake_disk_off(&l->disk);
     raft_log_close(l->log);
+    raft_free(&l->raft);
     db_close(l->db);
     l->log = NULL;
     l->db = NULL;
@@ -140,11 +142,21 @@ static bool replay(struct life *l, uint64_t commit)
 /* Saves term and no-op as the committer does when it takes office. */
 static bool take_office(struct life *l, const struct raft_log_recovery *recovery)
 {
-    const uint64_t voters[] = {1};
-    struct raft_config config = {.self = 1, .voters = voters, .voters_count = 1};
-    chr_hlc last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(l->db));
-    if (raft_init(&l->raft, &config, recovery->hard_state, raft_log_last(l->log),
-                  db_apply_index(l->db), last_hlc))
+    struct raft_config config = {.self = 1};
+    struct raft_term_run runs[256];
+    struct raft_stored stored = {
+        .hard_state = recovery->hard_state,
+        .base_index = raft_log_first(l->log) - 1,
+        .base_term = raft_log_term_of(l->log, raft_log_first(l->log) - 1),
+        .last_index = raft_log_last(l->log),
+        .last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(l->db)),
+        .commit_index = db_apply_index(l->db),
+        .members = {.items = {{1, 0, true}}, .count = 1},
+        .runs = runs,
+        .runs_count = raft_log_terms(l->log, runs, CHR_COUNT_OF(runs)),
+    };
+    CHR_ASSERT(stored.runs_count <= CHR_COUNT_OF(runs));
+    if (raft_init(&l->raft, &config, &stored))
         return broken(l, "raft_init: checkpoint %llu is ahead of the log %llu",
                       (unsigned long long)db_apply_index(l->db),
                       (unsigned long long)raft_log_last(l->log));
@@ -156,12 +168,14 @@ static bool take_office(struct life *l, const struct raft_log_recovery *recovery
     if (!err)
         err = raft_log_set_hard_state(l->log, effects.hard_state);
     if (!err)
-        err = raft_log_append(l->log, &effects.noop, 1);
+        err = raft_log_append(l->log, effects.save, effects.save_count);
     if (!err)
         err = raft_log_sync(l->log, &msg);
     if (err)
         return broken(l, "taking office on a sound disk: %s", chr_strerror(err));
-    struct raft_event saved = {.type = RAFT_EVENT_SAVED, .saved_index = raft_log_last(l->log)};
+    struct raft_event saved = {.type = RAFT_EVENT_SAVED,
+                               .sequence = effects.save_sequence,
+                               .saved_index = raft_log_last(l->log)};
     err = raft_step(&l->raft, &saved, &effects);
     return !err && replay(l, effects.commit_index);
 }
@@ -413,7 +427,9 @@ static bool commit_entries(struct life *l, struct raft_entry *entries, size_t co
         power_cut(l);
         return false;
     }
-    struct raft_event saved = {.type = RAFT_EVENT_SAVED, .saved_index = raft_log_synced(l->log)};
+    struct raft_event saved = {.type = RAFT_EVENT_SAVED,
+                               .sequence = effects.save_sequence,
+                               .saved_index = raft_log_synced(l->log)};
     if (raft_step(&l->raft, &saved, &effects))
         return broken(l, "saved");
     for (size_t i = 0; i < count && entries[i].index <= effects.commit_index; i++) {
@@ -692,6 +708,7 @@ bool node_life_run(const struct node_life_options *options, struct node_life_rep
     if (l->up)
         tear_down(l);
     raft_log_close(l->log);
+    raft_free(&l->raft);
     db_close(l->db);
     fake_kv_free(l->store);
     fake_disk_close(&l->disk);
