@@ -1,8 +1,8 @@
-/* bench/stalls.h: when did the machine stand still? A virtual machine is stopped for milliseconds when
- * it has used up its share of the host, and every latency across such a stop has it in it.
+/* bench/stalls.h: when did the machine stand still? A virtual machine is stopped for milliseconds
+ * when it has used up its share of the host, and every latency across such a stop has it in it.
  *
- * A thread naps half a millisecond at a time and notes the naps that took far longer. It does nothing
- * else, so it is not late for want of a core unless all of them are busy. */
+ * A thread naps half a millisecond at a time and notes the naps that took far longer. It does
+ * nothing else, so it is not late for want of a core unless all of them are busy. */
 #ifndef CHR_BENCH_STALLS_H
 #define CHR_BENCH_STALLS_H
 

@@ -76,10 +76,10 @@ struct broker_committer {
 
     /* Core → log writer: one group at a time */
     _Atomic(struct committer_group *) to_write;
-    struct chr_wake writer_wake;  /* the log writer sleeps on it; proposers signal it */
+    struct chr_wake writer_wake;     /* the log writer sleeps on it; proposers signal it */
     _Atomic uint64_t saved_sequence; /* log writer → core: stored before … */
     _Atomic uint64_t saved_index;    /* … this */
-    _Atomic uint64_t cut_index;   /* anyone → log writer */
+    _Atomic uint64_t cut_index;      /* anyone → log writer */
     _Atomic uint64_t cut_done;
     _Atomic bool force_sync; /* wait_synced in periodic mode */
     _Atomic bool disk_full;
