@@ -16,13 +16,19 @@
 #define REPLAY_BYTES   (4u << 20)
 #define REPLAY_ENTRIES 1024
 
+/* What the state machine is told of an entry. */
+static chr_slice operations(const struct raft_entry *entry)
+{
+    return entry->type == RAFT_ENTRY_DATA ? entry->bytes : (chr_slice){0};
+}
+
 static void apply_group(struct broker_committer *c, struct committer_group *g)
 {
     for (uint32_t i = 0; i < g->count; i++) {
         const struct raft_entry *entry = &g->entries[i];
         struct broker_proposal *proposal = g->proposals[i];
         struct db_apply_result result = {0};
-        db_apply(c->options.db, entry->index, entry->hlc, entry->bytes, &result);
+        db_apply(c->options.db, entry->index, entry->hlc, operations(entry), &result);
         if (proposal)
             proposal->done(proposal, CHR_OK, &result);
         if (result.woken_count + result.wills_count && c->options.woken)
@@ -115,7 +121,7 @@ chr_err committer__replay(struct broker_committer *c, uint64_t commit_index, str
             break;
         for (size_t i = 0; i < count && entries[i].index <= commit_index; i++) {
             struct db_apply_result result = {0};
-            db_apply(state, entries[i].index, entries[i].hlc, entries[i].bytes, &result);
+            db_apply(state, entries[i].index, entries[i].hlc, operations(&entries[i]), &result);
             next = entries[i].index + 1;
             replayed++;
         }

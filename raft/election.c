@@ -107,7 +107,10 @@ static void pre_campaign(struct raft__step *step)
 void raft__election_tick(struct raft__step *step)
 {
     struct raft *raft = step->raft;
-    bool alone = raft__self_votes(raft) && raft_members_voters(raft_members_now(raft)) == 1;
+    /* Alone for good: while the change that made us so can be taken back, another may still lead.
+     */
+    bool alone = raft__self_votes(raft) && raft_members_voters(raft_members_now(raft)) == 1 &&
+                 !raft__change_pending(raft);
     bool due = raft->now_us >= raft->election_due_us;
     if (alone || (due && raft__may_campaign(raft) && !raft->catching_up))
         pre_campaign(step);
@@ -142,6 +145,8 @@ void raft__become_follower(struct raft__step *step, uint64_t term, uint64_t lead
 static bool up_to_date(const struct raft *raft, const struct raft_message *m)
 {
     uint64_t our_term = raft_term_of(raft, raft->last_index);
+    if (our_term == 0) /* nothing, or nothing but a checkpoint of an unknown term */
+        return m->index >= raft->last_index;
     return m->log_term > our_term || (m->log_term == our_term && m->index >= raft->last_index);
 }
 
@@ -188,6 +193,9 @@ void raft__on_vote_reply(struct raft__step *step, const struct raft_message *m)
     struct raft *raft = step->raft;
     bool pre = m->type == RAFT_MESSAGE_PRE_VOTE_REPLY;
     uint64_t asked = pre ? raft->term + 1 : raft->term;
+    if (raft->role != RAFT_PRE_CANDIDATE && raft->role != RAFT_CANDIDATE)
+        return; /* a late one; its term must not part us from a leader we have just answered (R19)
+                 */
     if (m->term > raft->term && !(pre && m->granted)) {
         raft__become_follower(step, m->term, 0);
         return;

@@ -43,7 +43,9 @@ static void note_commit(struct raft *raft, uint64_t leader_commit)
         raft->commit_index = index;
         raft__members_committed(raft);
     }
-    if (raft->catching_up && raft->verified >= leader_commit && raft->saved_index >= leader_commit)
+    /* A leader knows all that is committed once an entry of its own term is (thesis 3.6.2). */
+    if (raft->catching_up && raft->verified >= leader_commit &&
+        raft->saved_index >= leader_commit && raft_term_of(raft, leader_commit) == raft->term)
         raft->catching_up = false;
 }
 
@@ -87,11 +89,15 @@ static void truncate(struct raft__step *step, uint64_t last_index)
 static size_t usable(const struct raft_message *m)
 {
     uint64_t term = m->log_term;
+    chr_hlc hlc = 0;
     for (size_t i = 0; i < m->entries_count; i++) {
         const struct raft_entry *e = &m->entries[i];
-        if (e->index != m->index + 1 + i || e->term < term || e->term > m->term)
+        if (e->index != m->index + 1 + i || e->term < term || e->term > m->term || e->hlc <= hlc ||
+            e->hlc > RAFT__NUMBER_MAX || e->bytes.len > RAFT_ENTRY_BYTES_MAX ||
+            e->type < RAFT_ENTRY_NOOP || e->type > RAFT_ENTRY_CONFIG)
             return i;
         term = e->term;
+        hlc = e->hlc;
         struct raft_members members;
         if (e->type == RAFT_ENTRY_CONFIG && raft_members_decode(e->bytes, &members))
             return i;
@@ -108,10 +114,15 @@ static chr_err take(struct raft__step *step, const struct raft_message *m, size_
             raft_term_of(raft, m->entries[first].index) == m->entries[first].term))
         first++;
     if (first < count && m->entries[first].index <= raft->last_index) {
-        if (m->entries[first].index <= raft->commit_index)
-            return CHR_EPROTO; /* leader completeness (thesis 3.6.3) is broken: not by us */
-        truncate(step, m->entries[first].index - 1);
+        /* Leader completeness (thesis 3.6.3) is broken, or a leader contradicts itself, or takes
+         * back a change of members that must have been committed: not by us. */
+        uint64_t index = m->entries[first].index;
+        if (index <= CHR_MAX(raft->commit_index, raft->verified) || index <= raft->changes[0].index)
+            return CHR_EPROTO;
+        truncate(step, index - 1);
     }
+    if (first < count && m->entries[first].term < raft_term_of(raft, m->entries[first].index - 1))
+        return CHR_EPROTO;
     for (size_t i = first; i < count; i++) {
         const struct raft_entry *e = &m->entries[i];
         raft__terms_add(raft, e->index, e->term);

@@ -12,6 +12,9 @@
 
 #include "raft/raft.h"
 
+/* Terms, indexes and HLCs beyond it can't come about; a message that has one is refused. */
+#define RAFT__NUMBER_MAX (UINT64_MAX / 2)
+
 struct raft__step {
     struct raft *raft;
     const struct raft_event *event;

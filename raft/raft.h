@@ -81,8 +81,9 @@ struct raft_config {
     int64_t election_min_us, election_max_us, heartbeat_us;
     uint64_t inflight_bytes_max; /* to one peer, not acknowledged; 0: 16 MiB */
     /* This node may have lost entries it has acknowledged (no fsync): it votes for nobody until it
-     * has caught up with a leader (design 2.4). Alone it has nobody to ask, and the flag means
-     * nothing. */
+     * has caught up with a leader (design 2.4). Where that is so for a majority nobody is elected;
+     * an operator who accepts the loss starts them without it. Alone it has nobody to ask, and the
+     * flag means nothing. */
     bool lost_tail;
 };
 
@@ -139,6 +140,7 @@ struct raft_peer {
     bool probing;          /* PROBE: an append is on its way */
     uint64_t read_number;  /* its READ that waits; 0: none */
     uint64_t read_round, read_index;                  /* of that */
+    uint64_t read_queued;                             /* the newest that came meanwhile; 0: none */
     struct raft_inflight inflight[RAFT_INFLIGHT_MAX]; /* a ring */
     uint32_t inflight_head, inflight_count;
     uint64_t inflight_bytes;
@@ -224,7 +226,7 @@ struct raft_event {
     struct raft_member member;          /* CHANGE; only ADD_LEARNER looks at incarnation */
     uint64_t peer;                      /* TRANSFER, SNAPSHOT_SENT */
     bool ok;                            /* SNAPSHOT_SENT */
-    uint64_t read_number;               /* READ: of the caller, rising, from 1 */
+    uint64_t read_number;               /* READ: not 0; rising, over restarts too */
     uint64_t index, log_term;           /* INSTALLED, COMPACTED */
     chr_hlc hlc;                        /* INSTALLED */
     const struct raft_members *members; /* INSTALLED */
@@ -238,7 +240,7 @@ enum raft_read_state {
     RAFT_READ_NO_LEADER /* ask again later */
 };
 
-#define RAFT_MESSAGES_MAX (2u * RAFT_MEMBERS_MAX + 2u)
+#define RAFT_MESSAGES_MAX (3u * RAFT_MEMBERS_MAX + 2u)
 
 /* What the caller has to do, in this order. Pointers are borrowed from the raft or the event and
  * valid until the next call. */
@@ -261,9 +263,10 @@ struct raft_effects {
     enum raft_read_state read;
     uint64_t read_round, read_index;
     uint64_t read_confirmed; /* leader: reads of rounds up to here may be served */
-    bool reads_lost;         /* not leader any more: ask again for all that wait */
-    uint64_t read_answered;  /* a follower's reads of numbers up to this (0: none) … */
-    uint64_t read_answer;    /* … may be served once this index is applied */
+    bool reads_lost; /* not leader any more: ask again for all rounds; what was ASKED just times out
+                      */
+    uint64_t read_answered; /* a follower's reads of numbers up to this (0: none) … */
+    uint64_t read_answer;   /* … may be served once this index is applied */
 
     struct raft_message messages[RAFT_MESSAGES_MAX]; /* last: most steps touch none of it */
 };
@@ -292,7 +295,7 @@ void raft_free(struct raft *raft);
 CHR_MUST_USE chr_err raft_step(struct raft *raft, const struct raft_event *event,
                                struct raft_effects *effects);
 
-/* When the next TICK is due; INT64_MAX: a leader without peers needs none. */
+/* When the next TICK is due; INT64_MIN: at once; INT64_MAX: a leader without peers needs none. */
 int64_t raft_next_due_us(const struct raft *raft);
 
 /* Leader: what peers[slot] is to be sent now. Fills *message but for the entries: those from

@@ -33,6 +33,15 @@ static int64_t acked_read_of(const struct raft *raft, const struct raft_peer *p)
     return (int64_t)(p->member.id == raft->config.self ? raft->read_round : p->acked_read);
 }
 
+/* A peer's read waits for a round; the newest one covers those before it. */
+static void ask_for(struct raft *raft, struct raft_peer *p, uint64_t number, uint64_t round)
+{
+    p->read_number = number;
+    p->read_index = read_index(raft);
+    p->read_round = round;
+    p->read_queued = 0;
+}
+
 void raft__reads_confirmed(struct raft__step *step)
 {
     struct raft *raft = step->raft;
@@ -40,6 +49,7 @@ void raft__reads_confirmed(struct raft__step *step)
         return;
     uint64_t confirmed = (uint64_t)raft__majority(raft, acked_read_of);
     raft->read_confirmed = CHR_MAX(raft->read_confirmed, confirmed);
+    bool again = false;
     for (uint32_t i = 0; i < raft->peers_count; i++) {
         struct raft_peer *p = &raft->peers[i];
         if (p->read_number == 0 || p->read_round > raft->read_confirmed)
@@ -48,6 +58,14 @@ void raft__reads_confirmed(struct raft__step *step)
         m->read = p->read_number;
         m->index = p->read_index;
         p->read_number = 0;
+        if (p->read_queued) {
+            ask_for(raft, p, p->read_queued, raft->read_round + 1);
+            again = true;
+        }
+    }
+    if (again) {
+        raft->read_round++;
+        raft__heartbeats(step);
     }
 }
 
@@ -86,16 +104,16 @@ void raft__on_read(struct raft__step *step, const struct raft_message *m)
     struct raft_peer *p = raft__peer(raft, m->from);
     if (raft->role != RAFT_LEADER || m->term != raft->term || !p || m->read == 0)
         return; /* it asks again */
-    /* One waits for each peer, the newest: it covers what was asked before. */
-    p->read_number = m->read;
-    p->read_index = read_index(raft);
-    p->read_round = 0;
-    if (raft->now_us >= raft_lease_until_us(raft)) {
-        p->read_round = raft->read_round + 1;
-        begin_round(step);
-    } else {
-        raft__reads_confirmed(step);
+    if (p->read_number && p->read_round > raft->read_confirmed) {
+        p->read_queued = CHR_MAX(p->read_queued, m->read); /* or a round would never be enough */
+        return;
     }
+    bool lease = raft->now_us < raft_lease_until_us(raft);
+    ask_for(raft, p, m->read, lease ? 0 : raft->read_round + 1);
+    if (lease)
+        raft__reads_confirmed(step);
+    else
+        begin_round(step);
 }
 
 void raft__on_read_reply(struct raft__step *step, const struct raft_message *m)

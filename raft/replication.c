@@ -75,7 +75,7 @@ void raft__leader_started(struct raft__step *step)
         p->heard_us = raft->now_us; /* a chance to answer, for check-quorum */
         p->acked_sent_us = INT64_MIN;
         p->acked_read = 0;
-        p->read_number = 0;
+        p->read_number = p->read_queued = 0;
         p->accepted_us = raft->now_us;
         probe(raft, p, raft->last_index + 1);
     }
@@ -270,12 +270,14 @@ void raft__leader_tick(struct raft__step *step)
 static struct raft_peer *heard(struct raft__step *step, const struct raft_message *m)
 {
     struct raft *raft = step->raft;
+    if (raft->role != RAFT_LEADER || m->term < raft->term)
+        return NULL; /* a late one: see raft__on_vote_reply */
     if (m->term > raft->term) {
         raft__become_follower(step, m->term, 0);
         return NULL;
     }
     struct raft_peer *p = raft__peer(raft, m->from);
-    if (raft->role != RAFT_LEADER || m->term < raft->term || !p)
+    if (!p)
         return NULL;
     p->heard_us = raft->now_us;
     if (m->sent_us <= raft->now_us)
@@ -297,7 +299,7 @@ static void need_snapshot(struct raft *raft, struct raft_peer *p)
 static void go_on(struct raft__step *step, struct raft_peer *p)
 {
     struct raft *raft = step->raft;
-    if (p->state == RAFT_PEER_SNAPSHOT && p->match >= raft->base_index)
+    if (p->state == RAFT_PEER_SNAPSHOT && reaches(raft, p->match))
         probe(raft, p, p->match + 1);
     if (raft->transfer_to == p->member.id && p->match == raft->last_index)
         raft__send(step, RAFT_MESSAGE_TIMEOUT_NOW, p->member.id);

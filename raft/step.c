@@ -163,11 +163,13 @@ static chr_err message(struct raft__step *step)
     const struct raft_message *m = step->event->message;
     const struct raft_member *member = raft_members_find(raft_members_now(raft), m->from);
     bool wiped = member && member->incarnation != m->from_incarnation && promises(m->type);
-    if (wiped || m->to != raft->config.self || m->from == raft->config.self ||
+    if (wiped || m->to != raft->config.self || m->from == raft->config.self || m->from == 0 ||
         m->group != raft->config.group) {
         raft->counters.strangers++;
         return CHR_EACCES;
     }
+    if (m->term > RAFT__NUMBER_MAX || m->index > RAFT__NUMBER_MAX)
+        return CHR_EPROTO;
     switch (m->type) {
     case RAFT_MESSAGE_PRE_VOTE:
     case RAFT_MESSAGE_VOTE:

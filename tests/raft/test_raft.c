@@ -277,6 +277,86 @@ static void test_votes(void **state)
     raft_free(&b.raft);
 }
 
+/* R19: what comes late from another campaign does not part a follower from the leader it answers.
+ */
+static void test_late_replies(void **state)
+{
+    (void)state;
+    static const enum raft_message_type types[] = {
+        RAFT_MESSAGE_PRE_VOTE_REPLY, RAFT_MESSAGE_VOTE_REPLY, RAFT_MESSAGE_APPEND_REPLY,
+        RAFT_MESSAGE_HEARTBEAT_REPLY};
+    for (size_t i = 0; i < CHR_COUNT_OF(types); i++) {
+        struct bench b;
+        start(&b, 3, (struct raft_stored){0});
+        tick(&b, 0);
+        b.now_us += 400000;
+        struct raft_message heartbeat = {.type = RAFT_MESSAGE_HEARTBEAT, .term = 4};
+        assert_int_equal(receive(&b, heartbeat), CHR_OK);
+        assert_int_equal(receive(&b, (struct raft_message){.type = types[i], .from = 3, .term = 5}),
+                         CHR_OK);
+        assert_int_equal(b.raft.term, 4);
+        struct raft_message vote = {.type = RAFT_MESSAGE_VOTE, .from = 3, .term = 5};
+        assert_int_equal(receive(&b, vote), CHR_OK);
+        assert_int_equal(b.effects.messages_count, 0);
+        assert_int_equal(b.raft.leader, 2);
+        raft_free(&b.raft);
+    }
+}
+
+/* What an authenticated peer may send in malice or by a bug: refused, and the log is untouched. */
+static void test_hostile(void **state)
+{
+    (void)state;
+    struct bench b;
+    start(&b, 3,
+          (struct raft_stored){
+              .hard_state = {.term = 3}, .last_index = 5, .runs = two_runs, .runs_count = 2});
+    struct raft_message m = {.type = RAFT_MESSAGE_HEARTBEAT, .term = UINT64_MAX};
+    assert_int_equal(receive(&b, m), CHR_EPROTO);
+    m = (struct raft_message){.type = RAFT_MESSAGE_APPEND, .term = 4, .index = UINT64_MAX};
+    assert_int_equal(receive(&b, m), CHR_EPROTO);
+    assert_int_equal(b.raft.term, 3);
+    struct raft_entry good = {.index = 6, .term = 4, .hlc = 9, .type = RAFT_ENTRY_DATA};
+    struct raft_entry bad[6];
+    for (size_t i = 0; i < CHR_COUNT_OF(bad); i++)
+        bad[i] = good;
+    bad[0].type = 9;
+    bad[1].bytes.len = RAFT_ENTRY_BYTES_MAX + 1;
+    bad[2].hlc = UINT64_MAX;
+    bad[3].index = 7;
+    bad[4].term = 5;
+    bad[5] = (struct raft_entry){
+        .index = 6, .term = 4, .hlc = 9, .type = RAFT_ENTRY_CONFIG, .bytes = CHR_LIT("?")};
+    for (size_t i = 0; i < CHR_COUNT_OF(bad); i++) {
+        m = (struct raft_message){.type = RAFT_MESSAGE_APPEND,
+                                  .term = 4,
+                                  .index = 5,
+                                  .log_term = 3,
+                                  .entries = &bad[i],
+                                  .entries_count = 1};
+        assert_int_equal(receive(&b, m), CHR_OK);
+        assert_int_equal(b.effects.save_count, 0);
+        assert_int_equal(b.raft.last_index, 5);
+    }
+    m.entries = &good;
+    assert_int_equal(receive(&b, m), CHR_OK);
+    assert_int_equal(b.effects.save_count, 1);
+    struct raft_entry other = good; /* the leader of a term contradicts itself */
+    other.index = 5;
+    m = (struct raft_message){.type = RAFT_MESSAGE_APPEND,
+                              .term = 4,
+                              .index = 4,
+                              .log_term = 3,
+                              .entries = &other,
+                              .entries_count = 1};
+    assert_int_equal(receive(&b, m), CHR_EPROTO);
+    assert_false(b.effects.truncate);
+    m = (struct raft_message){.type = RAFT_MESSAGE_VOTE, .term = 6, .to = 1, .from_incarnation = 7};
+    struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .message = &m};
+    assert_int_equal(step(&b, event), CHR_EACCES); /* from nobody */
+    raft_free(&b.raft);
+}
+
 static void test_lost_tail(void **state)
 {
     (void)state;
@@ -296,6 +376,9 @@ static void test_lost_tail(void **state)
         .type = RAFT_MESSAGE_APPEND, .term = 1, .commit = 1, .entries = &e, .entries_count = 1};
     assert_int_equal(receive(&b, append), CHR_OK);
     assert_true(b.raft.catching_up); /* it has it, and its disk has not */
+    assert_int_equal(receive(&b, (struct raft_message){.type = RAFT_MESSAGE_HEARTBEAT, .term = 1}),
+                     CHR_OK);
+    assert_true(b.raft.catching_up); /* a leader that does not know yet what is committed */
     saved(&b);
     append.entries_count = 0;
     append.index = append.log_term = 1;
@@ -676,6 +759,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_alone),
         cmocka_unit_test(test_election),       cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_late_replies),   cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_lost_tail),      cmocka_unit_test(test_quorum),
         cmocka_unit_test(test_follower),       cmocka_unit_test(test_late_news),
         cmocka_unit_test(test_commit_rule),    cmocka_unit_test(test_windows),

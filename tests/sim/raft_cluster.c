@@ -120,6 +120,8 @@ struct world {
     uint64_t next_id;
     int64_t next_fault, next_client, next_read, next_compact;
     int64_t blackout; /* INT64_MAX: none */
+    bool eager;       /* the operator is next */
+    bool one_by_one;  /* an append has one entry */
     bool healing;
     uint64_t wiped; /* a node that waits to be taken in again; 0: none */
 };
@@ -388,6 +390,9 @@ static void deafen_old_leader(struct world *w, const struct node *n)
             deafen(w, id);
     }
     w->next_client = CHR_MIN(w->next_client, w->now + 5000);
+    if (!w->healing && chance(w, 150)) /* … or is gone again when it has hardly begun … */
+        w->blackout = w->now + (int64_t)below(w, 30000);
+    w->eager = chance(w, 300); /* … or is asked for a change of members at once */
 }
 
 static bool check_leader(struct world *w, struct node *n)
@@ -517,7 +522,7 @@ static void send_appends(struct world *w, struct node *n, uint32_t bits)
             if (!raft_next_append(&n->raft, slot, &m, &last))
                 break;
             struct packet p = {.to = m.to, .from = n->id, .m = m};
-            uint64_t max = 1 + below(w, 8), bytes = 0, index = m.index;
+            uint64_t max = w->one_by_one ? 1 : 1 + below(w, 8), bytes = 0, index = m.index;
             while (index < last && p.entries.count < max) {
                 const struct item *i = item_at(n, index + 1);
                 CHR_ASSERT(i);
@@ -1170,7 +1175,9 @@ static bool world_turn(struct world *w)
     }
     if (w->now >= w->next_client) {
         w->next_client = w->now + 500 + (int64_t)below(w, chance(w, 5) ? 1500000 : 15000);
-        return chance(w, w->healing && w->wiped ? 200 : 30) ? administer(w) : propose(w);
+        bool eager = w->eager;
+        w->eager = false;
+        return eager || chance(w, w->healing && w->wiped ? 200 : 30) ? administer(w) : propose(w);
     }
     if (w->now >= w->next_read) {
         w->next_read = w->now + 200 + (int64_t)below(w, 5000);
@@ -1296,6 +1303,7 @@ bool raft_cluster_run(const struct raft_cluster_options *options,
     w->report = report;
     w->random.state = options->seed;
     w->blackout = INT64_MAX;
+    w->one_by_one = chance(w, 200);
     start(w);
     while (sound(w) && report->steps < options->steps) {
         if (!turn(w))
