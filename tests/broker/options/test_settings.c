@@ -11,6 +11,7 @@
 #include "../../base/check.h"
 
 #include <inttypes.h>
+#include <netdb.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -380,7 +381,11 @@ static void loopback(void **state)
     assert_true(settings_is_loopback("127.0.0.1:1883"));
     assert_true(settings_is_loopback("127.9.9.9:1"));
     assert_true(settings_is_loopback("[::1]:1883"));
-    assert_true(settings_is_loopback("localhost:1883"));
+    struct addrinfo *list = NULL; /* a bare chroot does not know the name */
+    if (getaddrinfo("localhost", NULL, NULL, &list) == 0) {
+        freeaddrinfo(list);
+        assert_true(settings_is_loopback("localhost:1883"));
+    }
     assert_false(settings_is_loopback(":1883"));
     assert_false(settings_is_loopback("0.0.0.0:1883"));
     assert_false(settings_is_loopback("[::]:1883"));
