@@ -187,8 +187,8 @@ static void never_beyond(void **state)
         "PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
         "PROXY TCP4 192.0.2.17 192.0.2.1 65535 0\r\n",
         "PROXY TCP6 ::1 ::2 1 2\r\n",
-        "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
-        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
+        ("PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+         "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"),
         "PROXY UNKNOWN\r\n",
         "PROXY UNKNOWN a b c d\r\n",
     };
