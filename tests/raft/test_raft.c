@@ -546,6 +546,24 @@ static void test_commit_rule(void **state)
     raft_free(&b.raft);
 }
 
+/* What followers had when we led before says nothing of what they have now. */
+static void test_elected_again(void **state)
+{
+    (void)state;
+    struct bench b;
+    start(&b, 3, (struct raft_stored){0});
+    elect(&b);
+    acknowledged(&b, 2, 1);
+    assert_int_equal(b.raft.peers[1].match, 1);
+    struct raft_message heartbeat = {.type = RAFT_MESSAGE_HEARTBEAT, .from = 3, .term = 2};
+    assert_int_equal(receive(&b, heartbeat), CHR_OK);
+    assert_int_equal(b.raft.role, RAFT_FOLLOWER);
+    elect(&b);
+    assert_int_equal(b.raft.peers[1].match, 0);
+    assert_int_equal(b.raft.peers[1].accepted, 0);
+    raft_free(&b.raft);
+}
+
 static void test_windows(void **state)
 {
     (void)state;
@@ -757,14 +775,15 @@ static void test_members_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_election),       cmocka_unit_test(test_votes),
-        cmocka_unit_test(test_late_replies),   cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_lost_tail),      cmocka_unit_test(test_quorum),
-        cmocka_unit_test(test_follower),       cmocka_unit_test(test_late_news),
-        cmocka_unit_test(test_commit_rule),    cmocka_unit_test(test_windows),
-        cmocka_unit_test(test_snapshot),       cmocka_unit_test(test_reads),
-        cmocka_unit_test(test_members_change), cmocka_unit_test(test_members_bytes),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_election),      cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_late_replies),  cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_lost_tail),     cmocka_unit_test(test_quorum),
+        cmocka_unit_test(test_follower),      cmocka_unit_test(test_late_news),
+        cmocka_unit_test(test_commit_rule),   cmocka_unit_test(test_elected_again),
+        cmocka_unit_test(test_windows),       cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_reads),         cmocka_unit_test(test_members_change),
+        cmocka_unit_test(test_members_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
