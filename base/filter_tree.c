@@ -306,7 +306,7 @@ size_t chr_filter_tree_text(const struct chr_filter_tree *tree, uint32_t number,
 /* What is still to be looked at, deeper nodes above. Nodes of depth d are put there while fewer
  * than BATCH of that depth or deeper are left, all of which go into the same batch: so at most 2
  * BATCH of each depth. */
-#define TODO_MAX (2 * BATCH * (CHR_FILTER_LEVELS_MAX + 1))
+#define FRONTIER_MAX (2 * BATCH * (CHR_FILTER_LEVELS_MAX + 1))
 
 struct walk {
     const struct chr_filter_tree *tree;
@@ -314,10 +314,10 @@ struct walk {
     uint32_t names_count; /* its levels, no more than depth_max + 1 of them */
     uint32_t
         names[CHR_FILTER_LEVELS_MAX]; /* 0: in no filter; those below depth_max are looked up */
-    uint32_t todo_count;
+    uint32_t frontier_count;
     struct {
         uint32_t node, depth;
-    } todo[TODO_MAX];
+    } frontier[FRONTIER_MAX];
 };
 
 /* One child to be found. */
@@ -404,21 +404,21 @@ uint32_t chr_filter_tree_match(const struct chr_filter_tree *tree, chr_slice top
     w.tree = tree;
     w.hidden = topic.len && topic.ptr[0] == '$';
     look_up_names(&w, topic);
-    w.todo[0].node = ROOT;
-    w.todo[0].depth = 0;
-    w.todo_count = 1;
-    while (w.todo_count) {
+    w.frontier[0].node = ROOT;
+    w.frontier[0].depth = 0;
+    w.frontier_count = 1;
+    while (w.frontier_count) {
         struct step steps[3 * BATCH];
         union chr_filter_value values[2 * BATCH]; /* of a node, and of the `#` below it */
         uint32_t steps_count = 0, values_count = 0;
-        uint32_t batch = CHR_MIN(w.todo_count, BATCH), first = w.todo_count - batch;
-        for (uint32_t i = first; i < w.todo_count; i++) {
-            uint32_t number = w.todo[i].node;
-            if (add_steps(&w, steps, &steps_count, number, w.todo[i].depth) &&
+        uint32_t batch = CHR_MIN(w.frontier_count, BATCH), first = w.frontier_count - batch;
+        for (uint32_t i = first; i < w.frontier_count; i++) {
+            uint32_t number = w.frontier[i].node;
+            if (add_steps(&w, steps, &steps_count, number, w.frontier[i].depth) &&
                 node_at(tree, number)->value.any)
                 values[values_count++] = node_at(tree, number)->value;
         }
-        w.todo_count = first;
+        w.frontier_count = first;
         find_steps(&w, steps, steps_count);
         for (uint32_t i = 0; i < steps_count; i++) {
             const struct step *step = &steps[i];
@@ -429,8 +429,8 @@ uint32_t chr_filter_tree_match(const struct chr_filter_tree *tree, chr_slice top
                 values[values_count++] = node_at(tree, step->number)->value;
                 continue;
             }
-            w.todo[w.todo_count].node = step->number;
-            w.todo[w.todo_count++].depth = step->depth;
+            w.frontier[w.frontier_count].node = step->number;
+            w.frontier[w.frontier_count++].depth = step->depth;
         }
         if (values_count)
             each(arg, values, values_count);
