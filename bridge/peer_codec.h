@@ -1,0 +1,45 @@
+/* bridge/peer_codec.h: messages between nodes as bytes: protobuf for what is said, flat records for
+ * the entries (docs/formats.md, "Between nodes"). Pure. Everything read here comes from a peer that
+ * has proved to be one, and is checked all the same. */
+#ifndef CHR_BRIDGE_PEER_CODEC_H
+#define CHR_BRIDGE_PEER_CODEC_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "raft/raft.h"
+
+/* The newest entry and message format this program writes and reads. A node writes no newer one
+ * than every member knows (rolling upgrade). */
+#define PEER_FORMAT 1u
+
+/* Who a node is and what its disk holds; first on each connection, and again when it changes. */
+struct peer_hello {
+    uint64_t node, incarnation;
+    uint64_t boot;    /* of the process: rises with each start of this data directory (R18) */
+    uint64_t cluster; /* 0: empty, no cluster was formed or joined yet (R20) */
+    struct raft_members founders; /* of cluster; count 0 when empty */
+    uint32_t format;              /* the newest it knows */
+    char version[24];             /* of the program */
+    char name[64];                /* --id */
+    char address[80];             /* where clients and peers reach it: HOST:PORT */
+    uint64_t peers_hash;          /* of its sorted --peers and itself: all must list the same nodes */
+    uint64_t wall_ms;             /* its clock, for the skew that is reported */
+};
+CHR_MUST_USE chr_err peer_hello_encode(const struct peer_hello *hello, struct chr_buf *out);
+CHR_MUST_USE chr_err peer_hello_decode(chr_slice bytes, struct peer_hello *out);
+
+/* raft_message without its entries. CHR_ENOMEM. */
+CHR_MUST_USE chr_err peer_raft_encode(const struct raft_message *message, struct chr_buf *out);
+/* CHR_EMALFORMED, CHR_EVERSION. entries stay NULL. */
+CHR_MUST_USE chr_err peer_raft_decode(chr_slice bytes, struct raft_message *out);
+
+/* An append: u32 length of the protobuf, protobuf, then the entries as flat records (32-byte head:
+ * u64 term, u64 hlc, u32 length, u8 type, zeros; body; to a multiple of 8). Consecutive from
+ * message->index + 1 on. The head alone is written, so that bodies go out as parts of peers_send. */
+#define PEER_ENTRY_HEAD_BYTES 32u
+void peer_entry_head(const struct raft_entry *entry, uint8_t out[PEER_ENTRY_HEAD_BYTES]);
+CHR_MUST_USE chr_err peer_append_decode(chr_slice bytes, struct raft_message *out,
+                                        struct raft_entry *entries, size_t entries_max,
+                                        size_t *count);
+
+#endif
