@@ -28,6 +28,7 @@ struct acceptor;      /* net/acceptor.h */
 struct checkpointer;  /* checkpointer.h */
 struct admin;         /* admin/admin.h */
 struct authority;     /* auth/auth.h */
+struct cluster;       /* cluster.h */
 
 struct broker_node {
     /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
@@ -42,6 +43,7 @@ struct broker_node {
     db *db;
     struct raft_io log_io;
     raft_log *log;
+    struct cluster *cluster; /* cluster.h; NULL: a single node */
     broker_committer *committer;
     _Atomic(struct checkpointer *) checkpointer; /* the applier reads it */
     struct query_pool *queries;
