@@ -142,14 +142,17 @@ static bool take_saved(struct broker_committer *c)
     if (!g || atomic_load_explicit(&c->to_write, memory_order_acquire) != NULL)
         return false;
     c->writing = NULL;
-    if (g->count) {
+    uint64_t sequence = g->save_sequence, last = g->first_index + g->count - 1;
+    bool entries = g->count > 0;
+    committer__group_written(c, g);
+    if (entries) {
+        /* The group may be passed on by this, and be gone. */
         chr_err err =
             committer__step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
-                                                   .sequence = g->save_sequence,
-                                                   .saved_index = g->first_index + g->count - 1});
+                                                   .sequence = sequence,
+                                                   .saved_index = last});
         CHR_ASSERT(err == CHR_OK);
     }
-    committer__group_written(c, g);
     return true;
 }
 

@@ -207,6 +207,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         err = admin_open(node, &node->admin, msg);
     if (!err && config->cluster.id)
         err = cluster_open(node, &node->cluster, msg);
+    node->peers = cluster_peers(node->cluster);
     if (!err)
         err = start_committer(node, &recovery, msg);
     if (!err)

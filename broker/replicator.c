@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "base/bytes.h"
 #include "base/log.h"
 #include "bridge/peer_codec.h"
 #include "broker/committer_internal.h"
@@ -30,11 +29,10 @@ struct outgoing {
 static void put_entry(struct outgoing *out, const struct raft_entry *e)
 {
     uint8_t head[PEER_ENTRY_HEAD_BYTES];
-    static const uint8_t zeros[8] = {0};
     peer_entry_head(e, head);
     chr_buf_add(&out->buf, head, sizeof head);
-    chr_buf_add(&out->buf, e->bytes.ptr, e->bytes.len);
-    chr_buf_add(&out->buf, zeros, chr_round_up(e->bytes.len, 8) - e->bytes.len);
+    chr_buf_add_slice(&out->buf, e->bytes);
+    chr_buf_add_slice(&out->buf, peer_entry_pad(e->bytes.len));
     out->bytes += e->bytes.len + PEER_ENTRY_HEAD_BYTES;
     out->last = e->index;
 }
@@ -44,22 +42,6 @@ static bool append_full(const struct outgoing *out, const struct raft_entry *nex
     return out->bytes &&
            (out->bytes + next->bytes.len > COMMITTER_APPEND_BYTES ||
             out->last - out->message.index >= COMMITTER_GROUP_ENTRIES / 2 - COMMITTER_OWN_ENTRIES);
-}
-
-static void put_head(struct outgoing *out)
-{
-    struct chr_buf head;
-    chr_buf_init(&head, 4096);
-    chr_err err = peer_raft_encode(&out->message, &head);
-    CHR_ASSERT(err == CHR_OK || err == CHR_ENOMEM);
-    uint8_t len[4];
-    chr_put_u32le(len, (uint32_t)head.len);
-    chr_buf_reset(&out->buf);
-    chr_buf_add(&out->buf, len, sizeof len);
-    chr_buf_add_slice(&out->buf, chr_buf_slice(&head));
-    if (err)
-        out->buf.failed = true;
-    chr_buf_free(&head);
 }
 
 /* core_lock. What peer slot is to be sent, copied. False: nothing. */
@@ -72,7 +54,9 @@ static bool prepare(struct broker_committer *c, uint32_t slot, struct outgoing *
     out->last = out->message.index;
     out->bytes = 0;
     out->from_log = false;
-    put_head(out);
+    chr_buf_reset(&out->buf);
+    if (peer_append_head(&out->message, &out->buf))
+        return false;
     for (uint64_t index = out->message.index + 1; index <= last; index++) {
         const struct raft_entry *e = committer__entry_at(c, index);
         if (!e) {
