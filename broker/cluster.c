@@ -16,8 +16,8 @@
 #include "broker/node.h"
 
 /* The leader looks after members so often; everybody says hello again after ten times that. */
-#define DUTY_US     INT64_C(200000)
-#define HELLO_US    INT64_C(2000000)
+#define DUTY_US      INT64_C(200000)
+#define HELLO_US     INT64_C(2000000)
 #define SKEW_WARN_US INT64_C(500000) /* R14: clocks of one cluster are that near to each other */
 
 struct known {
@@ -142,8 +142,8 @@ static void found_if_possible(struct cluster *c)
     uint32_t missing = 0;
     if (c->dir->cluster)
         return;
-    chr_err err = raft_members_add(
-        &founders, (struct raft_member){c->self.node, c->self.incarnation, true});
+    chr_err err =
+        raft_members_add(&founders, (struct raft_member){c->self.node, c->self.incarnation, true});
     for (uint32_t i = 0; i < c->known_count && !err; i++) {
         const struct known *k = &c->known[i];
         if (!k->listed)
@@ -172,8 +172,7 @@ static void join(struct cluster *c, const struct peer_hello *hello)
 {
     const struct raft_member *us = raft_members_find(&hello->founders, c->self.node);
     bool founder = us && us->incarnation == c->self.incarnation;
-    chr_log_notice("cluster",
-                   founder ? "founded by another node" : "joins; it is not a member yet",
+    chr_log_notice("cluster", founder ? "founded by another node" : "joins; it is not a member yet",
                    CHR_KV_U("cluster", hello->cluster), CHR_KV_C("of", hello->name));
     enter(c, hello->cluster, founder ? &hello->founders : NULL);
 }
@@ -330,8 +329,7 @@ static void look_after_members(struct cluster *c)
             err = broker_committer_change(committer, RAFT_CHANGE_PROMOTE,
                                           (struct raft_member){.id = p->member.id});
             if (!err)
-                chr_log_notice("cluster", "has caught up and votes again",
-                               CHR_KV_C("node", name));
+                chr_log_notice("cluster", "has caught up and votes again", CHR_KV_C("node", name));
         }
         if (!err)
             return; /* one at a time */
@@ -439,8 +437,8 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
     char hosts[PEERS_MAX][256];
     for (uint32_t i = 0; i < c->known_count; i++) {
         list[i] = (struct peers_peer){.node = c->known[i].node, .host = hosts[i]};
-        chr_err err = net_parse_address(c->known[i].address, hosts[i], sizeof hosts[i],
-                                        &list[i].port, msg);
+        chr_err err =
+            net_parse_address(c->known[i].address, hosts[i], sizeof hosts[i], &list[i].port, msg);
         if (err)
             return err;
     }
@@ -582,8 +580,8 @@ uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_ME
     uint32_t count = 0;
     pthread_mutex_lock(&c->lock);
     struct cluster_member *m = &out[count++];
-    *m = (struct cluster_member){.node = c->self.node, .self = true, .up = true,
-                                 .cluster = c->dir->cluster};
+    *m = (struct cluster_member){
+        .node = c->self.node, .self = true, .up = true, .cluster = c->dir->cluster};
     memcpy(m->name, c->self.name, sizeof m->name);
     memcpy(m->address, c->self.address, sizeof m->address);
     memcpy(m->version, c->self.version, sizeof m->version);
@@ -604,8 +602,8 @@ uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_ME
         for (uint32_t j = 0; j < count; j++)
             listed |= out[j].node == status->peers[i].member.id;
         if (!listed && count < CLUSTER_MEMBERS_MAX)
-            out[count++] = (struct cluster_member){.node = status->peers[i].member.id,
-                                                   .skew_us = INT64_MIN};
+            out[count++] =
+                (struct cluster_member){.node = status->peers[i].member.id, .skew_us = INT64_MIN};
     }
     for (uint32_t i = 0; i < count; i++) {
         out[i].leader = out[i].node == status->leader;

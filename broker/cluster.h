@@ -8,10 +8,10 @@
  *       of those that have said so by now. Who has heard of a cluster never founds another: its
  *       number is derived from its founders and their disks, and is written down before anything is
  *       said in its name.
- *   C2  (R20) A node whose disk was wiped is a stranger to its cluster, whatever its name: the leader
- *       takes it in again as a learner, and makes it a voter once it has caught up. That is done by
- *       itself for the nodes of --peers; others are added by an operator.
- *   C3  Nothing is taken from a node of another cluster.
+ *   C2  (R20) A node whose disk was wiped is a stranger to its cluster, whatever its name: the
+ * leader takes it in again as a learner, and makes it a voter once it has caught up. That is done
+ * by itself for the nodes of --peers; others are added by an operator. C3  Nothing is taken from a
+ * node of another cluster.
  *
  * Threads: the lanes' (what peers say), one of its own (what is looked after twice a second); the
  * functions below, any. */
@@ -40,7 +40,7 @@ void cluster_stop(struct cluster *cluster);
 void cluster_free(struct cluster *cluster); /* accepts NULL */
 
 struct peers *cluster_peers(struct cluster *cluster); /* NULL for NULL */
-uint64_t cluster_self(const struct cluster *cluster);  /* 0 for NULL */
+uint64_t cluster_self(const struct cluster *cluster); /* 0 for NULL */
 
 /* One node as we know it. */
 struct cluster_member {

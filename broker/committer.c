@@ -127,8 +127,7 @@ static chr_err take_office(struct broker_committer *c, struct chr_errmsg *msg)
     raft_log *log = c->options.log;
     struct raft_event event = {.type = RAFT_EVENT_TICK,
                                .now_us = chr_clock_mono_us(c->options.clock),
-                               .wall_ms =
-                                   (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000),
+                               .wall_ms = (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000),
                                .random = chr_random_u64(&c->random)};
     chr_err err = raft_step(&c->raft, &event, &c->effects);
     const struct raft_effects *effects = &c->effects;
@@ -575,9 +574,9 @@ void broker_committer_status(broker_committer *c, struct broker_cluster_status *
     out->commit_index = raft->commit_index;
     out->last_index = raft->last_index;
     out->change_pending = raft->changes[raft->changes_count - 1].index > raft->commit_index;
-    out->quorum = c->alone ? true
-                           : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
-                                                       : raft->leader != 0;
+    out->quorum = c->alone                    ? true
+                  : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
+                                              : raft->leader != 0;
     for (uint32_t i = 0; i < raft->peers_count; i++) {
         const struct raft_peer *p = &raft->peers[i];
         bool self = p->member.id == raft->config.self;

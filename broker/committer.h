@@ -36,7 +36,7 @@
 #include "raft/log.h"
 #include "raft/members.h"
 
-struct peers;         /* bridge/peers.h */
+struct peers; /* bridge/peers.h */
 struct peers_message;
 
 typedef struct broker_committer broker_committer;
@@ -163,7 +163,7 @@ void broker_committer_snapshot_sent(broker_committer *committer, uint64_t node, 
 struct broker_peer_status {
     struct raft_member member;
     uint64_t match, next;
-    int state;           /* enum raft_peer_state; leader's view */
+    int state;            /* enum raft_peer_state; leader's view */
     int64_t heard_us_ago; /* INT64_MAX: never; leader's view */
 };
 struct broker_cluster_status {

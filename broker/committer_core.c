@@ -1,5 +1,5 @@
-/* broker/committer_core.c: a turn of the core: what the log has saved and what peers said go in, what
- * it answers is carried out. It touches no file and waits for nobody. */
+/* broker/committer_core.c: a turn of the core: what the log has saved and what peers said go in,
+ * what it answers is carried out. It touches no file and waits for nobody. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,10 +147,9 @@ static bool take_saved(struct broker_committer *c)
     committer__group_written(c, g);
     if (entries) {
         /* The group may be passed on by this, and be gone. */
-        chr_err err =
-            committer__step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
-                                                   .sequence = sequence,
-                                                   .saved_index = last});
+        chr_err err = committer__step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
+                                                             .sequence = sequence,
+                                                             .saved_index = last});
         CHR_ASSERT(err == CHR_OK);
     }
     return true;
@@ -165,8 +164,8 @@ static bool take_append(struct broker_committer *c, struct peers_message *messag
         return false;
     struct raft_message m;
     size_t count = 0;
-    chr_err err = peer_append_decode(message->bytes, &m, c->inbox_entries, COMMITTER_GROUP_ENTRIES,
-                                     &count);
+    chr_err err =
+        peer_append_decode(message->bytes, &m, c->inbox_entries, COMMITTER_GROUP_ENTRIES, &count);
     if (!err && !committer__group_room(c, count) && c->gathering->count > 0)
         return false;
     bool kept = false;
@@ -175,9 +174,8 @@ static bool take_append(struct broker_committer *c, struct peers_message *messag
         m.entries_count = CHR_MIN(count, COMMITTER_GROUP_ENTRIES - COMMITTER_OWN_ENTRIES -
                                              (size_t)c->gathering->count);
         err = m.from == message->from
-                  ? step_with(
-                        c, (struct raft_event){.type = RAFT_EVENT_MESSAGE, .message = &m}, message,
-                        &kept)
+                  ? step_with(c, (struct raft_event){.type = RAFT_EVENT_MESSAGE, .message = &m},
+                              message, &kept)
                   : CHR_EACCES;
     }
     if (err && err != CHR_EBUSY)
@@ -465,8 +463,8 @@ chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg)
     struct raft_entry *changes = NULL;
     chr_err err = CHR_OK;
     if (c->alone) {
-        stored.members = (struct raft_members){
-            .items = {{config.self, config.incarnation, true}}, .count = 1};
+        stored.members =
+            (struct raft_members){.items = {{config.self, config.incarnation, true}}, .count = 1};
     } else {
         stored.members = cluster->members;
         stored.members_index = CHR_MIN(cluster->members_index, stored.commit_index);

@@ -314,8 +314,8 @@ void committer__pass_committed(struct broker_committer *c, uint64_t commit_index
         c->waiting_count -= passed;
         memmove(c->waiting, c->waiting + passed, c->waiting_count * sizeof c->waiting[0]);
     }
-    /* After the groups: whoever sees the new limit and no group knows that the log has them. A group
-     * of which only a part is committed is passed when the rest is. */
+    /* After the groups: whoever sees the new limit and no group knows that the log has them. A
+     * group of which only a part is committed is passed when the rest is. */
     uint64_t limit = commit_index;
     if (c->waiting_count)
         limit = CHR_MIN(limit, c->waiting[0]->first_index - 1);

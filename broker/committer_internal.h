@@ -54,7 +54,8 @@
 #define COMMITTER_OWN_ENTRIES 8
 /* Proposals of workers that wait to be gathered; beyond it they are refused with CHR_EFULL. */
 #define COMMITTER_SUBMITTED_MAX 65536
-/* Messages that wait for term and vote to be durable. Beyond it they are lost, which Raft allows. */
+/* Messages that wait for term and vote to be durable. Beyond it they are lost, which Raft allows.
+ */
 #define COMMITTER_HELD_MAX 64
 /* An append carries about so much, or one entry. */
 #define COMMITTER_APPEND_BYTES (1u << 20)
@@ -65,13 +66,13 @@ struct committer_group {
     struct broker_proposal *proposals[COMMITTER_GROUP_ENTRIES]; /* NULL: nobody here waits for it */
     struct raft_entry entries[COMMITTER_GROUP_ENTRIES];
     uint32_t count;
-    uint32_t keep;        /* entries that have not been contradicted: the first so many */
-    uint64_t bytes;       /* of the entries */
-    uint64_t first_index; /* of entries[0] */
-    uint64_t save_sequence; /* the core's number of it */
-    bool own;               /* some entry was proposed here */
-    bool truncate;          /* before its entries are appended … */
-    uint64_t truncate_to;   /* … the log loses those above this one */
+    uint32_t keep;                  /* entries that have not been contradicted: the first so many */
+    uint64_t bytes;                 /* of the entries */
+    uint64_t first_index;           /* of entries[0] */
+    uint64_t save_sequence;         /* the core's number of it */
+    bool own;                       /* some entry was proposed here */
+    bool truncate;                  /* before its entries are appended … */
+    uint64_t truncate_to;           /* … the log loses those above this one */
     struct peers_message *messages; /* whose bytes entries borrow; by next */
     struct committer_owned *owned;
     struct committer_group *next_free;
@@ -169,7 +170,7 @@ struct broker_committer {
     bool transferring;                /* a stop handed leadership over */
     struct chr_list readers;
     uint64_t read_number;
-    bool turn_again; /* an effect made another turn worth while */
+    bool turn_again;                 /* an effect made another turn worth while */
     uint64_t leader_seen, term_seen; /* for the log line */
 
     pthread_mutex_t groups_lock;
@@ -218,8 +219,8 @@ struct broker_committer {
     bool committer_running, writer_running, applier_running, replicator_running;
 
     _Atomic uint64_t groups_count, entries_count, entries_applied;
-    _Atomic uint64_t elections, elections_won, forwarded, forwarded_again, reads_lease,
-        reads_round, reads_asked;
+    _Atomic uint64_t elections, elections_won, forwarded, forwarded_again, reads_lease, reads_round,
+        reads_asked;
     _Atomic bool hot_full;
 };
 

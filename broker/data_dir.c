@@ -169,8 +169,8 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
     return CHR_OK;
 }
 
-static chr_err read_or_make_meta(const char *path, bool create, uint64_t node,
-                                 struct data_dir *dir, struct chr_errmsg *msg)
+static chr_err read_or_make_meta(const char *path, bool create, uint64_t node, struct data_dir *dir,
+                                 struct chr_errmsg *msg)
 {
     char meta[4096], text[4096];
     chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
@@ -288,8 +288,8 @@ chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *d
                        "empty one",
                        path);
     else if (dir->node != node)
-        err = chr_fail(msg, CHR_EFOREIGN,
-                       "data directory %s belongs to a node with another --id", path);
+        err = chr_fail(msg, CHR_EFOREIGN, "data directory %s belongs to a node with another --id",
+                       path);
     if (!err) {
         dir->boot++;
         err = data_dir_save(dir, msg);

@@ -10,8 +10,8 @@
  * what comes out of order is not applied.
  *
  *   F1  What this node forwarded is applied once each, in the order of its numbers.
- *   F2  What it proposed itself while it led, and then lost from its log, is proposed again only when
- *       an entry of a later term has been committed and it was not before it: no leader can have it
+ *   F2  What it proposed itself while it led, and then lost from its log, is proposed again only
+ * when an entry of a later term has been committed and it was not before it: no leader can have it
  *       then (every later log holds that entry, and terms do not fall within a log).
  *   F3  Nothing new is numbered or proposed while some of F2 is open: proposals of one loop keep
  *       their order. */
@@ -152,10 +152,10 @@ bool committer__forward_waits(struct broker_committer *c)
     bool leads = c->raft.role == RAFT_LEADER;
     bool may = leads || may_number(c);
     pthread_mutex_lock(&f->lock);
-    bool waits = leads ? (f->unsure_count == 0 &&
-                          (f->sent < f->next || f->sent_term != c->raft.term ||
-                           !chr_list_empty(&f->again) || f->taken))
-                       : may && f->unsure_count == 0 && room(f);
+    bool waits =
+        leads ? (f->unsure_count == 0 && (f->sent < f->next || f->sent_term != c->raft.term ||
+                                          !chr_list_empty(&f->again) || f->taken))
+              : may && f->unsure_count == 0 && room(f);
     if (leads && f->first == f->next && chr_list_empty(&f->again) && !f->taken)
         waits = false;
     pthread_mutex_unlock(&f->lock);
@@ -332,10 +332,9 @@ void committer__forward_gather_taken(struct broker_committer *c, struct committe
         f->taken = m->next;
         if (!f->taken)
             f->taken_last = NULL;
-        group_add(g,
-                  chr_slice_of(m->bytes.ptr + FORWARD_HEAD_BYTES,
-                               m->bytes.len - FORWARD_HEAD_BYTES),
-                  bytes);
+        group_add(
+            g, chr_slice_of(m->bytes.ptr + FORWARD_HEAD_BYTES, m->bytes.len - FORWARD_HEAD_BYTES),
+            bytes);
         m->next = g->messages;
         g->messages = m;
     }

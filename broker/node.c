@@ -87,9 +87,9 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
 {
     const struct broker_config *config = node->config;
     const char *id = config->cluster.id;
-    chr_err err = id ? data_dir_open_member(config->data_dir, cluster_node_number(id), &node->dir,
-                                            msg)
-                     : data_dir_open(config->data_dir, true, &node->dir, msg);
+    chr_err err =
+        id ? data_dir_open_member(config->data_dir, cluster_node_number(id), &node->dir, msg)
+           : data_dir_open(config->data_dir, true, &node->dir, msg);
     if (!err && !id && node->dir.node != 1)
         err = chr_fail(msg, CHR_EFOREIGN,
                        "data directory %s is that of a member of a cluster: start it with "
@@ -263,7 +263,7 @@ void node_stop(struct broker_node *node)
     if (node->committer)
         broker_committer_stop(node->committer);
     cluster_stop(node->cluster); /* it carried what the committer said last */
-    checkpointer_free(cp); /* only now: the applier may be about to kick it */
+    checkpointer_free(cp);       /* only now: the applier may be about to kick it */
     /* Likewise: whoever applied a loop's last batch may be about to wake the loop. */
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_free(node->loops[i]);

@@ -27,8 +27,8 @@ static void ask(struct broker_committer *c, struct read_waiter *w)
     w->number = ++c->read_number;
     w->asked_us = chr_clock_mono_us(c->options.clock);
     w->state = READ_NO_LEADER;
-    chr_err err = committer__step(
-        c, (struct raft_event){.type = RAFT_EVENT_READ, .read_number = w->number});
+    chr_err err =
+        committer__step(c, (struct raft_event){.type = RAFT_EVENT_READ, .read_number = w->number});
     if (err)
         return;
     const struct raft_effects *e = &c->effects;
@@ -165,8 +165,7 @@ chr_err broker_committer_read_barrier(broker_committer *c, uint32_t timeout_ms)
         if (!known)
             return atomic_load(&c->stopping) ? CHR_ECLOSED : CHR_ETIMEDOUT;
     }
-    if (db_apply_index(c->options.db) >= index ||
-        wait_until(c, applied_to, &index, deadline_us))
+    if (db_apply_index(c->options.db) >= index || wait_until(c, applied_to, &index, deadline_us))
         return CHR_OK;
     return atomic_load(&c->stopping) ? CHR_ECLOSED : CHR_ETIMEDOUT;
 }

@@ -1,9 +1,9 @@
 /* broker/replicator.c: the thread that sends: a leader's entries to each peer, a follower's
  * forwarded ones to the leader.
  *
- * A peer's next entries are copied from the groups in memory under the core's lock, or read from the
- * log without it, and sent without it: compressing and the peers' sockets hold up nobody else. The
- * core decides what may be sent (its windows); the lane's window bounds what is on its way
+ * A peer's next entries are copied from the groups in memory under the core's lock, or read from
+ * the log without it, and sent without it: compressing and the peers' sockets hold up nobody else.
+ * The core decides what may be sent (its windows); the lane's window bounds what is on its way
  * altogether (R17). */
 #include <stdlib.h>
 #include <string.h>
@@ -77,10 +77,10 @@ static bool read_from_log(struct broker_committer *c, struct outgoing *out)
     struct chr_buf buf;
     chr_buf_init(&buf, COMMITTER_APPEND_BYTES + 2 * RAFT_ENTRY_BYTES_MAX);
     size_t count = 0;
-    chr_err err = entries ? raft_log_read(c->options.log, out->message.index + 1,
-                                          COMMITTER_APPEND_BYTES, &buf, entries,
-                                          COMMITTER_GROUP_ENTRIES / 2, &count)
-                          : CHR_ENOMEM;
+    chr_err err =
+        entries ? raft_log_read(c->options.log, out->message.index + 1, COMMITTER_APPEND_BYTES,
+                                &buf, entries, COMMITTER_GROUP_ENTRIES / 2, &count)
+                : CHR_ENOMEM;
     for (size_t i = 0; i < count && !err && entries[i].index <= out->log_limit; i++) {
         if (append_full(out, &entries[i]))
             break;

@@ -2,9 +2,9 @@
  *
  * A node that does not lead sends its entries to the leader, and again when it can't know what has
  * become of them. Each bears its origin: the node, which start of its process, and a number that
- * rises by one from 1 on. The last number of each node is part of the state, checked where the order
- * is known: what was applied is not applied twice, what comes before its predecessor is not applied
- * at all and is sent again. Applier only. */
+ * rises by one from 1 on. The last number of each node is part of the state, checked where the
+ * order is known: what was applied is not applied twice, what comes before its predecessor is not
+ * applied at all and is sent again. Applier only. */
 #ifndef CHR_DB_ORIGIN_H
 #define CHR_DB_ORIGIN_H
 

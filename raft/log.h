@@ -38,9 +38,9 @@
 #define RAFT_ORIGIN_BYTES 24u
 
 enum raft_entry_type {
-    RAFT_ENTRY_NOOP = 1,  /* a new leader's first entry of its term */
-    RAFT_ENTRY_DATA = 2,  /* operations for the state machine; see db/op.h */
-    RAFT_ENTRY_TICK = 3,  /* moves replicated time only (R13) */
+    RAFT_ENTRY_NOOP = 1,   /* a new leader's first entry of its term */
+    RAFT_ENTRY_DATA = 2,   /* operations for the state machine; see db/op.h */
+    RAFT_ENTRY_TICK = 3,   /* moves replicated time only (R13) */
     RAFT_ENTRY_CONFIG = 4, /* membership; see raft/members.h */
     /* Operations that another node forwarded (R18): RAFT_ORIGIN_BYTES that say whence, then as
      * DATA. */

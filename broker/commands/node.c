@@ -5,12 +5,13 @@
 
 void node_help(FILE *out)
 {
-    fputs("Usage: chronos node --id NAME --address HOST:PORT --peers ID=HOST:PORT,... [options]\n\n"
-          "A member of a cluster of several nodes. Started for the first time, the nodes that list\n"
-          "each other found the cluster once all of them are there, in whatever order they come. A\n"
-          "node that comes back with an empty disk learns everything from the others before it\n"
-          "votes again. Clients may connect to any node.\n",
-          out);
+    fputs(
+        "Usage: chronos node --id NAME --address HOST:PORT --peers ID=HOST:PORT,... [options]\n\n"
+        "A member of a cluster of several nodes. Started for the first time, the nodes that list\n"
+        "each other found the cluster once all of them are there, in whatever order they come. A\n"
+        "node that comes back with an empty disk learns everything from the others before it\n"
+        "votes again. Clients may connect to any node.\n",
+        out);
     settings_help(out, true);
 }
 

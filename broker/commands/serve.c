@@ -4,9 +4,9 @@
  * settings again (settings_reload.h). All are blocked before the first thread starts and taken by
  * sigwait, so no handler runs anywhere.
  *
- * A single node in the foreground of a terminal: the main thread is an SQL prompt over the node's own port: a
- * thread of its own waits for signals then, SIGINT belongs to the prompt (it cancels a query), and
- * log lines below warning go to chronos.log in the data directory. */
+ * A single node in the foreground of a terminal: the main thread is an SQL prompt over the node's
+ * own port: a thread of its own waits for signals then, SIGINT belongs to the prompt (it cancels a
+ * query), and log lines below warning go to chronos.log in the data directory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
@@ -306,4 +306,3 @@ int serve(const struct settings *settings, bool cluster, int argc, char **argv)
     settings_reload_free(&reload);
     return EXIT_DONE;
 }
-
