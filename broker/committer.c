@@ -157,6 +157,7 @@ static chr_err join_in(struct broker_committer *c)
     atomic_store(&c->term, c->raft.term);
     atomic_store(&c->last_index, c->raft.last_index);
     atomic_store(&c->raft_due_us, INT64_MIN);
+    c->read_number = c->cluster.boot << 40; /* an answer to an earlier life is none to this one */
     c->inbox_entries = calloc(COMMITTER_GROUP_ENTRIES, sizeof *c->inbox_entries);
     return c->inbox_entries ? CHR_OK : CHR_ENOMEM;
 }
