@@ -28,6 +28,7 @@ struct acceptor;      /* net/acceptor.h */
 struct checkpointer;  /* checkpointer.h */
 struct admin;         /* admin/admin.h */
 struct authority;     /* auth/auth.h */
+struct peers;         /* bridge/peers.h */
 
 struct broker_node {
     /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
@@ -56,6 +57,9 @@ struct broker_node {
     uint32_t listeners_count;
     struct acceptor *acceptor;
     struct admin *admin;
+    /* NULL: a node alone. Set before the loops start; freed after they have ended, stopped before.
+     */
+    struct peers *peers;
     char mqtt_address[80]; /* of the first plain listener, as bound, "127.0.0.1:1883"; or "none" */
     char admin_address[80];
     _Atomic uint64_t clients_max; /* the most connected at a time */

@@ -152,8 +152,12 @@ static void move_connections(struct broker_loop *loop)
     struct loop_session_state *state = state_of(loop);
     for (uint32_t i = 0; i < state->moves_count; i++) {
         struct conn *conn = loop_conn(loop, state->moves[i].conn);
-        if (conn && conn->state == CONN_NEW)
+        if (!conn || conn->state != CONN_NEW)
+            continue;
+        if (state->moves[i].target)
             loop_move_conn(loop, conn, state->moves[i].target);
+        else
+            loop_hand_to_peers(loop, conn);
     }
     state->moves_count = 0;
 }
