@@ -9,6 +9,7 @@
 #include "broker/auth/auth.h"
 #include "broker/checkpointer.h"
 #include "broker/data_dir.h"
+#include "broker/install.h"
 #include "broker/net/acceptor.h"
 #include "broker/net/limits.h"
 #include "broker/net/listener.h"
@@ -83,6 +84,8 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
 {
     const struct broker_config *config = node->config;
     chr_err err = data_dir_open(config->data_dir, true, &node->dir, msg);
+    if (!err)
+        err = install_apply(config->data_dir, &node->dir, NULL, msg);
     if (err)
         return err;
     err = db_kv_lmdb_open(node->dir.db_path, config->map_bytes, &node->kv, msg);

@@ -110,6 +110,8 @@ CHR_MUST_USE chr_err db_snapshot_receiver_begin(const struct db_kv *kv, db_snaps
 uint64_t db_snapshot_receiver_next(const db_snapshot_receiver *receiver);
 /* NULL until part 0 has come. */
 const struct db_snapshot_info *db_snapshot_receiver_info(const db_snapshot_receiver *receiver);
+/* Part 0 as it came, for db_snapshot_part_info; borrowed from the receiver. Empty until then. */
+chr_slice db_snapshot_receiver_first(const db_snapshot_receiver *receiver);
 /* Takes the next part. After an error nothing of it was taken.
  *   CHR_EEXIST      had it already: no harm
  *   CHR_ENOTFOUND   parts before it are missing

@@ -177,6 +177,11 @@ const struct db_snapshot_info *db_snapshot_receiver_info(const db_snapshot_recei
     return r->now.next ? &r->info : NULL;
 }
 
+chr_slice db_snapshot_receiver_first(const db_snapshot_receiver *r)
+{
+    return chr_slice_of(r->first, r->now.next ? r->first_len : 0);
+}
+
 /* -- Parts --------------------------------------------------------------------------------------*/
 
 static bool comes_after(chr_slice key, const struct db__store_key *last)
