@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "db/digest.h"
 #include "db/durable.h"
 #include "tests/db/durable_twin.h"
 #include "tests/db/snapshot_kit.h"
@@ -515,6 +516,14 @@ static void checkpoint(struct life *l)
     compare(l);
 }
 
+static void digests(struct life *l, struct db_digest out[2])
+{
+    struct chr_errmsg msg;
+    REQUIRE(!db_digest_sessions(l->d, &out[0], &msg));
+    db_digest_retained(l->d, &out[1]);
+    REQUIRE(out[0].count == l->twin->sessions_count);
+}
+
 /* A snapshot is pinned, carried over while life goes on, and lived in afterwards. */
 static void move(struct life *l)
 {
@@ -528,11 +537,15 @@ static void move(struct life *l)
     if (!transfer_pump(t, &l->random, 1 + below(l, 60)))
         return;
     fake_kv *old = l->store;
+    struct db_digest before[2], after[2];
+    digests(l, before);
     l->store = transfer_finish(t);
     l->kv = fake_kv_seam(l->store);
     db_close(l->d);
     fake_kv_free(old);
     open_db(l);
+    digests(l, after);
+    REQUIRE(memcmp(before, after, sizeof before) == 0);
     l->moved++;
     check(l);
     compare(l);
