@@ -3,6 +3,7 @@
  *
  *     data/LOCK  node.meta  log/  db/  tmp/        (design section 5)
  *     data/install.new  install  install.done     a snapshot on its way in (broker/install.h)
+ *     data/run                                    how to reach the node (broker/run_file.h)
  *     data/members                                who belonged to the group before the log begins
  *
  * node.meta is text, one `key value` per line, replaced as a whole:

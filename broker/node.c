@@ -15,6 +15,7 @@
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
+#include "broker/run_file.h"
 #include "broker/session/dispatch.h"
 #include "broker/session/wakeups.h"
 
@@ -215,6 +216,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         node_free(node);
         return err;
     }
+    run_file_write(node);
     log_limits(config);
     *out = node;
     return CHR_OK;
@@ -223,6 +225,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
 void node_stop(struct broker_node *node)
 {
     atomic_store(&node->stopping, true);
+    if (!node->failed)
+        run_file_remove(node);
     if (node->committer)
         broker_committer_hurry(node->committer);
     acceptor_stop(node->acceptor);
