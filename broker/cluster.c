@@ -12,8 +12,10 @@
 #include "base/log.h"
 #include "base/wake.h"
 #include "broker/commands/settings.h"
+#include "broker/install.h"
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
+#include "broker/snapshots.h"
 
 /* The leader looks after members so often; everybody says hello again after ten times that. */
 #define DUTY_US      INT64_C(200000)
@@ -33,10 +35,13 @@ struct known {
 struct cluster {
     struct broker_node *node;
     struct data_dir *dir;
-    struct peers *peers;
+    struct peers *peers; /* set under lock, once; a lane may call before peers_start returns */
     _Atomic(broker_committer *) committer;
     pthread_mutex_t lock; /* all below */
     struct peer_hello self;
+    struct raft_members members; /* as the directory said at the start; count 0: as founders */
+    uint64_t members_index;
+    struct snapshots *snapshots;
     struct known known[PEERS_MAX];
     uint32_t known_count;
     bool bootstrap;
@@ -247,7 +252,13 @@ static void received(void *ctx, struct peers_message *message)
 {
     struct cluster *c = ctx;
     broker_committer *committer = atomic_load(&c->committer);
-    switch (committer ? message->kind : 0) {
+    if (!committer) { /* perhaps even before peers_start has returned */
+        pthread_mutex_lock(&c->lock);
+        peers_release(c->peers, message);
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    switch (message->kind) {
     case PEERS_HELLO:
         hello_received(c, message);
         break;
@@ -258,6 +269,12 @@ static void received(void *ctx, struct peers_message *message)
         if (foreign(c, message->from))
             break;
         broker_committer_received(committer, message);
+        return;
+    case PEERS_SNAPSHOT:
+    case PEERS_SNAPSHOT_REPLY:
+        if (foreign(c, message->from))
+            break;
+        snapshots_received(c->snapshots, message);
         return;
     default:
         break;
@@ -289,6 +306,24 @@ static void writable(void *ctx, uint64_t node, enum peers_lane lane)
     broker_committer *committer = atomic_load(&c->committer);
     if (committer && lane == PEERS_BULK)
         broker_committer_lane(committer);
+}
+
+/* Under the core's lock. */
+static void snapshot_wanted(void *ctx, uint64_t node)
+{
+    struct cluster *c = ctx;
+    snapshots_wanted(c->snapshots, node);
+}
+
+/* For the sender of one. Called while the log keeps what is behind index. */
+void cluster_describe(struct cluster *c, uint64_t *cluster, uint64_t *members_index,
+                      struct raft_members *members)
+{
+    pthread_mutex_lock(&c->lock);
+    *cluster = c->dir->cluster;
+    *members_index = c->members.count ? c->members_index : 0;
+    *members = c->members.count ? c->members : c->dir->founders;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- What the leader looks after --------------------------------------------------------------
@@ -367,11 +402,13 @@ static void members_applied(void *ctx, uint64_t index, uint64_t term,
 {
     struct cluster *c = ctx;
     struct chr_errmsg msg = {{0}};
+    uint8_t bytes[RAFT_MEMBERS_BYTES_MAX];
+    (void)term;
+    size_t len = raft_members_encode(members, bytes);
     pthread_mutex_lock(&c->lock);
-    c->dir->members = *members;
-    c->dir->members_index = index;
-    c->dir->members_term = term;
-    chr_err err = data_dir_save(c->dir, &msg);
+    c->members = *members;
+    c->members_index = index;
+    chr_err err = install_members_write(c->dir->path, index, chr_slice_of(bytes, len), &msg);
     pthread_mutex_unlock(&c->lock);
     if (err)
         chr_log_error("cluster", "can't write down who the members are",
@@ -430,6 +467,18 @@ static bool all_loopback(const struct cluster *c, const char *address)
     return all;
 }
 
+/* Who belonged to it when the log began. */
+static chr_err read_members(struct cluster *c, struct chr_errmsg *msg)
+{
+    struct chr_buf bytes;
+    chr_buf_init(&bytes, 65536);
+    chr_err err = install_members_read(c->dir->path, &c->members_index, &bytes, msg);
+    if (!err && raft_members_decode(chr_buf_slice(&bytes), &c->members))
+        err = chr_fail(msg, CHR_ECORRUPT, "%s/members is damaged", c->dir->path);
+    chr_buf_free(&bytes);
+    return err == CHR_ENOTFOUND ? CHR_OK : err;
+}
+
 static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
 {
     const struct broker_config *config = c->node->config;
@@ -458,7 +507,10 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
         .changed = changed,
         .writable = writable,
     };
-    return peers_start(&options, &c->peers, msg);
+    pthread_mutex_lock(&c->lock);
+    chr_err err = peers_start(&options, &c->peers, msg);
+    pthread_mutex_unlock(&c->lock);
+    return err;
 }
 
 chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_errmsg *msg)
@@ -482,7 +534,11 @@ chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_
     chr_err err = parse_peers(c, config->cluster.peers, msg);
     c->self.peers_hash = peers_hash(c);
     if (!err)
+        err = read_members(c, msg);
+    if (!err)
         err = open_peers(c, msg);
+    if (!err)
+        err = snapshots_open(node, c->peers, &c->snapshots);
     if (err) {
         cluster_free(c);
         return err;
@@ -500,12 +556,13 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .incarnation = dir->incarnation,
         .boot = dir->boot,
         .peers = c->peers,
-        .members = dir->members.count ? dir->members : dir->founders,
-        .members_index = dir->members.count ? dir->members_index : 0,
+        .members = c->members.count ? c->members : dir->founders,
+        .members_index = c->members.count ? c->members_index : 0,
         .election_min_us = (int64_t)config->cluster.election_ms * 1000,
         .heartbeat_us = (int64_t)config->cluster.heartbeat_ms * 1000,
         .ctx = c,
         .members_applied = members_applied,
+        .snapshot_wanted = snapshot_wanted,
     };
 }
 
@@ -515,9 +572,18 @@ chr_err cluster_start(struct cluster *c)
     if (pthread_create(&c->thread, NULL, cluster_main, c))
         return CHR_ENOMEM;
     c->thread_running = true;
+    chr_err err = snapshots_start(c->snapshots);
+    if (err)
+        return err;
     atomic_store(&c->say_hello, true);
     chr_wake_signal(&c->wake);
     return CHR_OK;
+}
+
+void cluster_stop_snapshots(struct cluster *c)
+{
+    if (c)
+        snapshots_stop(c->snapshots);
 }
 
 void cluster_stop(struct cluster *c)
@@ -536,6 +602,7 @@ void cluster_free(struct cluster *c)
 {
     if (!c)
         return;
+    snapshots_free(c->snapshots);
     peers_free(c->peers);
     pthread_mutex_destroy(&c->lock);
     free(c);

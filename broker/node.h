@@ -68,6 +68,7 @@ struct broker_node {
     int64_t started_wall_us;
     int64_t started_mono_us;
     _Atomic bool stopping;
+    _Atomic bool restart_wanted; /* a snapshot waits to be put in place by a new start */
 };
 
 /* config and clock are borrowed until node_free; config is the first snapshot (reload.h). */

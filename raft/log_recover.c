@@ -288,8 +288,14 @@ static chr_err walk(struct raft__recovery *r)
 static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
 {
     raft_log *log = r->log;
+    const struct raft_log_base *base = &log->options.base;
     if (log->options.read_only)
         return chr_fail(r->msg, CHR_ENOTFOUND, "no log here");
+    if (base->term > base->hard_state.term || (start_index <= 1 && base->term))
+        return chr_fail(r->msg, CHR_EINVAL,
+                        "log: nothing of term %" PRIu64 " can come before entry %" PRIu64
+                        " where the present term is %" PRIu64,
+                        base->term, start_index, base->hard_state.term);
     log->incarnation = log->options.incarnation;
     while (log->incarnation == 0)
         chr_random_bytes(&log->incarnation, sizeof log->incarnation);
@@ -300,6 +306,9 @@ static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
         .segment_bytes = log->options.first_segment_bytes,
         .next_index = start_index,
         .group = begin,
+        .last_term = base->term,
+        .last_hlc = base->hlc,
+        .hard_state = base->hard_state,
     };
     uint8_t head[RAFT__HEADER_BYTES];
     raft__header_encode(&header, head);
@@ -313,8 +322,14 @@ static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
     if (err)
         return err;
     segment->first_index = start_index;
+    segment->base_term = base->term;
+    segment->base_hlc = base->hlc;
     log->segments.items[log->segments.count++] = segment;
-    log->tail = (struct raft__tail){.pos = begin, .last_index = start_index - 1};
+    log->tail = (struct raft__tail){.pos = begin,
+                                    .last_index = start_index - 1,
+                                    .last_term = base->term,
+                                    .last_hlc = base->hlc,
+                                    .hard_state = base->hard_state};
     return CHR_OK;
 }
 
@@ -327,7 +342,8 @@ static chr_err recover_log(struct raft__recovery *r, uint64_t start_index)
     if (err)
         return err;
     uint64_t first = log->segments.items[0]->first_index;
-    if (first > start_index)
+    bool anywhere = start_index == 0;
+    if (!anywhere && first > start_index)
         return chr_fail(r->msg, CHR_ECORRUPT,
                         "the log begins at entry %" PRIu64 " in segment %020" PRIu64
                         ".seg, but the checkpoint ends before %" PRIu64 "; " RAFT__REMEDY,
