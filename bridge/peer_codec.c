@@ -246,7 +246,7 @@ static chr_err entry_from(chr_slice *rest, struct raft_entry *entry)
         return CHR_EMALFORMED;
     if (head[20] == 0)
         return CHR_EMALFORMED;
-    if (head[20] > RAFT_ENTRY_CONFIG) /* a node writes none that a member does not know */
+    if (head[20] > RAFT_ENTRY_TYPE_MAX) /* a node writes none that a member does not know */
         return CHR_EVERSION;
     *entry = (struct raft_entry){.term = chr_get_u64le(head),
                                  .hlc = chr_get_u64le(head + 8),

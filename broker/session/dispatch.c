@@ -432,6 +432,8 @@ chr_err session_node_init(struct broker_node *node)
     if (err)
         return err;
     atomic_store_explicit(&node->wakeups, wakeups, memory_order_release);
+    if (node->cluster) /* sessions come to the node that their client connects to */
+        return CHR_OK;
     /* An entry without operations, for the sake of being called on the applier. */
     struct db_entry entry;
     db_entry_init(&entry, 1024);

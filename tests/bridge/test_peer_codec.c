@@ -275,7 +275,7 @@ static void appends_are_checked(void **state)
     RESET();
     e[1].type = 0;
     assert_int_equal(DECODED(), CHR_EMALFORMED);
-    e[1].type = 5;
+    e[1].type = RAFT_ENTRY_TYPE_MAX + 1;
     assert_int_equal(DECODED(), CHR_EVERSION);
     RESET();
     m.type = RAFT_MESSAGE_HEARTBEAT;
