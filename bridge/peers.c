@@ -349,7 +349,8 @@ void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
         (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     struct lane *lane = &peers->lanes[number];
     pthread_mutex_lock(&peers->lock);
-    bool room = !atomic_load(&lane->stopping) && lane->letters_count < PEERS_UNPROVED_MAX;
+    bool stopping = atomic_load(&lane->stopping);
+    bool room = !stopping && lane->letters_count < PEERS_UNPROVED_MAX;
     if (room) {
         letter->next = lane->letters;
         lane->letters = letter;
@@ -359,7 +360,8 @@ void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
     if (room) {
         peers__lane_wake(lane);
     } else {
-        peers__stranger(peers, address, "too many connections that want to be a peer's");
+        if (!stopping)
+            peers__stranger(peers, address, "too many connections that want to be a peer's");
         close(fd);
         free(letter);
     }
