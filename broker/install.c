@@ -9,7 +9,6 @@
  *                               old.*      what was there before */
 #include "broker/install.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
