@@ -38,7 +38,8 @@
     X(CHR_ELOCKED, -24, "in use by another process")                                               \
     X(CHR_EFOREIGN, -25, "belongs to another node or cluster")                                     \
     X(CHR_EDOUBT, -26, "a sync failed; state on disk is in doubt until reopened")                  \
-    X(CHR_EUNSUPPORTED, -27, "not supported")
+    X(CHR_EUNSUPPORTED, -27, "not supported")                                                      \
+    X(CHR_EAGAIN, -28, "no room at the moment; try again later")
 
 enum {
 #define X(name, number, text) name = (number),

@@ -1,6 +1,7 @@
 /* bridge/peer_codec.h: messages between nodes as bytes: protobuf for what is said, flat records for
- * the entries (docs/formats.md, "Between nodes"). Pure. Everything read here comes from a peer that
- * has proved to be one, and is checked all the same. */
+ * the entries (docs/formats.md, "Between nodes"). Pure: any thread. Everything read here comes from
+ * a peer that has proved to be one, and is checked all the same; what decodes can be encoded again.
+ * Decoding allocates nothing. */
 #ifndef CHR_BRIDGE_PEER_CODEC_H
 #define CHR_BRIDGE_PEER_CODEC_H
 
@@ -18,26 +19,37 @@ struct peer_hello {
     uint64_t boot;    /* of the process: rises with each start of this data directory (R18) */
     uint64_t cluster; /* 0: empty, no cluster was formed or joined yet (R20) */
     struct raft_members founders; /* of cluster; count 0 when empty */
-    uint32_t format;              /* the newest it knows */
+    uint32_t format;              /* the newest it knows; not 0 */
     char version[24];             /* of the program */
     char name[64];                /* --id */
     char address[80];             /* where clients and peers reach it: HOST:PORT */
-    uint64_t peers_hash;          /* of its sorted --peers and itself: all must list the same nodes */
-    uint64_t wall_ms;             /* its clock, for the skew that is reported */
+    uint64_t peers_hash; /* of its sorted --peers and itself: all must list the same nodes */
+    uint64_t wall_ms;    /* its clock, for the skew that is reported */
 };
+/* Appends to out. CHR_ENOMEM, CHR_EFULL: out is as it was. */
 CHR_MUST_USE chr_err peer_hello_encode(const struct peer_hello *hello, struct chr_buf *out);
+/* Takes any format, or a node could not say that it is newer. CHR_EMALFORMED. */
 CHR_MUST_USE chr_err peer_hello_decode(chr_slice bytes, struct peer_hello *out);
 
-/* raft_message without its entries. CHR_ENOMEM. */
+/* raft_message without its entries, appended to out. CHR_ENOMEM, CHR_EFULL: out is as it was. */
 CHR_MUST_USE chr_err peer_raft_encode(const struct raft_message *message, struct chr_buf *out);
-/* CHR_EMALFORMED, CHR_EVERSION. entries stay NULL. */
+/* CHR_EMALFORMED, CHR_EVERSION (of a newer format). out->entries is NULL. */
 CHR_MUST_USE chr_err peer_raft_decode(chr_slice bytes, struct raft_message *out);
 
 /* An append: u32 length of the protobuf, protobuf, then the entries as flat records (32-byte head:
- * u64 term, u64 hlc, u32 length, u8 type, zeros; body; to a multiple of 8). Consecutive from
- * message->index + 1 on. The head alone is written, so that bodies go out as parts of peers_send. */
+ * u64 term, u64 hlc, u32 length, u8 type, zeros; body; zeros to a multiple of 8). Consecutive from
+ * message->index + 1 on. The bodies are not copied here: they go out as parts of peers_send,
+ *
+ *     peer_append_head, then for each entry peer_entry_head, its bytes, peer_entry_pad */
+CHR_MUST_USE chr_err peer_append_head(const struct raft_message *message, struct chr_buf *out);
 #define PEER_ENTRY_HEAD_BYTES 32u
 void peer_entry_head(const struct raft_entry *entry, uint8_t out[PEER_ENTRY_HEAD_BYTES]);
+/* The zeros behind a body of that length; static, perhaps empty. */
+chr_slice peer_entry_pad(size_t body_bytes);
+
+/* entries: the caller's; their bytes point into `bytes`, and so do out->entries and its count.
+ * CHR_EMALFORMED: also terms that fall or pass the message's, HLCs that do not rise; CHR_EVERSION;
+ * CHR_EFULL: more than entries_max. */
 CHR_MUST_USE chr_err peer_append_decode(chr_slice bytes, struct raft_message *out,
                                         struct raft_entry *entries, size_t entries_max,
                                         size_t *count);

@@ -17,202 +17,11 @@
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
 /* A full disk at a stop: whoever frees some room does it soon, or not at all. */
 #define HURRY_US INT64_C(5000000)
-
-/* ---- Committed groups to the applier ----------------------------------------------------------
- */
-
-static void pass_committed(struct broker_committer *c, uint64_t commit_index)
-{
-    uint32_t passed = 0;
-    while (passed < c->waiting_count && c->waiting[passed]->last_index <= commit_index) {
-        atomic_fetch_add(&c->to_apply_bytes, c->waiting[passed]->bytes);
-        bool pushed = chr_ring_push(&c->to_apply, c->waiting[passed]);
-        CHR_ASSERT(pushed); /* the ring holds as many groups as there are */
-        passed++;
-    }
-    if (passed == 0)
-        return;
-    c->waiting_count -= passed;
-    memmove(c->waiting, c->waiting + passed, c->waiting_count * sizeof c->waiting[0]);
-}
-
-/* The effects stay valid until the next step. */
-static chr_err core_step(struct broker_committer *c, struct raft_event event)
-{
-    event.now_us = chr_clock_mono_us(c->options.clock);
-    event.wall_ms = (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000);
-    event.random = chr_random_u64(&c->random);
-    return raft_step(&c->raft, &event, &c->effects);
-}
-
-static bool take_saved(struct broker_committer *c)
-{
-    uint64_t saved = atomic_load_explicit(&c->saved_index, memory_order_acquire);
-    if (saved <= c->raft.saved_index)
-        return false;
-    chr_err err = core_step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
-                                                   .sequence = atomic_load(&c->saved_sequence),
-                                                   .saved_index = saved});
-    CHR_ASSERT(err == CHR_OK);
-    pass_committed(c, c->effects.commit_index);
-    return true;
-}
-
-/* ---- Gathering a group ------------------------------------------------------------------------
- */
-
-static bool has_room(const struct broker_committer *c, const struct committer_group *g,
-                     size_t bytes)
-{
-    return g->count < COMMITTER_GROUP_ENTRIES &&
-           (g->count == 0 || bytes < c->options.group_bytes_max);
-}
-
-static void group_add(struct committer_group *g, struct broker_proposal *p, size_t *bytes)
-{
-    g->proposals[g->count] = p;
-    g->entries[g->count] = (struct raft_entry){
-        .type = p ? p->type : RAFT_ENTRY_TICK,
-        .bytes = p ? p->bytes : (chr_slice){0},
-    };
-    *bytes += g->entries[g->count].bytes.len;
-    g->count++;
-}
-
-/* Round robin, so that one loop's backlog does not keep the others waiting; over groups, too: each
- * goes on where the last one stopped, or loops whose batches fill a group would starve the rest. */
-static void gather_loops(struct broker_committer *c, struct committer_group *g, size_t *bytes)
-{
-    uint32_t empty = 0; /* rings found empty one after the other */
-    while (empty < c->options.loops && has_room(c, g, *bytes)) {
-        struct broker_proposal *p = chr_ring_pop(&c->rings[c->next_loop]);
-        c->next_loop = (c->next_loop + 1) % c->options.loops;
-        if (p)
-            group_add(g, p, bytes);
-        empty = p ? 0 : empty + 1;
-    }
-}
-
-/* entries_max, bytes_max: of the group afterwards, beyond the group's own limits. */
-static void gather_submitted(struct broker_committer *c, struct committer_group *g, size_t *bytes,
-                             uint32_t entries_max, size_t bytes_max)
-{
-    pthread_mutex_lock(&c->submit_lock);
-    while (!chr_list_empty(&c->submitted) && has_room(c, g, *bytes) && g->count < entries_max &&
-           *bytes < bytes_max) {
-        struct chr_list *first = c->submitted.next;
-        chr_list_remove(first);
-        c->submitted_count--;
-        group_add(g, CHR_CONTAINER_OF(first, struct broker_proposal, link), bytes);
-    }
-    pthread_mutex_unlock(&c->submit_lock);
-}
-
-/* Something expires and no entry has moved replicated time past it (R13). */
-static bool tick_due(struct broker_committer *c)
-{
-    int64_t due_us = db_next_due_us(c->options.db);
-    /* Whole milliseconds, as the entry will be stamped: else ticks would follow each other, all
-     * stamped before it, until the next one. */
-    int64_t stamp_us = chr_clock_wall_us(c->options.clock) / 1000 * 1000;
-    return due_us != INT64_MAX && c->waiting_count == 0 && due_us <= stamp_us &&
-           chr_hlc_unix_us(db_replicated_time(c->options.db)) < due_us;
-}
-
-static void refuse(struct broker_committer *c, struct committer_group *g, chr_err err)
-{
-    for (uint32_t i = 0; i < g->count; i++)
-        if (g->proposals[i])
-            g->proposals[i]->done(g->proposals[i], err, NULL);
-    g->count = 0;
-    c->gathering = g;
-}
-
-/* What is on its way when the node stops is little and bounded: no reason to wait for a checkpoint
- * that may have no room. */
-static bool held_by_hot_limit(struct broker_committer *c)
-{
-    return db_hot_full(c->options.db) && !atomic_load(&c->stopping) &&
-           atomic_load(&c->give_up_us) == 0;
-}
-
-static bool gather(struct broker_committer *c)
-{
-    if (atomic_load_explicit(&c->to_write, memory_order_acquire) != NULL)
-        return false; /* the next group gathers in the rings meanwhile */
-    bool full = held_by_hot_limit(c);
-    atomic_store_explicit(&c->hot_full, full, memory_order_relaxed);
-    if (full)
-        return false;
-    if (!c->gathering)
-        c->gathering = chr_ring_pop(&c->free_groups);
-    struct committer_group *g = c->gathering;
-    if (!g)
-        return false; /* the applier is behind by all groups */
-    g->count = 0;
-    size_t bytes = 0;
-    /* Half of the group for each of the two, the rest for whoever comes: a backlog of the loops
-     * must not starve SQL, nor the other way round. */
-    gather_submitted(c, g, &bytes, COMMITTER_GROUP_ENTRIES / 2, c->options.group_bytes_max / 2);
-    gather_loops(c, g, &bytes);
-    gather_submitted(c, g, &bytes, UINT32_MAX, SIZE_MAX);
-    if (g->count == 0 && tick_due(c))
-        group_add(g, NULL, &bytes);
-    if (g->count == 0)
-        return false;
-
-    c->gathering = NULL;
-    chr_err err = core_step(c, (struct raft_event){.type = RAFT_EVENT_PROPOSE,
-                                                   .entries = g->entries,
-                                                   .entries_count = g->count});
-    if (err) {
-        refuse(c, g, err);
-        return true;
-    }
-    CHR_ASSERT(c->effects.save == g->entries);
-    g->save_sequence = c->effects.save_sequence;
-    for (uint32_t i = 0; i < g->count; i++) {
-        if (!g->proposals[i])
-            continue;
-        g->proposals[i]->index = g->entries[i].index;
-        g->proposals[i]->hlc = g->entries[i].hlc;
-    }
-    g->last_index = g->entries[g->count - 1].index;
-    g->bytes = bytes;
-    c->waiting[c->waiting_count++] = g;
-    atomic_fetch_add_explicit(&c->groups_count, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&c->entries_count, g->count, memory_order_relaxed);
-    atomic_store(&c->to_write, g);
-    return true;
-}
-
-bool committer__core_turn(struct broker_committer *c)
-{
-    pthread_mutex_lock(&c->core_lock);
-    bool worked = take_saved(c);
-    worked |= gather(c);
-    pthread_mutex_unlock(&c->core_lock);
-    return worked;
-}
+/* A node of a cluster that stops looks so often whether others have answered the rest. */
+#define STOPPING_LOOK_US INT64_C(20000)
 
 /* ---- The thread -------------------------------------------------------------------------------
  */
-
-static bool submitted_waits(struct broker_committer *c)
-{
-    pthread_mutex_lock(&c->submit_lock);
-    bool waits = !chr_list_empty(&c->submitted);
-    pthread_mutex_unlock(&c->submit_lock);
-    return waits;
-}
-
-static bool proposals_wait(struct broker_committer *c)
-{
-    for (uint32_t i = 0; i < c->options.loops; i++)
-        if (!chr_ring_empty(&c->rings[i]))
-            return true;
-    return submitted_waits(c);
-}
 
 static int64_t idle_wait_us(struct broker_committer *c, int64_t now_us)
 {
@@ -224,26 +33,50 @@ static int64_t idle_wait_us(struct broker_committer *c, int64_t now_us)
     return left_us < 1000 ? 1000 : CHR_MIN(left_us, IDLE_WAIT_US_MAX);
 }
 
-/* Asked between prepare and wait, so that no signal is lost. */
-bool committer__core_work_waits(struct broker_committer *c)
+/* Entries proposed here that are not applied yet. */
+static bool own_entries_out(const struct broker_committer *c)
 {
-    pthread_mutex_lock(&c->core_lock);
-    bool waits = atomic_load(&c->saved_index) > c->raft.saved_index;
-    if (!waits && atomic_load(&c->to_write) == NULL && !held_by_hot_limit(c) &&
-        (c->gathering || !chr_ring_empty(&c->free_groups)))
-        waits = proposals_wait(c) || tick_due(c);
-    pthread_mutex_unlock(&c->core_lock);
-    return waits;
+    for (uint32_t i = 0; i < c->waiting_count; i++)
+        if (c->alone || c->waiting[i]->own)
+            return true;
+    return c->gathering->own || (c->alone && c->gathering->count > 0);
 }
 
+/* A cluster may have no leader for a while, or for good: what it does not answer in time is given
+ * up, unacknowledged. */
 static bool finished(struct broker_committer *c)
 {
     if (!atomic_load(&c->stopping))
         return false;
     pthread_mutex_lock(&c->core_lock);
-    bool done = c->waiting_count == 0 && atomic_load(&c->to_write) == NULL && !proposals_wait(c);
+    bool done = !own_entries_out(c) && atomic_load(&c->to_write) == NULL &&
+                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c));
+    int64_t until_us = atomic_load(&c->give_up_us);
+    if (!c->alone && until_us && chr_clock_mono_us(c->options.clock) > until_us &&
+        atomic_load(&c->to_write) == NULL)
+        done = true;
     pthread_mutex_unlock(&c->core_lock);
     return done;
+}
+
+/* Leadership goes to whoever is furthest, so that nobody waits for an election. */
+static void hand_leadership_over(struct broker_committer *c)
+{
+    if (c->alone || c->transferring || !atomic_load(&c->stopping))
+        return;
+    pthread_mutex_lock(&c->core_lock);
+    const struct raft_peer *best = NULL;
+    for (uint32_t i = 0; c->raft.role == RAFT_LEADER && i < c->raft.peers_count; i++) {
+        const struct raft_peer *p = &c->raft.peers[i];
+        if (p->member.id != c->raft.config.self && p->member.voter &&
+            (!best || p->match > best->match))
+            best = p;
+    }
+    if (best && committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER,
+                                                       .peer = best->member.id}) == CHR_OK)
+        chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", best->member.id));
+    c->transferring = true;
+    pthread_mutex_unlock(&c->core_lock);
 }
 
 /* Due times and the end of the node; proposals are the log writer's to notice. */
@@ -252,22 +85,33 @@ static void *committer_main(void *arg)
     struct broker_committer *c = arg;
     pthread_setname_np(pthread_self(), "committer");
     while (!finished(c)) {
+        hand_leadership_over(c);
         if (committer__core_turn(c)) {
             chr_wake_signal(&c->writer_wake);
-            if (!chr_ring_empty(&c->to_apply))
-                chr_wake_signal(&c->applier_wake);
+            committer__wake_others(c);
         }
         uint32_t ticket = chr_wake_prepare(&c->wake);
         int64_t now_us = chr_clock_wall_us(c->options.clock);
         int64_t wait_us = idle_wait_us(c, now_us);
+        if (!c->alone) {
+            int64_t mono_us = chr_clock_mono_us(c->options.clock);
+            int64_t due_us = atomic_load(&c->raft_due_us);
+            wait_us = due_us <= mono_us ? 0 : CHR_MIN(wait_us, due_us - mono_us);
+            if (atomic_load(&c->stopping))
+                wait_us = CHR_MIN(wait_us, STOPPING_LOOK_US);
+            atomic_store(&c->sleeps_until_mono_us, mono_us + wait_us);
+            if (atomic_load(&c->raft_due_us) < mono_us + wait_us)
+                wait_us = 0;
+        }
         atomic_store(&c->sleeps_until_us, now_us + wait_us);
         /* Whoever moves the next due time looks at sleeps_until_us after that, and all four
          * accesses are sequentially consistent; so either it wakes us, or we see its due time. */
-        if (finished(c) || idle_wait_us(c, now_us) < wait_us)
+        if (wait_us == 0 || finished(c) || idle_wait_us(c, now_us) < wait_us)
             chr_wake_cancel(&c->wake);
         else
             chr_wake_wait(&c->wake, ticket, wait_us);
         atomic_store(&c->sleeps_until_us, INT64_MIN);
+        atomic_store(&c->sleeps_until_mono_us, INT64_MIN);
     }
     return NULL;
 }
@@ -281,35 +125,11 @@ static void *committer_main(void *arg)
 static chr_err take_office(struct broker_committer *c, struct chr_errmsg *msg)
 {
     raft_log *log = c->options.log;
-    const struct raft_log_recovery *recovery = c->options.recovery;
-    const struct raft_config config = {.self = 1, .incarnation = recovery->incarnation};
-    size_t runs_count = raft_log_terms(log, NULL, 0);
-    struct raft_term_run *runs = calloc(runs_count + 1, sizeof *runs);
-    if (!runs)
-        return chr_fail(msg, CHR_ENOMEM, "out of memory");
-    (void)raft_log_terms(log, runs, runs_count);
-    const struct raft_stored stored = {
-        .hard_state = recovery->hard_state,
-        .base_index = raft_log_first(log) - 1,
-        .base_term = raft_log_term_of(log, raft_log_first(log) - 1),
-        .last_index = raft_log_last(log),
-        .last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(c->options.db)),
-        .commit_index = db_apply_index(c->options.db),
-        .members = {.items = {{config.self, config.incarnation, true}}, .count = 1},
-        .runs = runs,
-        .runs_count = runs_count,
-    };
-    chr_err err = raft_init(&c->raft, &config, &stored);
-    free(runs);
-    if (stored.commit_index < stored.base_index)
-        return chr_fail(msg, CHR_ECORRUPT,
-                        "the log begins at entry %llu, but the checkpoint ends at %llu: entries "
-                        "between them are missing",
-                        (unsigned long long)stored.base_index + 1,
-                        (unsigned long long)stored.commit_index);
-    if (err)
-        return chr_fail(msg, err, "can't start the consensus core: %s", chr_strerror(err));
-    err = core_step(c, (struct raft_event){.type = RAFT_EVENT_TICK});
+    struct raft_event event = {.type = RAFT_EVENT_TICK,
+                               .now_us = chr_clock_mono_us(c->options.clock),
+                               .wall_ms = (uint64_t)(chr_clock_wall_us(c->options.clock) / 1000),
+                               .random = chr_random_u64(&c->random)};
+    chr_err err = raft_step(&c->raft, &event, &c->effects);
     const struct raft_effects *effects = &c->effects;
     if (!err && effects->hard_state_changed)
         err = raft_log_set_hard_state(log, effects->hard_state);
@@ -320,13 +140,25 @@ static chr_err take_office(struct broker_committer *c, struct chr_errmsg *msg)
     if (err)
         return msg->text[0] ? err
                             : chr_fail(msg, err, "can't write the log: %s", chr_strerror(err));
-    err = core_step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
-                                           .sequence = effects->save_sequence,
-                                           .saved_index = raft_log_last(log)});
+    err = committer__step(c, (struct raft_event){.type = RAFT_EVENT_SAVED,
+                                                 .sequence = effects->save_sequence,
+                                                 .saved_index = raft_log_last(log)});
     CHR_ASSERT(err == CHR_OK && c->raft.role == RAFT_LEADER);
-    atomic_store(&c->saved_index, raft_log_last(log));
     atomic_store(&c->synced_index, raft_log_last(log));
     return committer__replay(c, effects->commit_index, msg);
+}
+
+/* What only the log holds is applied once a leader says that it is committed. */
+static chr_err join_in(struct broker_committer *c)
+{
+    atomic_store(&c->synced_index, raft_log_durable(c->options.log));
+    atomic_store(&c->apply_limit, db_apply_index(c->options.db));
+    atomic_store(&c->commit_index, c->raft.commit_index);
+    atomic_store(&c->term, c->raft.term);
+    atomic_store(&c->last_index, c->raft.last_index);
+    atomic_store(&c->raft_due_us, INT64_MIN);
+    c->inbox_entries = calloc(COMMITTER_GROUP_ENTRIES, sizeof *c->inbox_entries);
+    return c->inbox_entries ? CHR_OK : CHR_ENOMEM;
 }
 
 static chr_err start_thread(pthread_t *thread, bool *running, void *(*main)(void *), void *arg)
@@ -359,7 +191,25 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
     chr_wake_init(&c->writer_wake);
     chr_wake_init(&c->applier_wake);
 
-    chr_err err = chr_ring_init(&c->free_groups, COMMITTER_GROUPS);
+    c->alone = options->cluster == NULL;
+    if (options->cluster)
+        c->cluster = *options->cluster;
+    chr_list_init(&c->readers);
+    pthread_mutex_init(&c->inbox_lock, NULL);
+    pthread_mutex_init(&c->groups_lock, NULL);
+    pthread_mutex_init(&c->applied_lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->applied_cond, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    chr_wake_init(&c->replicator_wake);
+    atomic_store(&c->sleeps_until_mono_us, INT64_MIN);
+    atomic_store(&c->lease_until_us, INT64_MIN);
+    atomic_store(&c->raft_due_us, INT64_MAX);
+    committer__forward_init(c);
+
+    chr_err err = committer__groups_init(c);
     if (!err)
         err = chr_ring_init(&c->to_apply, COMMITTER_GROUPS);
     c->rings = aligned_alloc(CHR_CACHE_LINE,
@@ -377,11 +227,9 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
         broker_committer_free(c);
         return chr_fail(msg, err, "out of memory");
     }
-    for (int i = 0; i < COMMITTER_GROUPS; i++) {
-        bool pushed = chr_ring_push(&c->free_groups, &c->groups[i]);
-        CHR_ASSERT(pushed);
-    }
-    err = take_office(c, msg);
+    err = committer__core_init(c, msg);
+    if (!err)
+        err = c->alone ? take_office(c, msg) : join_in(c);
     if (err) {
         broker_committer_free(c);
         return err;
@@ -389,6 +237,9 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
     err = start_thread(&c->writer_thread, &c->writer_running, committer__writer_main, c);
     if (!err)
         err = start_thread(&c->applier_thread, &c->applier_running, committer__applier_main, c);
+    if (!err && !c->alone)
+        err = start_thread(&c->replicator_thread, &c->replicator_running,
+                           committer__replicator_main, c);
     if (!err)
         err = start_thread(&c->committer_thread, &c->committer_running, committer_main, c);
     if (err) {
@@ -409,6 +260,32 @@ void broker_committer_hurry(broker_committer *c)
     chr_wake_signal(&c->writer_wake);
 }
 
+/* What could not be answered: whoever waits for it is told that it is not known. */
+static void abandon(struct broker_committer *c)
+{
+    if (c->alone)
+        return;
+    for (uint32_t g = 0; g < c->waiting_count; g++)
+        for (uint32_t i = 0; i < c->waiting[g]->keep; i++)
+            if (c->waiting[g]->proposals[i])
+                c->waiting[g]->proposals[i]->done(c->waiting[g]->proposals[i], CHR_ECLOSED, NULL);
+    for (uint32_t i = 0; i < c->gathering->keep; i++)
+        if (c->gathering->proposals[i])
+            c->gathering->proposals[i]->done(c->gathering->proposals[i], CHR_ECLOSED, NULL);
+    c->waiting_count = 0;
+    c->gathering->keep = 0;
+    committer__forward_abandon(c);
+    struct broker_proposal *p;
+    for (uint32_t i = 0; i < c->options.loops; i++)
+        while ((p = chr_ring_pop(&c->rings[i])) != NULL)
+            p->done(p, CHR_ECLOSED, NULL);
+    while (!chr_list_empty(&c->submitted)) {
+        p = CHR_CONTAINER_OF(c->submitted.next, struct broker_proposal, link);
+        chr_list_remove(&p->link);
+        p->done(p, CHR_ECLOSED, NULL);
+    }
+}
+
 void broker_committer_stop(broker_committer *c)
 {
     broker_committer_hurry(c);
@@ -420,6 +297,10 @@ void broker_committer_stop(broker_committer *c)
     chr_wake_signal(&c->writer_wake);
     if (c->committer_running)
         pthread_join(c->committer_thread, NULL);
+    atomic_store(&c->replicator_stop, true);
+    chr_wake_signal(&c->replicator_wake);
+    if (c->replicator_running)
+        pthread_join(c->replicator_thread, NULL);
     atomic_store(&c->writer_stop, true);
     chr_wake_signal(&c->writer_wake);
     if (c->writer_running)
@@ -428,7 +309,8 @@ void broker_committer_stop(broker_committer *c)
     chr_wake_signal(&c->applier_wake);
     if (c->applier_running)
         pthread_join(c->applier_thread, NULL);
-    c->committer_running = c->writer_running = c->applier_running = false;
+    c->committer_running = c->writer_running = c->applier_running = c->replicator_running = false;
+    abandon(c);
     pthread_mutex_lock(&c->synced_lock);
     pthread_cond_broadcast(&c->synced_cond);
     pthread_mutex_unlock(&c->synced_lock);
@@ -443,8 +325,20 @@ void broker_committer_free(broker_committer *c)
         chr_ring_free(&c->rings[i]);
     free(c->rings);
     raft_free(&c->raft);
-    chr_ring_free(&c->free_groups);
     chr_ring_free(&c->to_apply);
+    while (c->inbox) {
+        struct peers_message *next = c->inbox->next;
+        peers_release(c->cluster.peers, c->inbox);
+        c->inbox = next;
+    }
+    committer__groups_free(c);
+    committer__forward_free(c);
+    committer__replay_free(c->replay);
+    free(c->inbox_entries);
+    pthread_mutex_destroy(&c->inbox_lock);
+    pthread_mutex_destroy(&c->groups_lock);
+    pthread_mutex_destroy(&c->applied_lock);
+    pthread_cond_destroy(&c->applied_cond);
     pthread_mutex_destroy(&c->submit_lock);
     pthread_mutex_destroy(&c->core_lock);
     pthread_mutex_destroy(&c->apply_lock);
@@ -603,16 +497,119 @@ void broker_committer_unblock(broker_committer *c)
     chr_wake_signal(&c->writer_wake);
 }
 
+/* ---- In a cluster -----------------------------------------------------------------------------
+ */
+
+uint64_t broker_committer_leader(const broker_committer *c)
+{
+    return c->alone ? 1 : atomic_load(&c->leader);
+}
+
+chr_err broker_committer_found(broker_committer *c, const struct raft_members *founders)
+{
+    pthread_mutex_lock(&c->core_lock);
+    chr_err err = CHR_OK;
+    if (c->raft.term || c->raft.last_index || raft_members_now(&c->raft)->count) {
+        err = CHR_EEXIST;
+    } else {
+        struct raft_config config = c->raft.config;
+        struct raft_stored stored = {.members = *founders,
+                                     .last_hlc = db_replicated_time(c->options.db)};
+        raft_free(&c->raft);
+        err = raft_init(&c->raft, &config, &stored);
+        atomic_store(&c->raft_due_us, INT64_MIN);
+    }
+    pthread_mutex_unlock(&c->core_lock);
+    chr_wake_signal(&c->wake);
+    return err;
+}
+
+static chr_err step_and_wake(broker_committer *c, struct raft_event event)
+{
+    pthread_mutex_lock(&c->core_lock);
+    chr_err err = committer__step(c, event);
+    pthread_mutex_unlock(&c->core_lock);
+    chr_wake_signal(&c->writer_wake);
+    chr_wake_signal(&c->wake);
+    return err;
+}
+
+chr_err broker_committer_change(broker_committer *c, int change, struct raft_member member)
+{
+    return step_and_wake(c, (struct raft_event){.type = RAFT_EVENT_CHANGE,
+                                                .change = (enum raft_change_type)change,
+                                                .member = member});
+}
+
+chr_err broker_committer_transfer(broker_committer *c, uint64_t node)
+{
+    return step_and_wake(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER, .peer = node});
+}
+
+void broker_committer_snapshot_started(broker_committer *c, uint64_t node, uint64_t index)
+{
+    pthread_mutex_lock(&c->core_lock);
+    for (uint32_t i = 0; c->raft.role == RAFT_LEADER && i < c->raft.peers_count; i++)
+        if (c->raft.peers[i].member.id == node && c->raft.peers[i].state == RAFT_PEER_SNAPSHOT &&
+            index >= c->raft.base_index)
+            raft_snapshot_started(&c->raft, i, index);
+    pthread_mutex_unlock(&c->core_lock);
+}
+
+void broker_committer_snapshot_sent(broker_committer *c, uint64_t node, bool ok)
+{
+    (void)!step_and_wake(
+        c, (struct raft_event){.type = RAFT_EVENT_SNAPSHOT_SENT, .peer = node, .ok = ok});
+}
+
+void broker_committer_status(broker_committer *c, struct broker_cluster_status *out)
+{
+    memset(out, 0, sizeof *out);
+    pthread_mutex_lock(&c->core_lock);
+    const struct raft *raft = &c->raft;
+    int64_t now_us = chr_clock_mono_us(c->options.clock);
+    out->role = (int)raft->role;
+    out->term = raft->term;
+    out->leader = raft->leader;
+    out->commit_index = raft->commit_index;
+    out->last_index = raft->last_index;
+    out->change_pending = raft->changes[raft->changes_count - 1].index > raft->commit_index;
+    out->quorum = c->alone                    ? true
+                  : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
+                                              : raft->leader != 0;
+    for (uint32_t i = 0; i < raft->peers_count; i++) {
+        const struct raft_peer *p = &raft->peers[i];
+        bool self = p->member.id == raft->config.self;
+        out->peers[out->peers_count++] = (struct broker_peer_status){
+            .member = p->member,
+            .match = self ? raft->saved_index : p->match,
+            .next = p->next,
+            .state = (int)p->state,
+            .heard_us_ago = self ? 0 : now_us - p->heard_us,
+        };
+    }
+    pthread_mutex_unlock(&c->core_lock);
+    out->apply_index = db_apply_index(c->options.db);
+    out->first_index = raft_log_first(c->options.log);
+}
+
 void broker_committer_stats(broker_committer *c, struct broker_committer_stats *out)
 {
     *out = (struct broker_committer_stats){
         .groups = atomic_load_explicit(&c->groups_count, memory_order_relaxed),
         .entries = atomic_load_explicit(&c->entries_count, memory_order_relaxed),
         .entries_applied = atomic_load_explicit(&c->entries_applied, memory_order_relaxed),
-        .leader = true, /* a cluster of one took office before its first answer */
+        .leader = atomic_load(&c->role) == RAFT_LEADER,
         .disk_full = atomic_load_explicit(&c->disk_full, memory_order_relaxed),
         .hot_full = atomic_load_explicit(&c->hot_full, memory_order_relaxed),
-        .term = c->raft.term, /* constant while a cluster of one runs */
+        .term = atomic_load(&c->term),
+        .elections = atomic_load_explicit(&c->elections, memory_order_relaxed),
+        .elections_won = atomic_load_explicit(&c->elections_won, memory_order_relaxed),
+        .forwarded = atomic_load_explicit(&c->forwarded, memory_order_relaxed),
+        .forwarded_again = atomic_load_explicit(&c->forwarded_again, memory_order_relaxed),
+        .reads_lease = atomic_load_explicit(&c->reads_lease, memory_order_relaxed),
+        .reads_round = atomic_load_explicit(&c->reads_round, memory_order_relaxed),
+        .reads_asked = atomic_load_explicit(&c->reads_asked, memory_order_relaxed),
     };
     raft_log_stats(c->options.log, &out->log);
 }

@@ -1,14 +1,21 @@
 /* broker/committer.h: from proposals to committed, applied entries.
  *
  *     loop i ── ring i ──┐         ┌─▶ log writer ─┐ (write, fdatasync)
- *     SQL, HTTP, ticks ──┴─▶ core ─┘      ▲        └─▶ SAVED ─▶ core ─▶ apply ─▶ done()
- *                         raft_step       └ group n+1 waits for the sync of group n (L1)
+ *     SQL, HTTP, ticks ──┴─▶ core ─┤      ▲        └─▶ SAVED ─▶ core ─▶ apply ─▶ done()
+ *     peers ───────────────▶       │      └ group n+1 waits for the sync of group n (L1)
+ *                         raft_step└─▶ replicator ─▶ peers
  *
- * Three threads. The log writer takes all waiting proposals as one group through the consensus core
- * (raft/raft.h), writes and syncs it while the next group gathers: group commit without a timer.
- * The committer does what falls due by time and never touches a disk. What is committed is applied
- * in order, by the applier or, when it is little, by the log writer; each proposal's done() is
- * called then ("applier" below means whoever applies). Nothing is answered from anywhere else.
+ * The log writer takes all waiting proposals as one group through the consensus core (raft/raft.h),
+ * writes and syncs it while the next group gathers: group commit without a timer. The committer
+ * does what falls due by time and never touches a disk. What is committed is applied in order, by
+ * the applier or, when it is little, by the log writer; each proposal's done() is called then
+ * ("applier" below means whoever applies). Nothing is answered from anywhere else.
+ *
+ * In a cluster of several, a node that does not lead forwards its proposals to the leader and
+ * answers them when it has applied them itself. Each is applied once, whatever happens to leaders
+ * and messages (R18): forwarded entries bear a number that is checked at apply; entries that we
+ * proposed while we led, and that our log lost, are proposed again only when it is known that they
+ * were not committed. Proposals of one loop keep their order throughout.
  *
  * Backpressure: while db_hot_full() the committer takes nothing more; while the disk is full the
  * log writer waits for room and new proposals of workers are refused with CHR_ENOSPC. After a
@@ -27,6 +34,10 @@
 #include "base/slice.h"
 #include "db/db.h"
 #include "raft/log.h"
+#include "raft/members.h"
+
+struct peers; /* bridge/peers.h */
+struct peers_message;
 
 typedef struct broker_committer broker_committer;
 
@@ -44,13 +55,37 @@ struct broker_proposal {
     struct chr_list link; /* committer's */
 };
 
+/* A node's place in a cluster of several. */
+struct broker_cluster {
+    uint64_t self;        /* node number; not 0 */
+    uint64_t incarnation; /* of the data directory (R20) */
+    uint64_t boot;        /* of this process; rises with each start (R18) */
+    struct peers *peers;  /* borrowed; started already */
+    /* Who belonged to it as of entry members_index: the founders (0), or what the last applied
+     * change said. count 0: not known yet (broker_committer_found, or a leader's append tells). */
+    struct raft_members members;
+    uint64_t members_index;
+    int64_t election_min_us, election_max_us, heartbeat_us; /* 0: the core's defaults */
+    void *ctx;
+    /* Applier, before an entry that changes the members counts as applied: to be remembered
+     * durably. */
+    void (*members_applied)(void *ctx, uint64_t index, uint64_t term,
+                            const struct raft_members *members);
+    /* Under the core's lock, must not block: another term, leader or role. */
+    void (*leader_changed)(void *ctx, uint64_t term, uint64_t leader);
+    /* Under the core's lock, must not block: a peer needs a snapshot, and none is on its way. */
+    void (*snapshot_wanted)(void *ctx, uint64_t node);
+};
+
 struct broker_committer_options {
+    const struct broker_cluster *cluster; /* copied; NULL: a cluster of one */
     raft_log *log;                 /* borrowed; only the committer's threads touch it from now on */
     db *db;                        /* borrowed; db_apply is the applier's from now on */
     const struct chr_clock *clock; /* borrowed */
     uint32_t loops;                /* number of rings */
     uint32_t batches_per_loop;     /* capacity of a ring */
     uint64_t group_bytes_max;      /* 8 MiB */
+    uint64_t log_retain_bytes;     /* kept for peers that are behind; beyond it: a snapshot */
     enum raft_fsync fsync;
     /* Called on the applier after each group; must not block. May be NULL. */
     void (*applied)(void *ctx);
@@ -59,6 +94,11 @@ struct broker_committer_options {
      * or made wills due (db_apply_result.woken, wills); must not block. May be NULL. */
     void (*woken)(void *ctx, const struct db_apply_result *result);
     void *woken_ctx;
+    /* Called on the applier after each entry was applied, whoever proposed it, with its bytes
+     * (operations only); must not block. ours: proposed by this process. May be NULL. */
+    void (*entry_applied)(void *ctx, uint64_t index, chr_slice operations, bool ours,
+                          const struct db_apply_result *result);
+    void *entry_applied_ctx;
     const struct raft_log_recovery *recovery; /* what raft_log_open found; borrowed until return */
 };
 
@@ -95,10 +135,53 @@ chr_err broker_committer_wait_synced(broker_committer *committer, uint64_t index
 /* Any thread: hot rows were sealed: look again. */
 void broker_committer_unblock(broker_committer *committer);
 
+/* -- In a cluster -------------------------------------------------------------------------------*/
+
+/* Lane threads: a message of kind RAFT, APPEND, FORWARD or FORWARDED, which is the committer's from
+ * now on. */
+void broker_committer_received(broker_committer *committer, struct peers_message *message);
+/* Lane threads: a lane came up, or has room again. */
+void broker_committer_lane(broker_committer *committer);
+/* A cluster was formed, or the one found that we belong to (R20): these are its founders. Once, by
+ * a node that had none, before it has heard of any entry; else CHR_EEXIST. */
+CHR_MUST_USE chr_err broker_committer_found(broker_committer *committer,
+                                            const struct raft_members *founders);
+/* Blocks until this node has applied all that was acknowledged anywhere before the call (R19): by
+ * lease, by read index, or by asking the leader. CHR_ETIMEDOUT: no leader could be asked in
+ * time_out_ms. At once in a cluster of one. */
+CHR_MUST_USE chr_err broker_committer_read_barrier(broker_committer *committer,
+                                                   uint32_t timeout_ms);
+/* Leader only: as the raft events of these names (raft/raft.h has the errors). A change is only
+ * begun: it is done when broker_committer_status says so. */
+CHR_MUST_USE chr_err broker_committer_change(broker_committer *committer, int change,
+                                             struct raft_member member);
+CHR_MUST_USE chr_err broker_committer_transfer(broker_committer *committer, uint64_t node);
+/* The sender of a snapshot tells the core. */
+void broker_committer_snapshot_started(broker_committer *committer, uint64_t node, uint64_t index);
+void broker_committer_snapshot_sent(broker_committer *committer, uint64_t node, bool ok);
+
+struct broker_peer_status {
+    struct raft_member member;
+    uint64_t match, next;
+    int state;            /* enum raft_peer_state; leader's view */
+    int64_t heard_us_ago; /* INT64_MAX: never; leader's view */
+};
+struct broker_cluster_status {
+    int role; /* enum raft_role */
+    uint64_t term, leader, commit_index, apply_index, last_index, first_index;
+    bool change_pending, quorum; /* quorum: leader: it has a lease; else: it hears a leader */
+    struct broker_peer_status peers[RAFT_MEMBERS_MAX];
+    uint32_t peers_count;
+};
+void broker_committer_status(broker_committer *committer, struct broker_cluster_status *out);
+/* 0: none known. One atomic load. */
+uint64_t broker_committer_leader(const broker_committer *committer);
+
 struct broker_committer_stats {
     uint64_t groups, entries, entries_applied;
     bool leader, disk_full, hot_full;
-    uint64_t term;
+    uint64_t term, elections, elections_won, forwarded, forwarded_again;
+    uint64_t reads_lease, reads_round, reads_asked;
     struct raft_log_stats log;
 };
 void broker_committer_stats(broker_committer *committer, struct broker_committer_stats *out);

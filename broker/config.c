@@ -69,5 +69,7 @@ void broker_config_default(struct broker_config *config)
         .listeners_count = 1,
     };
     listener_config_default(&config->listeners[0]);
+    config->cluster.election_ms = 300;
+    config->cluster.heartbeat_ms = 50;
     config->listeners[0].address = config->address;
 }

@@ -94,7 +94,17 @@ enum publish_rate_action {
     PUBLISH_RATE_DISCONNECT, /* 0x96 */
 };
 
+/* A member of a cluster of several. */
+struct cluster_config {
+    const char *id;    /* NULL: a single node */
+    const char *peers; /* "node2=127.0.0.1:8001,…"; NULL: none */
+    const char *secret;
+    bool bootstrap;
+    uint32_t election_ms, heartbeat_ms; /* 300 (to twice that), 50 */
+};
+
 struct broker_config {
+    struct cluster_config cluster;
     /* Where. Strings are zero-terminated and live as long as the node. */
     const char *data_dir;
     const char *address; /* of the first listener with a port; port 0: any free one */

@@ -70,9 +70,31 @@ static chr_err take_lock(const char *path, struct data_dir *dir, struct chr_errm
     return CHR_OK;
 }
 
+/* In hex, with a newline. */
+static int put_members(char *out, const struct raft_members *members)
+{
+    uint8_t bytes[RAFT_MEMBERS_BYTES_MAX];
+    size_t len = raft_members_encode(members, bytes);
+    for (size_t i = 0; i < len; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    out[2 * len] = '\n';
+    out[2 * len + 1] = 0;
+    return (int)(2 * len + 1);
+}
+
+static bool get_members(const char *hex, struct raft_members *out)
+{
+    uint8_t bytes[RAFT_MEMBERS_BYTES_MAX];
+    size_t len = 0;
+    unsigned byte;
+    while (len < sizeof bytes && sscanf(hex + 2 * len, "%2x", &byte) == 1)
+        bytes[len++] = (uint8_t)byte;
+    return raft_members_decode(chr_slice_of(bytes, len), out) == CHR_OK;
+}
+
 chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct chr_errmsg *msg)
 {
-    char fresh[4096], meta[4096], text[512];
+    char fresh[4096], meta[4096], text[2048 + 4 * RAFT_MEMBERS_BYTES_MAX];
     chr_err err = join(fresh, sizeof fresh, path, "node.meta.new", msg);
     if (!err)
         err = join(meta, sizeof meta, path, "node.meta", msg);
@@ -86,6 +108,17 @@ chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct
         len += snprintf(text + len, sizeof text - (size_t)len,
                         "log_parent %016" PRIx64 "\nlog_fork %" PRIu64 "\n", dir->log_parent,
                         dir->log_fork);
+    if (dir->boot)
+        len += snprintf(text + len, sizeof text - (size_t)len, "boot %" PRIu64 "\n", dir->boot);
+    if (dir->founders.count) {
+        len += snprintf(text + len, sizeof text - (size_t)len, "founders ");
+        len += put_members(text + len, &dir->founders);
+    }
+    if (dir->members.count) {
+        len += snprintf(text + len, sizeof text - (size_t)len, "members %" PRIu64 " %" PRIu64 " ",
+                        dir->members_index, dir->members_term);
+        len += put_members(text + len, &dir->members);
+    }
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool ok = fd >= 0 && write(fd, text, (size_t)len) == len && fsync(fd) == 0;
     int saved = errno;
@@ -107,6 +140,7 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
 {
     unsigned seen = 0;
     char *rest = NULL;
+    int at = 0;
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         uint64_t format;
         if (sscanf(line, "format %" SCNu64, &format) == 1) {
@@ -125,16 +159,25 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
         } else if (sscanf(line, "log_parent %" SCNx64, &dir->log_parent) == 1 ||
                    sscanf(line, "log_fork %" SCNu64, &dir->log_fork) == 1) {
             continue;
+        } else if (sscanf(line, "boot %" SCNu64, &dir->boot) == 1) {
+        } else if (!strncmp(line, "founders ", 9)) {
+            if (!get_members(line + 9, &dir->founders))
+                seen |= 16;
+        } else if (sscanf(line, "members %" SCNu64 " %" SCNu64 " %n", &dir->members_index,
+                          &dir->members_term, &at) == 2) {
+            if (!get_members(line + at, &dir->members))
+                seen |= 16;
         }
     }
     if (seen != 15)
-        return chr_fail(msg, CHR_ECORRUPT, "%s/node.meta is damaged: a line is missing", path);
+        return chr_fail(msg, CHR_ECORRUPT, "%s/node.meta is damaged: a line is %s", path,
+                        seen & 16 ? "wrong" : "missing");
     return CHR_OK;
 }
 
 chr_err data_dir_read_meta(const char *path, struct data_dir *dir, struct chr_errmsg *msg)
 {
-    char meta[4096], text[1024];
+    char meta[4096], text[4096];
     chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
     if (err)
         return err;
@@ -147,11 +190,12 @@ chr_err data_dir_read_meta(const char *path, struct data_dir *dir, struct chr_er
     if (n < 0)
         return chr_fail(msg, CHR_EIO, "can't read %s", meta);
     text[n] = 0;
-    dir->log_parent = dir->log_fork = 0;
+    dir->log_parent = dir->log_fork = dir->boot = 0;
+    dir->founders.count = dir->members.count = 0;
     return parse_meta(text, path, dir, msg);
 }
 
-static chr_err read_or_make_meta(const char *path, bool create, struct data_dir *dir,
+static chr_err read_or_make_meta(const char *path, bool create, uint64_t node, struct data_dir *dir,
                                  struct chr_errmsg *msg)
 {
     struct chr_errmsg why = {{0}};
@@ -162,9 +206,10 @@ static chr_err read_or_make_meta(const char *path, bool create, struct data_dir 
                             "%s is not a Chronos data directory (it has no node.meta) and is not "
                             "empty; choose another --data-dir",
                             path);
-        chr_random_bytes(&dir->cluster, sizeof dir->cluster);
+        if (!node)
+            chr_random_bytes(&dir->cluster, sizeof dir->cluster);
         chr_random_bytes(&dir->incarnation, sizeof dir->incarnation);
-        dir->node = 1;
+        dir->node = node ? node : 1;
         return data_dir_write_meta(path, dir, msg);
     }
     return err ? chr_fail(msg, err, "%s", why.text) : CHR_OK;
@@ -185,10 +230,19 @@ static void empty_tmp(const char *tmp)
     closedir(d);
 }
 
-chr_err data_dir_open(const char *path, bool create, struct data_dir *dir, struct chr_errmsg *msg)
+chr_err data_dir_save(const struct data_dir *dir, struct chr_errmsg *msg)
+{
+    return data_dir_write_meta(dir->path, dir, msg);
+}
+
+/* node 0: a single node's, or whoever's it is. */
+static chr_err open_dir(const char *path, bool create, uint64_t node, struct data_dir *dir,
+                        struct chr_errmsg *msg)
 {
     memset(dir, 0, sizeof *dir);
     dir->lock_fd = -1;
+    if ((size_t)snprintf(dir->path, sizeof dir->path, "%s", path) >= sizeof dir->path)
+        return chr_fail(msg, CHR_ETOOBIG, "data directory: the path is too long");
     struct stat st;
     if (stat(path, &st)) {
         if (errno != ENOENT || !create)
@@ -211,7 +265,7 @@ chr_err data_dir_open(const char *path, bool create, struct data_dir *dir, struc
     if (!err)
         err = take_lock(path, dir, msg);
     if (!err)
-        err = read_or_make_meta(path, create, dir, msg);
+        err = read_or_make_meta(path, create, node, dir, msg);
     if (!err)
         err = join(dir->log_path, sizeof dir->log_path, path, "log", msg);
     if (!err)
@@ -230,6 +284,34 @@ chr_err data_dir_open(const char *path, bool create, struct data_dir *dir, struc
     }
     empty_tmp(dir->tmp_path);
     return CHR_OK;
+}
+
+chr_err data_dir_open(const char *path, bool create, struct data_dir *dir, struct chr_errmsg *msg)
+{
+    return open_dir(path, create, 0, dir, msg);
+}
+
+chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *dir,
+                             struct chr_errmsg *msg)
+{
+    chr_err err = open_dir(path, true, node, dir, msg);
+    if (err)
+        return err;
+    if (dir->node == 1)
+        err = chr_fail(msg, CHR_EFOREIGN,
+                       "data directory %s is a single node's; a member of a cluster begins with an "
+                       "empty one",
+                       path);
+    else if (dir->node != node)
+        err = chr_fail(msg, CHR_EFOREIGN, "data directory %s belongs to a node with another --id",
+                       path);
+    if (!err) {
+        dir->boot++;
+        err = data_dir_save(dir, msg);
+    }
+    if (err)
+        data_dir_close(dir);
+    return err;
 }
 
 void data_dir_close(struct data_dir *dir)

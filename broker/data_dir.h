@@ -4,15 +4,17 @@
  *     data/LOCK  node.meta  log/  db/  tmp/        (design section 5)
  *     data/install.new  install  install.done     a snapshot on its way in (broker/install.h)
  *     data/run                                    how to reach the node (broker/run_file.h)
- *     data/members                                who belonged to the group before the log begins
  *
  * node.meta is text, one `key value` per line, replaced as a whole:
  *     format 1
- *     cluster 5f0c…      random, made with the first node of a cluster
- *     node 1             node number in the cluster
- *     incarnation 83aa…  random, made with the directory (R20)
- *     log_parent 3f2a…   of a restored directory: incarnation of the log its state came from,
- *     log_fork 12345     and the last entry of that log in it (R22)
+ *     cluster 5f0c…        of a single node random; of a member made of its founders; 0: none yet
+ *     node 1               node number; of a member: a hash of its --id
+ *     incarnation 83aa…    random, made with the directory (R20)
+ *     boot 17              starts of a member (R18)
+ *     founders 0100…       members that the cluster began with (raft/members.h), in hex
+ *     members 812 3 0100…  entry index and term of the last change applied, and who they are then
+ *     log_parent 3f2a…     of a restored directory: incarnation of the log its state came from,
+ *     log_fork 12345       and the last entry of that log in it (R22)
  */
 #ifndef CHR_BROKER_DATA_DIR_H
 #define CHR_BROKER_DATA_DIR_H
@@ -21,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "raft/members.h"
 
 #define DATA_DIR_FORMAT 1
 
@@ -30,6 +33,12 @@ struct data_dir {
     uint64_t node;
     uint64_t incarnation;
     uint64_t log_parent, log_fork; /* 0: not restored */
+    /* Of a member of a cluster: */
+    uint64_t boot;
+    struct raft_members founders; /* count 0: not known: it joined later, or has not yet */
+    struct raft_members members;  /* as of entry members_index; count 0: as founders */
+    uint64_t members_index, members_term;
+    char path[4096];
     char log_path[4096];
     char db_path[4096];
     char tmp_path[4096];
@@ -41,6 +50,12 @@ struct data_dir {
  * sentence that names the path */
 CHR_MUST_USE chr_err data_dir_open(const char *path, bool create, struct data_dir *dir,
                                    struct chr_errmsg *msg);
+/* The same for a member of a cluster, this node (a number above 1). CHR_EFOREIGN: the directory is
+ * another node's, or a single node's. Its boot number has risen, durably. */
+CHR_MUST_USE chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *dir,
+                                          struct chr_errmsg *msg);
+/* Writes node.meta anew, durably, as dir says. */
+CHR_MUST_USE chr_err data_dir_save(const struct data_dir *dir, struct chr_errmsg *msg);
 void data_dir_close(struct data_dir *dir);
 
 /* Writes `path`/node.meta, durably and as a whole. */

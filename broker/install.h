@@ -9,13 +9,14 @@
  *              1  D/install/log     the new log, behind the snapshot's last entry
  *              2  D/db   ─▶ D/install/old.db,   D/install/db  ─▶ D/db
  *              3  D/log  ─▶ D/install/old.log,  D/install/log ─▶ D/log
- *              4  D/install/members, node.meta  ─▶ D
+ *              4  node.meta: of a follower, with the members of the snapshot; of a restored
+ *                 one, D/install/node.meta ─▶ D
  *              5  D/install ─▶ D/install.done, which is deleted
  *
  * Two kinds:
  *
  *   follower   the node has fallen behind. It stays who it is: its term and vote go into the
- *              new log (L5), its node.meta stays. If its own log turns out to hold the
+ *              new log (L5), its numbers stay. If its own log turns out to hold the
  *              snapshot's last entry the log goes on from there, and the snapshot is dropped:
  *              a log must not lose entries that it has acknowledged (thesis, chapter 5).
  *   restore    the state of a backup as a new cluster of one: new cluster id, new incarnation
@@ -68,18 +69,5 @@ bool install_waits(const char *data_dir);
  * next call goes on. *applied may be NULL; false: none waited, or the log went on without it. */
 CHR_MUST_USE chr_err install_apply(const char *data_dir, struct data_dir *dir, bool *applied,
                                    struct chr_errmsg *msg);
-
-/* -- Members ------------------------------------------------------------------------------------
- *
- * D/members: who belonged to the group as of an entry before the log's first one, as a snapshot
- * brings it; opaque here (raft/members.h). Whoever lets the log's prefix go with a CONFIG entry in
- * it writes it first. */
-
-/* bytes: appended to. CHR_ENOTFOUND: there is none: a cluster of one. CHR_ECORRUPT. */
-CHR_MUST_USE chr_err install_members_read(const char *data_dir, uint64_t *index,
-                                          struct chr_buf *bytes, struct chr_errmsg *msg);
-/* Replaces it as a whole, durably. */
-CHR_MUST_USE chr_err install_members_write(const char *data_dir, uint64_t index, chr_slice bytes,
-                                           struct chr_errmsg *msg);
 
 #endif

@@ -75,9 +75,46 @@ static void sync_waiting_for_room(struct broker_committer *c)
         chr_log_notice("log", "there is room on the disk again; writing goes on");
 }
 
+/* The disk is full, or the log in doubt: CHR_OK once `what` may be tried again. */
+static void wait_for_room(struct broker_committer *c, chr_err err)
+{
+    if (err != CHR_ENOSPC)
+        log_in_doubt(err, &(struct chr_errmsg){{0}});
+    if (!atomic_exchange(&c->disk_full, true))
+        chr_log_error("log", "the disk is full; writers wait until there is room");
+    if (must_give_up(c))
+        give_up(&(struct chr_errmsg){{0}});
+    uint32_t ticket = chr_wake_prepare(&c->writer_wake);
+    chr_wake_wait(&c->writer_wake, ticket, DISK_FULL_RETRY_US);
+}
+
+/* Term and vote, before anything that was said after they changed (thesis 3.8). */
+static bool write_hard_state(struct broker_committer *c)
+{
+    uint64_t wanted = atomic_load(&c->hard_wanted_now);
+    if (wanted == atomic_load(&c->hard_saved))
+        return false;
+    pthread_mutex_lock(&c->core_lock);
+    struct raft_hard_state state = c->hard_state;
+    wanted = c->hard_wanted;
+    pthread_mutex_unlock(&c->core_lock);
+    chr_err err;
+    while ((err = raft_log_set_hard_state(c->options.log, state)) != CHR_OK)
+        wait_for_room(c, err);
+    atomic_store(&c->disk_full, false);
+    atomic_store(&c->hard_saved, wanted);
+    return true;
+}
+
 static void write_group(struct broker_committer *c, struct committer_group *g)
 {
     size_t from = 0;
+    chr_err truncated;
+    while (g->truncate &&
+           (truncated = raft_log_truncate_suffix(c->options.log, g->truncate_to)) != CHR_OK)
+        wait_for_room(c, truncated);
+    if (g->count == 0)
+        return;
     while (from < g->count) {
         /* The log takes all or nothing of one call, so a group too large for its buffer is handed
          * over in halves. */
@@ -96,7 +133,21 @@ static void write_group(struct broker_committer *c, struct committer_group *g)
         from += count;
     }
     sync_waiting_for_room(c);
-    CHR_ASSERT(raft_log_last(c->options.log) == g->last_index);
+    CHR_ASSERT(raft_log_last(c->options.log) == g->first_index + g->count - 1);
+}
+
+/* What peers still need is kept, within bounds: beyond those they get a snapshot. */
+static uint64_t needed_by_peers(struct broker_committer *c, uint64_t cut)
+{
+    if (c->alone || raft_log_bytes(c->options.log) > c->options.log_retain_bytes)
+        return cut;
+    pthread_mutex_lock(&c->core_lock);
+    if (c->raft.role == RAFT_LEADER)
+        for (uint32_t i = 0; i < c->raft.peers_count; i++)
+            if (c->raft.peers[i].member.id != c->raft.config.self)
+                cut = CHR_MIN(cut, c->raft.peers[i].match);
+    pthread_mutex_unlock(&c->core_lock);
+    return cut;
 }
 
 static void cut_log(struct broker_committer *c)
@@ -104,11 +155,18 @@ static void cut_log(struct broker_committer *c)
     uint64_t cut = atomic_load(&c->cut_index);
     if (cut <= atomic_load(&c->cut_done))
         return;
-    chr_err err = raft_log_cut_prefix(c->options.log, cut);
+    chr_err err = raft_log_cut_prefix(c->options.log, needed_by_peers(c, cut));
     if (err && err != CHR_ENOSPC)
         chr_log_warning("log", "can't drop old segments", CHR_KV_U("index", cut),
                         CHR_KV_C("error", chr_strerror(err)));
     atomic_store(&c->cut_done, cut);
+    if (c->alone)
+        return;
+    pthread_mutex_lock(&c->core_lock);
+    err = committer__step(c, (struct raft_event){.type = RAFT_EVENT_COMPACTED,
+                                                 .index = raft_log_first(c->options.log) - 1});
+    pthread_mutex_unlock(&c->core_lock);
+    CHR_ASSERT(err == CHR_OK);
 }
 
 /* The fdatasync that periodic mode owes. False: no room for it. */
@@ -137,16 +195,14 @@ void *committer__writer_main(void *arg)
     for (;;) {
         bool worked = committer__core_turn(c);
         committer__apply_or_wake(c);
+        /* In this order: what the core wanted saved before it handed the group over is seen. */
         struct committer_group *g = atomic_load(&c->to_write);
+        worked |= write_hard_state(c);
         if (g) {
-            uint64_t last = g->last_index, sequence = g->save_sequence;
             write_group(c, g);
             if (!periodic)
-                publish_synced(c, last);
-            /* In this order: the core may hand over the next group once to_write is empty, and
-             * looks at saved_index first. */
-            atomic_store(&c->saved_sequence, sequence);
-            atomic_store(&c->saved_index, last);
+                publish_synced(c, raft_log_last(c->options.log));
+            /* The core takes note, and may then hand over the next one. */
             atomic_store(&c->to_write, NULL);
         }
         if (atomic_load_explicit(&c->stopping, memory_order_relaxed))
@@ -157,6 +213,7 @@ void *committer__writer_main(void *arg)
             continue;
         uint32_t ticket = chr_wake_prepare(&c->writer_wake);
         if (committer__core_work_waits(c) || atomic_load(&c->to_write) != NULL ||
+            atomic_load(&c->hard_wanted_now) > atomic_load(&c->hard_saved) ||
             atomic_load(&c->cut_index) > atomic_load(&c->cut_done) ||
             (periodic && room && atomic_load(&c->force_sync))) {
             chr_wake_cancel(&c->writer_wake);

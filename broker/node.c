@@ -8,6 +8,7 @@
 #include "broker/admin/admin.h"
 #include "broker/auth/auth.h"
 #include "broker/checkpointer.h"
+#include "broker/cluster.h"
 #include "broker/data_dir.h"
 #include "broker/install.h"
 #include "broker/net/acceptor.h"
@@ -18,6 +19,9 @@
 #include "broker/run_file.h"
 #include "broker/session/dispatch.h"
 #include "broker/session/wakeups.h"
+
+/* What a member keeps of its log for those that are behind, at least. */
+#define MEMBER_LOG_RETAIN_BYTES (UINT64_C(512) << 20)
 
 /* Applier thread, after each group. */
 static void after_group(void *ctx)
@@ -84,7 +88,15 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
                             struct chr_errmsg *msg)
 {
     const struct broker_config *config = node->config;
-    chr_err err = data_dir_open(config->data_dir, true, &node->dir, msg);
+    const char *id = config->cluster.id;
+    chr_err err =
+        id ? data_dir_open_member(config->data_dir, cluster_node_number(id), &node->dir, msg)
+           : data_dir_open(config->data_dir, true, &node->dir, msg);
+    if (!err && !id && node->dir.node != 1)
+        err = chr_fail(msg, CHR_EFOREIGN,
+                       "data directory %s is that of a member of a cluster: start it with "
+                       "`chronos node`",
+                       config->data_dir);
     if (!err)
         err = install_apply(config->data_dir, &node->dir, NULL, msg);
     if (err)
@@ -127,7 +139,12 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
 static chr_err start_committer(struct broker_node *node, const struct raft_log_recovery *recovery,
                                struct chr_errmsg *msg)
 {
+    struct broker_cluster cluster;
+    if (node->cluster)
+        cluster_for_committer(node->cluster, &cluster);
     struct broker_committer_options options = {
+        .cluster = node->cluster ? &cluster : NULL,
+        .log_retain_bytes = CHR_MAX(node->config->log_retain_bytes, MEMBER_LOG_RETAIN_BYTES),
         .log = node->log,
         .db = node->db,
         .clock = node->clock,
@@ -192,6 +209,9 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         err = listeners_open(node, msg);
     if (!err)
         err = admin_open(node, &node->admin, msg);
+    if (!err && config->cluster.id)
+        err = cluster_open(node, &node->cluster, msg);
+    node->peers = cluster_peers(node->cluster);
     if (!err)
         err = start_committer(node, &recovery, msg);
     if (!err)
@@ -208,6 +228,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         err = admin_start(node->admin, msg);
     if (!err)
         err = acceptor_start(node, &node->acceptor);
+    if (!err && node->cluster)
+        err = cluster_start(node->cluster);
     if (err) {
         if (!msg->text[0])
             (void)chr_fail(msg, err, "can't start: %s", chr_strerror(err));
@@ -247,7 +269,8 @@ void node_stop(struct broker_node *node)
     checkpointer_stop(cp, !node->failed);
     if (node->committer)
         broker_committer_stop(node->committer);
-    checkpointer_free(cp); /* only now: the applier may be about to kick it */
+    cluster_stop(node->cluster); /* it carried what the committer said last */
+    checkpointer_free(cp);       /* only now: the applier may be about to kick it */
     /* Likewise: whoever applied a loop's last batch may be about to wake the loop. */
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_free(node->loops[i]);
@@ -261,6 +284,7 @@ void node_free(struct broker_node *node)
     if (!node)
         return;
     broker_committer_free(node->committer);
+    cluster_free(node->cluster);
     session_node_free(node);
     authority_free(node->authority);
     listeners_free(node);

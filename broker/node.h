@@ -28,6 +28,8 @@ struct acceptor;      /* net/acceptor.h */
 struct checkpointer;  /* checkpointer.h */
 struct admin;         /* admin/admin.h */
 struct authority;     /* auth/auth.h */
+struct cluster;       /* cluster.h */
+struct peers;         /* bridge/peers.h */
 
 struct broker_node {
     /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
@@ -42,6 +44,7 @@ struct broker_node {
     db *db;
     struct raft_io log_io;
     raft_log *log;
+    struct cluster *cluster; /* cluster.h; NULL: a single node */
     broker_committer *committer;
     _Atomic(struct checkpointer *) checkpointer; /* the applier reads it */
     struct query_pool *queries;
@@ -56,6 +59,9 @@ struct broker_node {
     uint32_t listeners_count;
     struct acceptor *acceptor;
     struct admin *admin;
+    /* NULL: a node alone. Set before the loops start; freed after they have ended, stopped before.
+     */
+    struct peers *peers;
     char mqtt_address[80]; /* of the first plain listener, as bound, "127.0.0.1:1883"; or "none" */
     char admin_address[80];
     _Atomic uint64_t clients_max; /* the most connected at a time */

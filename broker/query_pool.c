@@ -112,12 +112,24 @@ static void host_entry_begin(void *ctx, struct db_entry *entry, uint32_t stateme
     chr_buf_free(&key);
 }
 
+/* How long a statement waits for a leader to say what it has to see, or for the outcome of a write.
+ */
+#define ANSWER_TIMEOUT_MS 10000u
+
 /* A cluster of one may always answer. A cancel that came before the statement began is seen here.
  */
 static chr_err host_read_barrier(void *ctx)
 {
     const struct query_client *client = ctx;
-    return atomic_load(&client->running->cancelled) ? CHR_ECANCELLED : CHR_OK;
+    if (atomic_load(&client->running->cancelled))
+        return CHR_ECANCELLED;
+    struct broker_node *node = client->pool->node;
+    if (!node->cluster)
+        return CHR_OK;
+    block_begin(client->pool);
+    chr_err err = broker_committer_read_barrier(node->committer, ANSWER_TIMEOUT_MS);
+    block_end(client->pool);
+    return err;
 }
 
 static chr_err host_retry_rejects(void *ctx, const struct db_table_def *table,

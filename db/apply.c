@@ -186,6 +186,12 @@ static chr_err apply_entry(struct db *d, chr_slice bytes, struct db_apply_result
 
 void db_apply(db *d, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_apply_result *result)
 {
+    db_apply_from(d, index, hlc, NULL, bytes, result);
+}
+
+void db_apply_from(db *d, uint64_t index, chr_hlc hlc, const struct db_origin *origin,
+                   chr_slice bytes, struct db_apply_result *result)
+{
     struct db__apply *a = &d->apply;
     *result = (struct db_apply_result){0};
     pthread_mutex_lock(&d->apply_lock);
@@ -206,7 +212,9 @@ void db_apply(db *d, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_app
     db__durable_expire(d);
     db__sessions_expire(d, a->now_us);
     db__request_keys_expire(&d->requests, a->now_us);
-    if (bytes.len)
+    if (origin)
+        result->origin = db__origin_check(&d->origins, origin, index);
+    if (bytes.len && result->origin == DB_ORIGIN_NEW)
         result->err = apply_entry(d, bytes, result);
     undo_forget(d);
     db__finder_end(d);

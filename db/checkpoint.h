@@ -70,6 +70,7 @@ struct db__checkpoint {
     struct db__stored **saving; /* messages of cuts not saved yet (db/durable_save.h) */
     size_t saving_count, saving_capacity, saving_written;
     uint64_t request_first, request_next;
+    struct db__origins origins;
     uint64_t rows_applied, rows_deleted;
     uint32_t next_table_id;
     /* Of this checkpoint: */

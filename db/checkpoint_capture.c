@@ -126,6 +126,7 @@ void db__checkpoint_capture(struct db *d)
         capture_request(cp, db__request_key_at(ks, s), s);
     if (again)
         pending_compact(cp);
+    cp->origins = d->origins;
     cp->request_first = ks->first;
     cp->request_next = ks->next;
     cp->next_table_id = d->next_table_id;

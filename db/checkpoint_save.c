@@ -175,6 +175,17 @@ static chr_err save_meta(struct save *s)
     pb.request_next = cp->request_next;
     pb.rows_applied = cp->rows_applied;
     pb.rows_deleted = cp->rows_deleted;
+    Chronos__Catalog__Origin origins[DB__ORIGINS_MAX], *list[DB__ORIGINS_MAX];
+    for (uint32_t i = 0; i < cp->origins.count; i++) {
+        origins[i] = (Chronos__Catalog__Origin)CHRONOS__CATALOG__ORIGIN__INIT;
+        origins[i].node = cp->origins.items[i].node;
+        origins[i].boot = cp->origins.items[i].boot;
+        origins[i].sequence = cp->origins.items[i].sequence;
+        origins[i].applied = cp->origins.applied[i];
+        list[i] = &origins[i];
+    }
+    pb.origins = list;
+    pb.n_origins = cp->origins.count;
     return put_message(s, db__store_key(DB__RECORD_META, 0), DB__RECORD_META, &pb.base);
 }
 

@@ -58,7 +58,18 @@ struct db_op_result {
 
 struct db_due_will; /* db/durable.h */
 
+/* Where a forwarded entry comes from (R18, db/origin.h). */
+struct db_origin {
+    uint64_t node, boot, sequence;
+};
+enum db_origin_verdict {
+    DB_ORIGIN_NEW,      /* applied */
+    DB_ORIGIN_REPEATED, /* it was applied before, or its process has ended: nothing done */
+    DB_ORIGIN_GAP,      /* the one before it has not been applied: nothing done, send it again */
+};
+
 struct db_apply_result {
+    enum db_origin_verdict origin; /* NEW when it has none */
     chr_err err; /* 0; CHR_ESTALE: decoded under older mappings, nothing done (R9);
                     CHR_EEXIST: the request key was seen before, nothing done (R2) */
     uint32_t ops_count;
@@ -80,6 +91,9 @@ struct db_apply_result {
  * that is needed is taken first or the node stops (an entry applied on one node and not on another
  * would be worse). bytes empty: a tick or no-op, which only moves index and time. */
 void db_apply(db *db, uint64_t index, chr_hlc hlc, chr_slice bytes, struct db_apply_result *result);
+/* The same for an entry that was forwarded; origin NULL: it was not. */
+void db_apply_from(db *db, uint64_t index, chr_hlc hlc, const struct db_origin *origin,
+                   chr_slice bytes, struct db_apply_result *result);
 
 uint64_t db_apply_index(const db *db);    /* any thread, acquire */
 uint64_t db_durable_index(const db *db);  /* any thread: last index a checkpoint holds */

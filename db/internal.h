@@ -34,6 +34,7 @@
 #include "db/marks.h"
 #include "db/memory.h"
 #include "db/op_decode.h"
+#include "db/origin.h"
 #include "db/reject.h"
 #include "db/request_key.h"
 #include "db/scan.h"
@@ -157,6 +158,7 @@ struct db {
     struct db__sessions sessions;
     struct db__durable durable;
     struct db__request_keys requests;
+    struct db__origins origins;
     struct db__rejects rejects;
 
     pthread_mutex_t pin_lock;

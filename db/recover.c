@@ -295,6 +295,14 @@ static chr_err load_meta(struct recovery *r, uint64_t *index, chr_hlc *hlc)
     cp->request_first = cp->request_first_saved = pb->request_first;
     cp->request_next = pb->request_next;
     d->requests.first = d->requests.next = pb->request_first;
+    if (pb->n_origins > DB__ORIGINS_MAX)
+        err = damaged(r, "meta", 0);
+    for (size_t i = 0; i < pb->n_origins && !err; i++) {
+        const Chronos__Catalog__Origin *o = pb->origins[i];
+        d->origins.items[i] = (struct db_origin){o->node, o->boot, o->sequence};
+        d->origins.applied[i] = o->applied;
+        d->origins.count++;
+    }
     d->next_table_id = pb->next_table_id;
     atomic_store_explicit(&d->counts.rows_applied, pb->rows_applied, memory_order_relaxed);
     atomic_store_explicit(&d->counts.rows_deleted, pb->rows_deleted, memory_order_relaxed);

@@ -94,7 +94,7 @@ static size_t usable(const struct raft_message *m)
         const struct raft_entry *e = &m->entries[i];
         if (e->index != m->index + 1 + i || e->term < term || e->term > m->term || e->hlc <= hlc ||
             e->hlc > RAFT__NUMBER_MAX || e->bytes.len > RAFT_ENTRY_BYTES_MAX ||
-            e->type < RAFT_ENTRY_NOOP || e->type > RAFT_ENTRY_CONFIG)
+            e->type < RAFT_ENTRY_NOOP || e->type > RAFT_ENTRY_TYPE_MAX)
             return i;
         term = e->term;
         hlc = e->hlc;

@@ -34,11 +34,18 @@
 
 #define RAFT_ENTRY_BYTES_MAX (4u << 20) /* design section 1: an entry is at most 4 MiB */
 
+/* u64 node, u64 boot, u64 sequence (db/origin.h). */
+#define RAFT_ORIGIN_BYTES 24u
+
 enum raft_entry_type {
-    RAFT_ENTRY_NOOP = 1,  /* a new leader's first entry of its term */
-    RAFT_ENTRY_DATA = 2,  /* operations for the state machine; see db/op.h */
-    RAFT_ENTRY_TICK = 3,  /* moves replicated time only (R13) */
-    RAFT_ENTRY_CONFIG = 4 /* membership; see raft/members.h */
+    RAFT_ENTRY_NOOP = 1,   /* a new leader's first entry of its term */
+    RAFT_ENTRY_DATA = 2,   /* operations for the state machine; see db/op.h */
+    RAFT_ENTRY_TICK = 3,   /* moves replicated time only (R13) */
+    RAFT_ENTRY_CONFIG = 4, /* membership; see raft/members.h */
+    /* Operations that another node forwarded (R18): RAFT_ORIGIN_BYTES that say whence, then as
+     * DATA. */
+    RAFT_ENTRY_FORWARDED = 5,
+    RAFT_ENTRY_TYPE_MAX = RAFT_ENTRY_FORWARDED
 };
 
 struct raft_entry {

@@ -147,6 +147,19 @@ static chr_err changed(const struct raft *raft, const struct raft_event *event,
         members->items[slot].voter = true;
         return CHR_OK;
     }
+    case RAFT_CHANGE_REPLACE: {
+        /* At most one voter less, so still a change by one (thesis 4.1). */
+        if (!m)
+            return CHR_ENOTFOUND;
+        if (m->incarnation == event->member.incarnation)
+            return CHR_EEXIST;
+        if (m->voter && raft_members_voters(members) == 1)
+            return CHR_EINVAL;
+        uint32_t slot = (uint32_t)(m - members->items);
+        members->items[slot].incarnation = event->member.incarnation;
+        members->items[slot].voter = false;
+        return CHR_OK;
+    }
     case RAFT_CHANGE_REMOVE:
         if (!m)
             return CHR_ENOTFOUND;

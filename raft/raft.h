@@ -211,7 +211,12 @@ enum raft_event_type {
     RAFT_EVENT_COMPACTED,     /* the log dropped entries up to index */
 };
 
-enum raft_change_type { RAFT_CHANGE_ADD_LEARNER, RAFT_CHANGE_PROMOTE, RAFT_CHANGE_REMOVE };
+enum raft_change_type {
+    RAFT_CHANGE_ADD_LEARNER,
+    RAFT_CHANGE_PROMOTE,
+    RAFT_CHANGE_REMOVE,
+    RAFT_CHANGE_REPLACE, /* its disk was wiped: a learner with another incarnation (R20) */
+};
 
 struct raft_event {
     enum raft_event_type type;
@@ -223,7 +228,7 @@ struct raft_event {
     uint64_t sequence, saved_index; /* SAVED */
     const struct raft_message *message;
     enum raft_change_type change;
-    struct raft_member member;          /* CHANGE; only ADD_LEARNER looks at incarnation */
+    struct raft_member member;          /* CHANGE; ADD_LEARNER and REPLACE look at incarnation */
     uint64_t peer;                      /* TRANSFER, SNAPSHOT_SENT */
     bool ok;                            /* SNAPSHOT_SENT */
     uint64_t read_number;               /* READ: not 0; rising, over restarts too */

@@ -1,38 +1,91 @@
 /* broker/admin/health.c: GET /health: one JSON object, 200 while the node can do its work. */
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "broker/admin/internal.h"
+#include "broker/cluster.h"
 #include "raft/log.h"
+#include "raft/raft.h"
+
+static const char *role_name(const struct broker_cluster_status *s)
+{
+    if (s->role == RAFT_LEADER)
+        return "leader";
+    return s->role == RAFT_FOLLOWER ? "follower" : "candidate";
+}
+
+/* Waiting for memory (hot_full) is backpressure and passes; a full disk takes no write. */
+static const char *status_word(const struct broker_committer_stats *stats,
+                               const struct broker_cluster_status *cluster, bool stopping)
+{
+    if (stopping)
+        return "stopping";
+    if (stats->disk_full)
+        return "disk_full";
+    return cluster->quorum ? "ok" : "no_leader";
+}
+
+static void add_cluster(struct cluster *cluster, struct chr_buf *out)
+{
+    struct cluster_member *members = calloc(CLUSTER_MEMBERS_MAX, sizeof *members);
+    struct broker_cluster_status status;
+    if (!members)
+        return;
+    uint32_t count = cluster_members(cluster, members, &status);
+    char leader[80] = "";
+    if (status.leader)
+        cluster_name(cluster, status.leader, leader);
+    chr_buf_addf(out,
+                 ",\"node\":\"%s\",\"cluster\":\"%016" PRIx64 "\",\"leader\":\"%s\",\"quorum\":%s,"
+                 "\"commit_index\":%" PRIu64 ",\"lag\":%" PRIu64 ",\"peers\":[",
+                 members[0].name, members[0].cluster, leader, status.quorum ? "true" : "false",
+                 status.commit_index,
+                 status.commit_index > status.apply_index ? status.commit_index - status.apply_index
+                                                          : 0);
+    for (uint32_t i = 1; i < count; i++) {
+        const struct cluster_member *m = &members[i];
+        chr_buf_addf(out, "%s{\"node\":\"%s\",\"up\":%s,\"member\":%s,\"voter\":%s",
+                     i > 1 ? "," : "", m->name, m->up ? "true" : "false",
+                     m->member ? "true" : "false", m->voter ? "true" : "false");
+        if (m->lag != UINT64_MAX)
+            chr_buf_addf(out, ",\"lag\":%" PRIu64, m->lag);
+        if (m->skew_us != INT64_MIN)
+            chr_buf_addf(out, ",\"skew_ms\":%" PRId64, m->skew_us / 1000);
+        chr_buf_add_slice(out, CHR_LIT("}"));
+    }
+    chr_buf_add_slice(out, CHR_LIT("]"));
+    free(members);
+}
 
 unsigned admin_health_text(const struct broker_node *node, bool stopping, struct chr_buf *out)
 {
     struct broker_committer_stats stats;
+    struct broker_cluster_status cluster;
     broker_committer_stats(node->committer, &stats);
+    broker_committer_status(node->committer, &cluster);
     int64_t uptime_us = chr_clock_mono_us(node->clock) - node->started_mono_us;
-    /* Waiting for memory (hot_full) is backpressure and passes; a full disk takes no write. */
-    const char *status = stopping          ? "stopping"
-                         : stats.disk_full ? "disk_full"
-                         : !stats.leader   ? "no_leader"
-                                           : "ok";
-    bool well = !stopping && !stats.disk_full && stats.leader;
+    const char *status = status_word(&stats, &cluster, stopping);
     chr_buf_addf(out,
                  "{\"status\":\"%s\",\"role\":\"%s\",\"term\":%" PRIu64 ",\"apply_index\":%" PRIu64
                  ",\"log_index\":%" PRIu64 ",\"durable_index\":%" PRIu64
                  ",\"checkpoint_index\":%" PRIu64,
-                 status, stats.leader ? "leader" : "follower", stats.term, db_apply_index(node->db),
+                 status, role_name(&cluster), stats.term, db_apply_index(node->db),
                  raft_log_last(node->log), raft_log_durable(node->log), db_durable_index(node->db));
+    if (node->cluster)
+        add_cluster(node->cluster, out);
     chr_buf_addf(out,
                  ",\"disk_full\":%s,\"hot_full\":%s,\"uptime_s\":%.3f,\"version\":\"%s\","
                  "\"mqtt\":\"%s\"}\n",
                  stats.disk_full ? "true" : "false", stats.hot_full ? "true" : "false",
                  (double)uptime_us / 1e6, CHRONOS_VERSION, node->mqtt_address);
+    bool well = !stopping && !stats.disk_full && cluster.quorum;
     return well ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
 }
 
 bool admin__health(struct admin_request *request)
 {
     struct chr_buf text;
-    chr_buf_init(&text, 4096);
+    chr_buf_init(&text, 65536);
     unsigned status = admin_health_text(request->admin->node,
                                         atomic_load(&request->admin->node->stopping), &text);
     admin__reply(request, status, "application/json", chr_buf_slice(&text));

@@ -528,16 +528,25 @@ static const struct option table[] = {
 
     /* `chronos node` alone; the last ones of the table. */
     HEADING("Cluster and edge"),
-    {OPTION_TEXT, "id", NULL, 0, false, AT(id), 0, 0, NULL, NULL, "NAME", "name of this node"},
-    {OPTION_TEXT, "peers", NULL, 0, false, AT(peers), 0, 0, NULL, NULL, "ID=HOST:PORT,...",
+    {OPTION_TEXT, "id", NULL, 0, false, CFG(cluster.id), 0, 0, NULL, NULL, "NAME",
+     "name of this node"},
+    {OPTION_TEXT, "peers", NULL, 0, false, CFG(cluster.peers), 0, 0, NULL, NULL, "ID=HOST:PORT,...",
      "the other nodes"},
+    {OPTION_TEXT, "cluster-secret", NULL, 0, false, CFG(cluster.secret), 0, 0, NULL, NULL, "SECRET",
+     "what nodes prove to each other that they know; needed unless all are on this machine"},
+    {OPTION_BOOL, "bootstrap", NULL, 0, false, CFG(cluster.bootstrap), 0, 0, NULL, NULL, NULL,
+     "found the cluster of those that can be reached now, without waiting for all of peers"},
+    {OPTION_MS32, "election-timeout", NULL, 0, false, CFG(cluster.election_ms), 100, 60000, NULL,
+     NULL, "DURATION", "a follower that hears no leader for one to two times this becomes one"},
+    {OPTION_MS32, "heartbeat-interval", NULL, 0, false, CFG(cluster.heartbeat_ms), 10, 10000, NULL,
+     NULL, "DURATION", "of a leader; at most half of election-timeout"},
     {OPTION_TEXT, "sync-target", NULL, 0, false, AT(sync_target), 0, 0, NULL, NULL, "URL",
      "cloud of an edge"},
     {OPTION_SECONDS32, "sync-interval-secs", NULL, 0, false, AT(sync_interval_s), 1, 0, NULL, NULL,
      "SECONDS", "of an edge"},
 };
 /* clang-format on */
-#define CLUSTER_OPTIONS 5 /* with their heading */
+#define CLUSTER_OPTIONS 9 /* with their heading */
 _Static_assert(CHR_COUNT_OF(table) <= OPTIONS_MAX, "options.h: OPTIONS_MAX");
 
 static void set_defaults(struct settings *settings)

@@ -14,8 +14,6 @@ struct settings {
     const char *config_file; /* NULL: none */
     bool test_config;
     bool help;
-    const char *id; /* of `chronos node` */
-    const char *peers;
     const char *sync_target;
     uint32_t sync_interval_s;
     uint16_t port; /* 0: not said; with bind_address another way to say address */

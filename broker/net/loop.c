@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "bridge/peers.h"
 #include "broker/auth/auth.h"
 #include "broker/config.h"
 #include "broker/ingest/ingest.h"
@@ -213,6 +214,19 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
     atomic_fetch_add(&conn->listener->connections, 1); /* forgetting takes it off again */
     forget_conn(loop, conn);
     loop_post(target, &letter->mail);
+}
+
+void loop_hand_to_peers(struct broker_loop *loop, struct conn *conn)
+{
+    CHR_ASSERT(loop->node->peers && !conn->transport);
+    int fd = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0); /* conn's own is closed with it */
+    if (fd < 0) {
+        conn_close(conn);
+        return;
+    }
+    (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+    peers_adopt(loop->node->peers, fd, chr_buf_slice(&conn->in));
+    forget_conn(loop, conn);
 }
 
 static void remove_conn(struct broker_loop *loop, struct conn *conn)

@@ -147,6 +147,10 @@ CHR_MUST_USE chr_err loop_adopt(struct broker_loop *loop, struct listener *liste
  * is gone on return. */
 void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_loop *target);
 
+/* The same, but to the lanes between nodes (node->peers): its socket and all bytes it still holds,
+ * its CONNECT first. conn is gone on return. */
+void loop_hand_to_peers(struct broker_loop *loop, struct conn *conn);
+
 /* Loop thread: the connection a ref names, or NULL when it is gone. */
 struct conn *loop_conn(struct broker_loop *loop, struct conn_ref ref);
 

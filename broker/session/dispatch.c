@@ -152,8 +152,12 @@ static void move_connections(struct broker_loop *loop)
     struct loop_session_state *state = state_of(loop);
     for (uint32_t i = 0; i < state->moves_count; i++) {
         struct conn *conn = loop_conn(loop, state->moves[i].conn);
-        if (conn && conn->state == CONN_NEW)
+        if (!conn || conn->state != CONN_NEW)
+            continue;
+        if (state->moves[i].target)
             loop_move_conn(loop, conn, state->moves[i].target);
+        else
+            loop_hand_to_peers(loop, conn);
     }
     state->moves_count = 0;
 }
@@ -428,6 +432,8 @@ chr_err session_node_init(struct broker_node *node)
     if (err)
         return err;
     atomic_store_explicit(&node->wakeups, wakeups, memory_order_release);
+    if (node->cluster) /* sessions come to the node that their client connects to */
+        return CHR_OK;
     /* An entry without operations, for the sake of being called on the applier. */
     struct db_entry entry;
     db_entry_init(&entry, 1024);

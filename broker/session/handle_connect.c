@@ -1,6 +1,9 @@
 /* broker/session/handle_connect.c: CONNECT and CONNACK (3.1, 3.2).
  *
- *     decode ─▶ refuse? ─▶ whose loop? ──another's─▶ move the connection there
+ *     decode ─▶ a node's? ──yes──▶ its socket goes to the lanes between nodes
+ *                   │ no
+ *                   ▼
+ *               refuse? ─▶ whose loop? ──another's─▶ move the connection there
  *                             │ ours
  *                             ▼
  *     take over an older connection ─▶ the session outlives it, or did? ──no──▶ CONNACK
@@ -18,6 +21,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/utf8.h"
+#include "bridge/peers.h"
 #include "broker/auth/exchange.h"
 #include "broker/net/listener.h"
 #include "broker/session/authorize.h"
@@ -465,6 +469,24 @@ static void assign_id(struct pending *p, const char *prefix)
     p->id_assigned = true;
 }
 
+/* The other end is a node, or says so (R17): the lanes make it prove that, and answer its CONNECT.
+ * Nothing of a client applies to it: no login, no session, no limits. */
+static enum dispatch hand_to_peers(struct conn *conn, const struct mqtt_connect *connect)
+{
+    struct peers *peers = conn->loop->node->peers;
+    if (!peers)
+        return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED, "this node has no peers");
+    if (conn->transport) {
+        peers_count_stranger(peers);
+        return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
+                      "peers are taken in by plain listeners only");
+    }
+    conn_pause(conn, CONN_PAUSE_CONNECT);
+    if (move_later(conn, NULL))
+        return DISPATCH_AGAIN;
+    return refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+}
+
 enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
                                       const struct mqtt_frame *frame)
 {
@@ -477,6 +499,8 @@ enum dispatch session__handle_connect(struct conn *conn, chr_slice raw,
         conn->client_packet_bytes_max = connect.properties.maximum_packet_size;
     if (err)
         return session_fault(conn, &fault);
+    if (CHR_UNLIKELY(chr_slice_starts(connect.client_id, CHR_LIT(PEERS_CLIENT_ID_PREFIX))))
+        return hand_to_peers(conn, &connect);
     enum dispatch checked = check(conn, &connect);
     if (checked == DISPATCH_DONE && names_method(&connect) && !conn->principal)
         return session__enhanced_begin(conn, &connect, raw);

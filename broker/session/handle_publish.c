@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "bridge/peers.h"
 #include "broker/net/listener.h"
 #include "broker/session/authorize.h"
 #include "broker/session/publish.h"
@@ -304,6 +305,8 @@ static enum dispatch publish_refused(struct conn *conn, const struct mqtt_publis
 {
     chr_log_notice("mqtt", "publish refused", CHR_KV_S("client", session_conn_client(conn)),
                    CHR_KV_C("address", conn->address), CHR_KV_S("topic", topic));
+    if (conn->loop->node->peers && route_is_peers(topic))
+        peers_count_stranger(conn->loop->node->peers);
     session__count_publish(conn, publish->qos, publish->payload.len);
     if (conn->version == MQTT_V5 && publish->qos && !peers) {
         acknowledge(conn, publish->qos, publish->packet_id, MQTT_REASON_NOT_AUTHORIZED);

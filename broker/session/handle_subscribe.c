@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "bridge/peers.h"
 #include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "db/durable.h"
@@ -376,6 +377,20 @@ chr_err session__restore_subscriptions(struct session *s)
     return r.err;
 }
 
+/* Where there are peers, whoever wants to listen to them is none (T4): the connection ends. A node
+ * alone has nothing to hide there and refuses the filter. */
+static bool asks_for_peers(const struct mqtt_subscribe *subscribe)
+{
+    struct mqtt_filter_iter it = {subscribe->filters};
+    struct mqtt_subscription sub;
+    while (mqtt_subscribe_next(&it, &sub)) {
+        chr_slice group, filter;
+        if (mqtt_share_parse(sub.filter, &group, &filter) >= 0 && route_is_peers(filter))
+            return true;
+    }
+    return false;
+}
+
 enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_frame *frame)
 {
     struct mqtt_subscribe subscribe;
@@ -383,6 +398,11 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
     struct session *s = conn->session;
     if (mqtt_decode_subscribe(frame, conn->version, &subscribe, &fault))
         return session_fault(conn, &fault);
+    if (CHR_UNLIKELY(s->loop->node->peers != NULL) && asks_for_peers(&subscribe)) {
+        peers_count_stranger(s->loop->node->peers);
+        return session_fault_of(conn, MQTT_REASON_NOT_AUTHORIZED, "3.8.4",
+                                "clients may not subscribe to what peers say");
+    }
     struct mqtt_suback answer = {.reason_codes = {NULL, subscribe.filters_count}};
     if (answer_too_large(conn, mqtt_encode_suback_size(conn->version, &answer)))
         return DISPATCH_CLOSE;

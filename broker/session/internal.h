@@ -36,7 +36,7 @@ struct sys;    /* sys.c */
 
 struct move {
     struct conn_ref conn;
-    struct broker_loop *target;
+    struct broker_loop *target; /* NULL: to the peers */
 };
 
 struct release_again {

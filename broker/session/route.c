@@ -63,11 +63,16 @@ static bool under(chr_slice topic, chr_slice prefix)
            (topic.len == prefix.len || topic.ptr[prefix.len] == '/');
 }
 
+bool route_is_peers(chr_slice topic)
+{
+    return under(topic, CHR_LIT("$chronos/peer"));
+}
+
 enum route_kind route_kind_of(chr_slice topic)
 {
     if (topic.len == 0 || topic.ptr[0] != '$')
         return ROUTE_PLAIN;
-    if (under(topic, CHR_LIT("$chronos/peer")) || under(topic, CHR_LIT("$chronos/sync")))
+    if (route_is_peers(topic) || under(topic, CHR_LIT("$chronos/sync")))
         return ROUTE_PEERS;
     if (chr_slice_eq(topic, CHR_LIT("$chronos/sql")))
         return ROUTE_SQL;

@@ -66,6 +66,8 @@ void routes_free(struct routes *routes);
 /* Forgets everything: the mappings have changed. */
 void routes_clear(struct routes *routes);
 enum route_kind route_kind_of(chr_slice topic);
+/* Under $chronos/peer; also for filters. */
+bool route_is_peers(chr_slice topic);
 
 /* The route of a topic that has been seen; NULL: not yet, or no longer. */
 struct route *routes_peek(struct routes *routes, chr_slice topic);

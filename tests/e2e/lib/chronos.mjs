@@ -47,7 +47,7 @@ export class Chronos {
 
     /** Starts the binary and waits for its ready line. Throws with its output when it exits. */
     async start() {
-        const args = ['single-node', '--data-dir', this.dataDir, '--address', '127.0.0.1:0', ...this.args];
+        const args = [this.command ?? 'single-node', '--data-dir', this.dataDir, '--address', '127.0.0.1:0', ...this.args];
         const child = spawn(BIN, args, {
             stdio: ['ignore', 'ignore', 'pipe'],
             env: { ...process.env, ...this.env },

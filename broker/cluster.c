@@ -1,0 +1,613 @@
+/* broker/cluster.c: the peers, what they say of themselves, and what comes of it. */
+#include "broker/cluster.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/wake.h"
+#include "broker/commands/settings.h"
+#include "broker/net/acceptor.h"
+#include "broker/node.h"
+
+/* The leader looks after members so often; everybody says hello again after ten times that. */
+#define DUTY_US      INT64_C(200000)
+#define HELLO_US     INT64_C(2000000)
+#define SKEW_WARN_US INT64_C(500000) /* R14: clocks of one cluster are that near to each other */
+
+struct known {
+    uint64_t node;
+    char name[64], address[80];
+    bool listed; /* in --peers */
+    bool heard;
+    struct peer_hello hello;
+    int64_t skew_us, skew_logged_us;
+    bool foreign; /* C3 */
+};
+
+struct cluster {
+    struct broker_node *node;
+    struct data_dir *dir;
+    struct peers *peers;
+    _Atomic(broker_committer *) committer;
+    pthread_mutex_t lock; /* all below */
+    struct peer_hello self;
+    struct known known[PEERS_MAX];
+    uint32_t known_count;
+    bool bootstrap;
+    pthread_t thread;
+    bool thread_running;
+    struct chr_wake wake;
+    _Atomic bool stopping, say_hello;
+};
+
+uint64_t cluster_node_number(const char *id)
+{
+    uint64_t number = chr_hash_bytes(id, strlen(id), UINT64_C(0x6368726f6e6f73));
+    return number > 1 ? number : 2;
+}
+
+static struct known *find(struct cluster *c, uint64_t node)
+{
+    for (uint32_t i = 0; i < c->known_count; i++)
+        if (c->known[i].node == node)
+            return &c->known[i];
+    return NULL;
+}
+
+void cluster_name(struct cluster *c, uint64_t node, char out[80])
+{
+    pthread_mutex_lock(&c->lock);
+    const struct known *k = find(c, node);
+    const char *name = node == c->self.node ? c->self.name : k && k->name[0] ? k->name : NULL;
+    if (name)
+        snprintf(out, 80, "%s", name);
+    else
+        snprintf(out, 80, "node %016" PRIx64, node);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- Hello ------------------------------------------------------------------------------------
+ */
+
+/* lock */
+static void fill_self(struct cluster *c)
+{
+    c->self.cluster = c->dir->cluster;
+    c->self.founders = c->dir->founders;
+    c->self.wall_ms = (uint64_t)(chr_clock_wall_us(c->node->clock) / 1000);
+}
+
+/* lock */
+static void say_hello_to(struct cluster *c, uint64_t node)
+{
+    struct chr_buf buf;
+    chr_buf_init(&buf, 16384);
+    fill_self(c);
+    if (!peer_hello_encode(&c->self, &buf)) {
+        chr_slice bytes = chr_buf_slice(&buf);
+        (void)!peers_send(c->peers, node, PEERS_CONTROL, PEERS_HELLO, &bytes, 1);
+    }
+    chr_buf_free(&buf);
+}
+
+static void say_hello(struct cluster *c)
+{
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < c->known_count; i++)
+        say_hello_to(c, c->known[i].node);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* lock. We belong to a cluster from now on; it is written down before anybody is told. */
+static void enter(struct cluster *c, uint64_t cluster, const struct raft_members *founders)
+{
+    struct chr_errmsg msg = {{0}};
+    struct data_dir next = *c->dir;
+    next.cluster = cluster;
+    if (founders)
+        next.founders = *founders;
+    if (data_dir_save(&next, &msg)) {
+        chr_log_error("cluster", "can't write down which cluster this is; trying again",
+                      CHR_KV_C("detail", msg.text));
+        return;
+    }
+    *c->dir = next;
+    atomic_store(&c->say_hello, true);
+    if (!founders)
+        return;
+    broker_committer *committer = atomic_load(&c->committer);
+    chr_err err = broker_committer_found(committer, founders);
+    if (err && err != CHR_EEXIST)
+        chr_log_error("cluster", "can't begin", CHR_KV_C("error", chr_strerror(err)));
+}
+
+static uint64_t cluster_number(const struct raft_members *founders)
+{
+    uint8_t bytes[RAFT_MEMBERS_BYTES_MAX];
+    size_t len = raft_members_encode(founders, bytes);
+    uint64_t number = chr_hash_bytes(bytes, len, 0);
+    return number ? number : 1;
+}
+
+/* lock. C1 */
+static void found_if_possible(struct cluster *c)
+{
+    struct raft_members founders = {0};
+    uint32_t missing = 0;
+    if (c->dir->cluster)
+        return;
+    chr_err err =
+        raft_members_add(&founders, (struct raft_member){c->self.node, c->self.incarnation, true});
+    for (uint32_t i = 0; i < c->known_count && !err; i++) {
+        const struct known *k = &c->known[i];
+        if (!k->listed)
+            continue;
+        if (!k->heard || k->hello.cluster || k->hello.peers_hash != c->self.peers_hash)
+            missing++;
+        else
+            err = raft_members_add(&founders,
+                                   (struct raft_member){k->node, k->hello.incarnation, true});
+    }
+    if (err || (missing && !c->bootstrap))
+        return;
+    /* One node decides, or two could, about different disks. */
+    if (!c->bootstrap && founders.items[0].id != c->self.node)
+        return;
+    uint64_t number = cluster_number(&founders);
+    chr_log_notice("cluster", missing ? "founded by --bootstrap" : "founded",
+                   CHR_KV_U("cluster", number), CHR_KV_U("nodes", founders.count),
+                   CHR_KV_U("missing", missing));
+    c->bootstrap = false;
+    enter(c, number, &founders);
+}
+
+/* lock. Somebody belongs to a cluster, and we to none. */
+static void join(struct cluster *c, const struct peer_hello *hello)
+{
+    const struct raft_member *us = raft_members_find(&hello->founders, c->self.node);
+    bool founder = us && us->incarnation == c->self.incarnation;
+    chr_log_notice("cluster", founder ? "founded by another node" : "joins; it is not a member yet",
+                   CHR_KV_U("cluster", hello->cluster), CHR_KV_C("of", hello->name));
+    enter(c, hello->cluster, founder ? &hello->founders : NULL);
+}
+
+static void note_skew(struct cluster *c, struct known *k)
+{
+    int64_t wall_us = chr_clock_wall_us(c->node->clock);
+    k->skew_us = (int64_t)k->hello.wall_ms * 1000 - wall_us;
+    int64_t apart_us = k->skew_us < 0 ? -k->skew_us : k->skew_us;
+    if (apart_us > SKEW_WARN_US && wall_us - k->skew_logged_us > INT64_C(60000000)) {
+        k->skew_logged_us = wall_us;
+        chr_log_warning("cluster",
+                        "clocks differ: what expires or is stamped by a leader is off by as much",
+                        CHR_KV_C("node", k->name), CHR_KV_I("ahead_ms", k->skew_us / 1000));
+    }
+}
+
+static void hello_received(struct cluster *c, const struct peers_message *message)
+{
+    static _Thread_local struct peer_hello hello; /* large */
+    if (peer_hello_decode(message->bytes, &hello) || hello.node != message->from)
+        return;
+    pthread_mutex_lock(&c->lock);
+    struct known *k = find(c, message->from);
+    if (!k && c->known_count < PEERS_MAX) {
+        k = &c->known[c->known_count++];
+        *k = (struct known){.node = message->from};
+    }
+    if (!k) {
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    bool news = !k->heard || memcmp(&k->hello.incarnation, &hello.incarnation, 8) ||
+                k->hello.cluster != hello.cluster || k->hello.boot != hello.boot;
+    if (!k->heard && k->listed && hello.peers_hash != c->self.peers_hash)
+        chr_log_error("cluster", "lists other nodes in --peers than we do",
+                      CHR_KV_C("node", hello.name));
+    k->heard = true;
+    k->hello = hello;
+    snprintf(k->name, sizeof k->name, "%s", hello.name);
+    if (!k->listed)
+        snprintf(k->address, sizeof k->address, "%s", hello.address);
+    note_skew(c, k);
+    bool foreign = c->dir->cluster && hello.cluster && hello.cluster != c->dir->cluster;
+    if (foreign && !k->foreign)
+        chr_log_error("cluster", "belongs to another cluster; nothing is taken from it",
+                      CHR_KV_C("node", hello.name), CHR_KV_U("cluster", hello.cluster));
+    k->foreign = foreign;
+    if (!c->dir->cluster && hello.cluster)
+        join(c, &hello);
+    else
+        found_if_possible(c);
+    if (news)
+        say_hello_to(c, message->from);
+    pthread_mutex_unlock(&c->lock);
+    chr_wake_signal(&c->wake);
+}
+
+/* ---- Lanes ------------------------------------------------------------------------------------
+ */
+
+static bool foreign(struct cluster *c, uint64_t node)
+{
+    pthread_mutex_lock(&c->lock);
+    const struct known *k = find(c, node);
+    bool is = !k || !k->heard || k->foreign || !c->dir->cluster;
+    pthread_mutex_unlock(&c->lock);
+    return is;
+}
+
+static void received(void *ctx, struct peers_message *message)
+{
+    struct cluster *c = ctx;
+    broker_committer *committer = atomic_load(&c->committer);
+    switch (committer ? message->kind : 0) {
+    case PEERS_HELLO:
+        hello_received(c, message);
+        break;
+    case PEERS_RAFT:
+    case PEERS_APPEND:
+    case PEERS_FORWARD:
+    case PEERS_FORWARDED:
+        if (foreign(c, message->from))
+            break;
+        broker_committer_received(committer, message);
+        return;
+    default:
+        break;
+    }
+    peers_release(c->peers, message);
+}
+
+static void changed(void *ctx, uint64_t node, enum peers_lane lane, bool up)
+{
+    struct cluster *c = ctx;
+    char name[80];
+    cluster_name(c, node, name);
+    if (lane == PEERS_CONTROL)
+        chr_log_info("cluster", up ? "connected" : "connection lost", CHR_KV_C("node", name));
+    if (up && lane == PEERS_CONTROL) {
+        pthread_mutex_lock(&c->lock);
+        say_hello_to(c, node);
+        pthread_mutex_unlock(&c->lock);
+    }
+    broker_committer *committer = atomic_load(&c->committer);
+    if (up && committer)
+        broker_committer_lane(committer);
+}
+
+static void writable(void *ctx, uint64_t node, enum peers_lane lane)
+{
+    struct cluster *c = ctx;
+    (void)node;
+    broker_committer *committer = atomic_load(&c->committer);
+    if (committer && lane == PEERS_BULK)
+        broker_committer_lane(committer);
+}
+
+/* ---- What the leader looks after --------------------------------------------------------------
+ */
+
+/* C2: a listed node whose disk is another one than the members say, or that only learns so far. */
+static void look_after_members(struct cluster *c)
+{
+    broker_committer *committer = atomic_load(&c->committer);
+    static struct broker_cluster_status status;
+    if (broker_committer_leader(committer) != c->self.node)
+        return;
+    broker_committer_status(committer, &status);
+    if (status.role != RAFT_LEADER || status.change_pending)
+        return;
+    for (uint32_t i = 0; i < status.peers_count; i++) {
+        struct broker_peer_status *p = &status.peers[i];
+        pthread_mutex_lock(&c->lock);
+        const struct known *k = find(c, p->member.id);
+        bool ours = k && k->listed && k->heard && k->hello.cluster == c->dir->cluster;
+        uint64_t incarnation = ours ? k->hello.incarnation : 0;
+        pthread_mutex_unlock(&c->lock);
+        if (!ours)
+            continue;
+        char name[80];
+        cluster_name(c, p->member.id, name);
+        chr_err err = CHR_EEXIST;
+        if (incarnation != p->member.incarnation) {
+            err = broker_committer_change(
+                committer, RAFT_CHANGE_REPLACE,
+                (struct raft_member){.id = p->member.id, .incarnation = incarnation});
+            if (!err)
+                chr_log_warning("cluster",
+                                "comes with an empty disk: it learns everything anew before it "
+                                "votes again",
+                                CHR_KV_C("node", name));
+        } else if (!p->member.voter) {
+            err = broker_committer_change(committer, RAFT_CHANGE_PROMOTE,
+                                          (struct raft_member){.id = p->member.id});
+            if (!err)
+                chr_log_notice("cluster", "has caught up and votes again", CHR_KV_C("node", name));
+        }
+        if (!err)
+            return; /* one at a time */
+    }
+}
+
+static void *cluster_main(void *arg)
+{
+    struct cluster *c = arg;
+    pthread_setname_np(pthread_self(), "cluster");
+    int64_t said_us = 0;
+    while (!atomic_load(&c->stopping)) {
+        int64_t now_us = chr_clock_mono_us(c->node->clock);
+        bool say = atomic_exchange(&c->say_hello, false);
+        if (say || now_us - said_us > HELLO_US) {
+            say_hello(c);
+            said_us = now_us;
+        }
+        pthread_mutex_lock(&c->lock);
+        found_if_possible(c);
+        pthread_mutex_unlock(&c->lock);
+        look_after_members(c);
+        uint32_t ticket = chr_wake_prepare(&c->wake);
+        if (atomic_load(&c->stopping) || atomic_load(&c->say_hello))
+            chr_wake_cancel(&c->wake);
+        else
+            chr_wake_wait(&c->wake, ticket, DUTY_US);
+    }
+    return NULL;
+}
+
+/* Applier: what the log will not say any more once it is cut. */
+static void members_applied(void *ctx, uint64_t index, uint64_t term,
+                            const struct raft_members *members)
+{
+    struct cluster *c = ctx;
+    struct chr_errmsg msg = {{0}};
+    pthread_mutex_lock(&c->lock);
+    c->dir->members = *members;
+    c->dir->members_index = index;
+    c->dir->members_term = term;
+    chr_err err = data_dir_save(c->dir, &msg);
+    pthread_mutex_unlock(&c->lock);
+    if (err)
+        chr_log_error("cluster", "can't write down who the members are",
+                      CHR_KV_C("detail", msg.text));
+}
+
+/* ---- Start and stop ---------------------------------------------------------------------------
+ */
+
+static chr_err add_listed(struct cluster *c, const char *text, size_t len, struct chr_errmsg *msg)
+{
+    const char *equals = memchr(text, '=', len);
+    struct known *k = &c->known[c->known_count];
+    if (!equals || equals == text || (size_t)(equals - text) >= sizeof k->name ||
+        len - (size_t)(equals - text) > sizeof k->address)
+        return chr_fail(msg, CHR_EINVAL, "peers: `%.*s` is not ID=HOST:PORT", (int)len, text);
+    if (c->known_count == PEERS_MAX)
+        return chr_fail(msg, CHR_EINVAL, "peers: more than %u", PEERS_MAX);
+    *k = (struct known){.listed = true, .skew_us = INT64_MIN};
+    memcpy(k->name, text, (size_t)(equals - text));
+    memcpy(k->address, equals + 1, len - (size_t)(equals + 1 - text));
+    k->node = cluster_node_number(k->name);
+    if (k->node == c->self.node || find(c, k->node))
+        return chr_fail(msg, CHR_EINVAL, "peers: %s is named twice, or is this node itself",
+                        k->name);
+    c->known_count++;
+    return CHR_OK;
+}
+
+static chr_err parse_peers(struct cluster *c, const char *text, struct chr_errmsg *msg)
+{
+    chr_err err = CHR_OK;
+    while (text && *text && !err) {
+        size_t len = strcspn(text, ",");
+        if (len)
+            err = add_listed(c, text, len, msg);
+        text += len + (text[len] == ',');
+    }
+    return err;
+}
+
+/* Of the sorted names: every node lists the same. */
+static uint64_t peers_hash(const struct cluster *c)
+{
+    uint64_t sum = c->self.node;
+    for (uint32_t i = 0; i < c->known_count; i++)
+        sum += c->known[i].node; /* numbers are hashes already */
+    return sum;
+}
+
+static bool all_loopback(const struct cluster *c, const char *address)
+{
+    bool all = settings_is_loopback(address);
+    for (uint32_t i = 0; i < c->known_count; i++)
+        all &= settings_is_loopback(c->known[i].address);
+    return all;
+}
+
+static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
+{
+    const struct broker_config *config = c->node->config;
+    struct peers_peer list[PEERS_MAX];
+    char hosts[PEERS_MAX][256];
+    for (uint32_t i = 0; i < c->known_count; i++) {
+        list[i] = (struct peers_peer){.node = c->known[i].node, .host = hosts[i]};
+        chr_err err =
+            net_parse_address(c->known[i].address, hosts[i], sizeof hosts[i], &list[i].port, msg);
+        if (err)
+            return err;
+    }
+    const char *secret = config->cluster.secret;
+    if (!secret && !all_loopback(c, config->address))
+        return chr_fail(msg, CHR_EINVAL,
+                        "cluster-secret: nodes that are reached over a network need one, the same "
+                        "on each");
+    struct peers_options options = {
+        .self = c->self.node,
+        .secret = secret ? chr_slice_cstr(secret) : (chr_slice){0},
+        .peers = list,
+        .peers_count = c->known_count,
+        .clock = c->node->clock,
+        .ctx = c,
+        .received = received,
+        .changed = changed,
+        .writable = writable,
+    };
+    return peers_start(&options, &c->peers, msg);
+}
+
+chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_errmsg *msg)
+{
+    const struct broker_config *config = node->config;
+    struct cluster *c = calloc(1, sizeof *c);
+    if (!c)
+        return chr_fail(msg, CHR_ENOMEM, "out of memory");
+    c->node = node;
+    c->dir = &node->dir;
+    pthread_mutex_init(&c->lock, NULL);
+    chr_wake_init(&c->wake);
+    c->bootstrap = config->cluster.bootstrap;
+    c->self = (struct peer_hello){.node = node->dir.node,
+                                  .incarnation = node->dir.incarnation,
+                                  .boot = node->dir.boot,
+                                  .format = PEER_FORMAT};
+    snprintf(c->self.version, sizeof c->self.version, "%s", CHRONOS_VERSION);
+    snprintf(c->self.name, sizeof c->self.name, "%s", config->cluster.id);
+    snprintf(c->self.address, sizeof c->self.address, "%s", config->address);
+    chr_err err = parse_peers(c, config->cluster.peers, msg);
+    c->self.peers_hash = peers_hash(c);
+    if (!err)
+        err = open_peers(c, msg);
+    if (err) {
+        cluster_free(c);
+        return err;
+    }
+    *out = c;
+    return CHR_OK;
+}
+
+void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
+{
+    const struct broker_config *config = c->node->config;
+    const struct data_dir *dir = c->dir;
+    *out = (struct broker_cluster){
+        .self = dir->node,
+        .incarnation = dir->incarnation,
+        .boot = dir->boot,
+        .peers = c->peers,
+        .members = dir->members.count ? dir->members : dir->founders,
+        .members_index = dir->members.count ? dir->members_index : 0,
+        .election_min_us = (int64_t)config->cluster.election_ms * 1000,
+        .heartbeat_us = (int64_t)config->cluster.heartbeat_ms * 1000,
+        .ctx = c,
+        .members_applied = members_applied,
+    };
+}
+
+chr_err cluster_start(struct cluster *c)
+{
+    atomic_store(&c->committer, c->node->committer);
+    if (pthread_create(&c->thread, NULL, cluster_main, c))
+        return CHR_ENOMEM;
+    c->thread_running = true;
+    atomic_store(&c->say_hello, true);
+    chr_wake_signal(&c->wake);
+    return CHR_OK;
+}
+
+void cluster_stop(struct cluster *c)
+{
+    if (!c)
+        return;
+    atomic_store(&c->stopping, true);
+    chr_wake_signal(&c->wake);
+    if (c->thread_running)
+        pthread_join(c->thread, NULL);
+    c->thread_running = false;
+    peers_stop(c->peers);
+}
+
+void cluster_free(struct cluster *c)
+{
+    if (!c)
+        return;
+    peers_free(c->peers);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+struct peers *cluster_peers(struct cluster *c)
+{
+    return c ? c->peers : NULL;
+}
+
+uint64_t cluster_self(const struct cluster *c)
+{
+    return c ? c->self.node : 0;
+}
+
+/* ---- As others see it -------------------------------------------------------------------------
+ */
+
+static void fill_from_raft(struct cluster_member *m, const struct broker_cluster_status *status)
+{
+    m->lag = UINT64_MAX;
+    m->state = -1;
+    for (uint32_t i = 0; i < status->peers_count; i++) {
+        const struct broker_peer_status *p = &status->peers[i];
+        if (p->member.id != m->node)
+            continue;
+        m->member = true;
+        m->voter = p->member.voter;
+        if (status->role != RAFT_LEADER)
+            return;
+        m->match = p->match;
+        m->lag = status->last_index > p->match ? status->last_index - p->match : 0;
+        m->state = p->state;
+        m->heard_us_ago = p->heard_us_ago;
+    }
+}
+
+uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_MEMBERS_MAX],
+                         struct broker_cluster_status *status)
+{
+    broker_committer_status(c->node->committer, status);
+    uint32_t count = 0;
+    pthread_mutex_lock(&c->lock);
+    struct cluster_member *m = &out[count++];
+    *m = (struct cluster_member){
+        .node = c->self.node, .self = true, .up = true, .cluster = c->dir->cluster};
+    memcpy(m->name, c->self.name, sizeof m->name);
+    memcpy(m->address, c->self.address, sizeof m->address);
+    memcpy(m->version, c->self.version, sizeof m->version);
+    for (uint32_t i = 0; i < c->known_count; i++) {
+        const struct known *k = &c->known[i];
+        m = &out[count++];
+        *m = (struct cluster_member){.node = k->node,
+                                     .up = peers_up(c->peers, k->node, PEERS_CONTROL),
+                                     .skew_us = k->heard ? k->skew_us : INT64_MIN,
+                                     .cluster = k->hello.cluster};
+        memcpy(m->name, k->name, sizeof m->name);
+        memcpy(m->address, k->address, sizeof m->address);
+        memcpy(m->version, k->hello.version, sizeof m->version);
+    }
+    pthread_mutex_unlock(&c->lock);
+    for (uint32_t i = 0; i < status->peers_count; i++) {
+        bool listed = false;
+        for (uint32_t j = 0; j < count; j++)
+            listed |= out[j].node == status->peers[i].member.id;
+        if (!listed && count < CLUSTER_MEMBERS_MAX)
+            out[count++] =
+                (struct cluster_member){.node = status->peers[i].member.id, .skew_us = INT64_MIN};
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        out[i].leader = out[i].node == status->leader;
+        fill_from_raft(&out[i], status);
+    }
+    return count;
+}

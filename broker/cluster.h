@@ -1,0 +1,63 @@
+/* broker/cluster.h: a node among others: who they are, how a cluster comes about and stays one.
+ *
+ *     empty ─all listed peers are empty, too─▶ founded ─▶ member
+ *       └──── a peer belongs to a cluster ───▶ joins (its founder: at once; else as a learner)
+ *
+ *   C1  (R20) A cluster is founded only when every node listed has said that it is empty, and lists
+ *       the same nodes, and only by the one of them with the lowest number; --bootstrap founds one
+ *       of those that have said so by now. Who has heard of a cluster never founds another: its
+ *       number is derived from its founders and their disks, and is written down before anything is
+ *       said in its name.
+ *   C2  (R20) A node whose disk was wiped is a stranger to its cluster, whatever its name: the
+ * leader takes it in again as a learner, and makes it a voter once it has caught up. That is done
+ * by itself for the nodes of --peers; others are added by an operator. C3  Nothing is taken from a
+ * node of another cluster.
+ *
+ * Threads: the lanes' (what peers say), one of its own (what is looked after twice a second); the
+ * functions below, any. */
+#ifndef CHR_BROKER_CLUSTER_H
+#define CHR_BROKER_CLUSTER_H
+
+#include "bridge/peer_codec.h"
+#include "bridge/peers.h"
+#include "broker/committer.h"
+
+struct broker_node;
+struct cluster; /* opaque; NULL: a single node */
+
+/* Node number of a name: the same on every node, not 0 or 1. */
+uint64_t cluster_node_number(const char *id);
+
+/* Before the committer: makes the lanes, knows what node.meta says. node->dir is open. */
+CHR_MUST_USE chr_err cluster_open(struct broker_node *node, struct cluster **out,
+                                  struct chr_errmsg *msg);
+/* For the committer's options. */
+void cluster_for_committer(struct cluster *cluster, struct broker_cluster *out);
+/* After everything else: peers are listened to from now on. */
+CHR_MUST_USE chr_err cluster_start(struct cluster *cluster);
+/* No thread of it runs on. The lanes stay until cluster_free, which comes after the committer's. */
+void cluster_stop(struct cluster *cluster);
+void cluster_free(struct cluster *cluster); /* accepts NULL */
+
+struct peers *cluster_peers(struct cluster *cluster); /* NULL for NULL */
+uint64_t cluster_self(const struct cluster *cluster); /* 0 for NULL */
+
+/* One node as we know it. */
+struct cluster_member {
+    uint64_t node;
+    char name[64], address[80], version[24];
+    bool self, up, voter, member, leader;
+    uint64_t match, lag; /* entries behind the leader; leader's view; UINT64_MAX: not known */
+    int state;           /* enum raft_peer_state, leader's view; -1 */
+    int64_t heard_us_ago;
+    int64_t skew_us; /* its clock less ours; INT64_MIN: not known */
+    uint64_t cluster;
+};
+#define CLUSTER_MEMBERS_MAX (PEERS_MAX + RAFT_MEMBERS_MAX)
+/* Returns how many. *status is filled, too. */
+uint32_t cluster_members(struct cluster *cluster, struct cluster_member out[CLUSTER_MEMBERS_MAX],
+                         struct broker_cluster_status *status);
+/* Its name; "node 12ab…" when it is not known. */
+void cluster_name(struct cluster *cluster, uint64_t node, char out[80]);
+
+#endif
