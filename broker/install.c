@@ -3,24 +3,22 @@
  * D/install.new and D/install:  db/        the store that was received
  *                               first      part 0 of the snapshot: of when it is
  *                               plan       text: which kind, and the incarnation of the new log
- *                               members    (follower) becomes D/members
  *                               node.meta  (restore) becomes D/node.meta
  *                               log/       the new log, when it is whole; log.new until then
  *                               old.*      what was there before */
 #include "broker/install.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/crc32c.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "broker/files.h"
 #include "raft/log.h"
+#include "raft/members.h"
 
 #define NEW             "install.new"
 #define BOUND           "install"
@@ -199,9 +197,6 @@ chr_err install_commit(install *in, enum install_kind kind, bool check, struct c
         err = write_plan(in, kind, msg);
     if (!err && kind == INSTALL_RESTORE)
         err = write_new_meta(in, info, msg);
-    else if (!err && info->origin.members.len)
-        err =
-            install_members_write(in->path, info->origin.members_index, info->origin.members, msg);
     if (!err)
         err = db_snapshot_receiver_finish(in->receiver, msg);
     if (!err)
@@ -371,15 +366,23 @@ static chr_err bring_in(const struct apply *a, const char *name, bool directory)
     return err ? err : sync_both(a);
 }
 
-/* A cluster of one has no file of members. */
-static chr_err forget_members(const struct apply *a)
+/* Entries before the log's first one said who the members are. */
+static chr_err note_members(const struct apply *a)
 {
-    char path[FILES_PATH_MAX];
-    chr_err err = files_join(path, a->data_dir, "members", a->msg);
-    if (err || !files_exist(path))
+    const struct db_snapshot_origin *o = &a->info.origin;
+    struct data_dir dir = {0};
+    struct raft_members members;
+    if (o->members.len == 0)
+        return CHR_OK;
+    if (raft_members_decode(o->members, &members))
+        return chr_fail(a->msg, CHR_ECORRUPT, "the members in the snapshot make no sense");
+    chr_err err = data_dir_read_meta(a->data_dir, &dir, a->msg);
+    if (err)
         return err;
-    err = files_remove_tree(path, a->msg);
-    return err ? err : files_sync_dir(a->data_dir, a->msg);
+    dir.members = members;
+    dir.members_index = o->members_index;
+    dir.members_term = o->term; /* of that entry or a later one */
+    return data_dir_write_meta(a->data_dir, &dir, a->msg);
 }
 
 /* Step 5. */
@@ -408,10 +411,8 @@ static chr_err steps(struct apply *a, bool *goes_on)
     err = bring_in(a, "db", true);
     if (!err)
         err = bring_in(a, "log", true);
-    if (!err && a->kind == INSTALL_RESTORE)
-        err = forget_members(a);
-    if (!err)
-        err = bring_in(a, "members", false);
+    if (!err && a->kind == INSTALL_FOLLOWER)
+        err = note_members(a);
     if (!err)
         err = bring_in(a, "node.meta", false);
     return err;
@@ -438,70 +439,4 @@ chr_err install_apply(const char *data_dir, struct data_dir *dir, bool *applied,
     if (applied)
         *applied = !err && waits && !goes_on;
     return err || !waits ? err : data_dir_read_meta(data_dir, dir, msg);
-}
-
-/* -- Members ------------------------------------------------------------------------------------
- *
- *     index 17
- *     members 0100…       hex
- *     crc 1a2b3c4d        of all before */
-
-chr_err install_members_write(const char *data_dir, uint64_t index, chr_slice bytes,
-                              struct chr_errmsg *msg)
-{
-    char path[FILES_PATH_MAX];
-    struct chr_buf text;
-    chr_buf_init(&text, 2 * DB_SNAPSHOT_MEMBERS_MAX + 256);
-    chr_buf_addf(&text, "index %" PRIu64 "\nmembers ", index);
-    for (size_t i = 0; i < bytes.len; i++)
-        chr_buf_addf(&text, "%02x", bytes.ptr[i]);
-    chr_buf_addf(&text, "\n");
-    chr_buf_addf(&text, "crc %08x\n", text.failed ? 0 : chr_crc32c(0, text.ptr, text.len));
-    chr_err err = text.failed ? chr_fail(msg, CHR_ETOOBIG, "too many members")
-                              : files_join(path, data_dir, "members", msg);
-    if (!err)
-        err = files_replace(path, chr_buf_slice(&text), msg);
-    chr_buf_free(&text);
-    return err;
-}
-
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool members_parse(const char *text, size_t len, uint64_t *index, struct chr_buf *bytes)
-{
-    const char *crc = strstr(text, "\ncrc "), *hex = strstr(text, "\nmembers ");
-    unsigned want = 0;
-    if (!crc || !hex || sscanf(crc, " crc %8x", &want) != 1 ||
-        sscanf(text, "index %" SCNu64, index) != 1 || (size_t)(crc - text) + 14 != len ||
-        text[len - 1] != '\n' || want != chr_crc32c(0, text, (size_t)(crc + 1 - text)))
-        return false;
-    for (hex += strlen("\nmembers "); hex < crc; hex += 2) {
-        int high = hex_digit(hex[0]), low = high < 0 ? -1 : hex_digit(hex[1]);
-        if (low < 0)
-            return false;
-        chr_buf_add_u8(bytes, (uint8_t)(high << 4 | low));
-    }
-    return true;
-}
-
-chr_err install_members_read(const char *data_dir, uint64_t *index, struct chr_buf *bytes,
-                             struct chr_errmsg *msg)
-{
-    char path[FILES_PATH_MAX];
-    struct chr_buf text;
-    chr_buf_init(&text, 2 * DB_SNAPSHOT_MEMBERS_MAX + 256);
-    chr_err err = files_join(path, data_dir, "members", msg);
-    if (!err)
-        err = files_read(path, &text, msg);
-    if (!err) {
-        size_t len = text.len;
-        chr_buf_add_u8(&text, 0);
-        if (text.failed || !members_parse((const char *)text.ptr, len, index, bytes))
-            err = chr_fail(msg, CHR_ECORRUPT, "%s is damaged", path);
-    }
-    chr_buf_free(&text);
-    return err;
 }

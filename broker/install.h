@@ -1,23 +1,26 @@
 /* broker/install.h: a snapshot takes the place of a data directory's state: all of it or nothing,
  * at whatever moment the process is killed or power fails.
  *
- *   stage   install_open, install_put …     parts into D/install.new/ (db/snapshot.h); goes on
- * after │                               a restart install_commit                  whole and
- * durable: D/install.new ─▶ D/install, one rename: ▼                               from here on it
- * will happen apply   install_apply                   at the node's start, before storage is opened
+ *   stage   install_open, install_put …   parts into D/install.new (db/snapshot.h); goes on
+ *           │                             after a restart
+ *           install_commit                whole and durable: D/install.new ─▶ D/install, one
+ *           ▼                             rename: from here on it will happen
+ *   apply   install_apply                 at the node's start, before storage is opened
  *              1  D/install/log     the new log, behind the snapshot's last entry
  *              2  D/db   ─▶ D/install/old.db,   D/install/db  ─▶ D/db
  *              3  D/log  ─▶ D/install/old.log,  D/install/log ─▶ D/log
- *              4  D/install/members, node.meta  ─▶ D
+ *              4  node.meta: of a follower, with the members of the snapshot; of a restored
+ *                 one, D/install/node.meta ─▶ D
  *              5  D/install ─▶ D/install.done, which is deleted
  *
  * Two kinds:
  *
- *   follower   the node has fallen behind. It stays who it is: its term and vote go into the new
- * log (L5), its node.meta stays. If its own log turns out to hold the snapshot's last entry the log
- * goes on from there, and the snapshot is dropped: a log must not lose entries that it has
- * acknowledged (thesis, chapter 5). restore    the state of a backup as a new cluster of one: new
- * cluster id, new incarnation of node and log; node.meta says which log it came from (R22).
+ *   follower   the node has fallen behind. It stays who it is: its term and vote go into the
+ *              new log (L5), its numbers stay. If its own log turns out to hold the
+ *              snapshot's last entry the log goes on from there, and the snapshot is dropped:
+ *              a log must not lose entries that it has acknowledged (thesis, chapter 5).
+ *   restore    the state of a backup as a new cluster of one: new cluster id, new incarnation
+ *              of node and log; node.meta says which log it came from (R22).
  *
  *   I1  Each step can be done again after any part of it. What step is next is told by which names
  *       are there; each is durable before the next begins.
@@ -66,18 +69,5 @@ bool install_waits(const char *data_dir);
  * next call goes on. *applied may be NULL; false: none waited, or the log went on without it. */
 CHR_MUST_USE chr_err install_apply(const char *data_dir, struct data_dir *dir, bool *applied,
                                    struct chr_errmsg *msg);
-
-/* -- Members ------------------------------------------------------------------------------------
- *
- * D/members: who belonged to the group as of an entry before the log's first one, as a snapshot
- * brings it; opaque here (raft/members.h). Whoever lets the log's prefix go with a CONFIG entry in
- * it writes it first. */
-
-/* bytes: appended to. CHR_ENOTFOUND: there is none: a cluster of one. CHR_ECORRUPT. */
-CHR_MUST_USE chr_err install_members_read(const char *data_dir, uint64_t *index,
-                                          struct chr_buf *bytes, struct chr_errmsg *msg);
-/* Replaces it as a whole, durably. */
-CHR_MUST_USE chr_err install_members_write(const char *data_dir, uint64_t index, chr_slice bytes,
-                                           struct chr_errmsg *msg);
 
 #endif

@@ -29,7 +29,7 @@ void snapshot_writer_close(struct snapshot_writer *writer);
 
 /* -- Reading ------------------------------------------------------------------------------------*/
 
-/* Calls each(arg, part, offset) for every part of the file, in order, until it fails; its error, or
+/* Calls each(arg, part, msg) for every part of the file, in order, until it fails; its error, or
  * CHR_EMALFORMED: a byte somewhere that is in no part, or the end in the middle of one. The bytes
  * of parts are whole, their contents are not looked at. msg names file and offset. */
 CHR_MUST_USE chr_err snapshot_file_each(const char *path,

@@ -35,12 +35,12 @@
 #include "base/buf.h"
 #include "db/db.h"
 
-#define DB_SNAPSHOT_PART_BYTES (256u << 10)
-#define DB_SNAPSHOT_PART_BYTES_MAX                                                                 \
-    (DB_KV_VALUE_MAX + 4096u)       /* with a value of the largest size                            \
-                                     */
+#define DB_SNAPSHOT_PART_BYTES  (256u << 10)
 #define DB_SNAPSHOT_HEAD_BYTES  32u /* what each part begins with */
 #define DB_SNAPSHOT_MEMBERS_MAX 4096u
+/* With a value of the largest size the store takes. No entry makes one that large: what a node
+ * sends is at most one entry (DB_ENTRY_BYTES_MAX) and some hundred bytes. */
+#define DB_SNAPSHOT_PART_BYTES_MAX (DB_KV_VALUE_MAX + 4096u)
 
 /* What the state machine does not know about itself. */
 struct db_snapshot_origin {

@@ -18,7 +18,7 @@
 #include "db/value_crc.h"
 
 #define FIRST_BYTES    (DB_SNAPSHOT_HEAD_BYTES + DB__SNAPSHOT_FIRST_BYTES + DB_SNAPSHOT_MEMBERS_MAX)
-#define META_BYTES     4096u
+#define META_BYTES     16384u
 #define PROGRESS_BYTES (24u + 12u)
 
 /* What is known after some part; what was committed is kept beside it. */

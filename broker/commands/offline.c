@@ -7,18 +7,12 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/bytes.h"
 #include "broker/files.h"
 #include "broker/install.h"
-#include "raft/members.h"
 
 #define READ_BYTES   (8u << 20)
 #define READ_ENTRIES 4096u
-
-static bool is_shared(chr_slice members)
-{
-    struct raft_members m;
-    return raft_members_decode(members, &m) != CHR_OK || raft_members_voters(&m) > 1;
-}
 
 /* Calls each for the log's entries from `from` on, until it is false. */
 static chr_err each_entry(const struct offline *o, uint64_t from,
@@ -46,30 +40,6 @@ static chr_err each_entry(const struct offline *o, uint64_t from,
     return err;
 }
 
-static bool look_for_members(void *arg, const struct raft_entry *entry)
-{
-    bool *shared = arg;
-    *shared = entry->type == RAFT_ENTRY_CONFIG && is_shared(entry->bytes);
-    return !*shared;
-}
-
-/* Is it, or was it lately, a member of a cluster of several? */
-static chr_err find_shared(const struct offline *o, const char *data_dir, bool *shared,
-                           struct chr_errmsg *msg)
-{
-    struct chr_buf members;
-    uint64_t index;
-    chr_buf_init(&members, RAFT_MEMBERS_BYTES_MAX);
-    *shared = false;
-    chr_err err = install_members_read(data_dir, &index, &members, msg);
-    if (!err)
-        *shared = is_shared(chr_buf_slice(&members));
-    chr_buf_free(&members);
-    if (err && err != CHR_ENOTFOUND)
-        return err;
-    return *shared ? CHR_OK : each_entry(o, raft_log_first(o->log), look_for_members, shared, msg);
-}
-
 struct apply {
     db *db;
     uint64_t until;
@@ -81,8 +51,19 @@ static bool apply(void *arg, const struct raft_entry *entry)
     struct db_apply_result result;
     if (entry->index > a->until)
         return false;
-    db_apply(a->db, entry->index, entry->hlc,
-             entry->type == RAFT_ENTRY_DATA ? entry->bytes : (chr_slice){0}, &result);
+    struct db_origin origin;
+    bool forwarded = entry->type == RAFT_ENTRY_FORWARDED && entry->bytes.len >= RAFT_ORIGIN_BYTES;
+    chr_slice bytes = {0};
+    if (forwarded) {
+        const uint8_t *p = entry->bytes.ptr;
+        origin = (struct db_origin){.node = chr_get_u64le(p),
+                                    .boot = chr_get_u64le(p + 8),
+                                    .sequence = chr_get_u64le(p + 16)};
+        bytes = chr_slice_of(p + RAFT_ORIGIN_BYTES, entry->bytes.len - RAFT_ORIGIN_BYTES);
+    } else if (entry->type == RAFT_ENTRY_DATA) {
+        bytes = entry->bytes;
+    }
+    db_apply_from(a->db, entry->index, entry->hlc, forwarded ? &origin : NULL, bytes, &result);
     return true;
 }
 
@@ -132,10 +113,8 @@ chr_err offline_open(struct offline *o, const char *data_dir, uint64_t map_bytes
         err = db_open(&o->kv, &options, &o->db, msg);
     if (!err)
         err = open_log(o, writes, msg);
-    bool shared = false;
-    if (!err)
-        err = find_shared(o, data_dir, &shared, msg);
-    if (!err && shared)
+    /* A single node is number 1, a member of a cluster another one. */
+    if (!err && o->dir.node != 1)
         o->left_out = raft_log_last(o->log) - db_apply_index(o->db);
     else if (!err)
         err = offline_apply(o, raft_log_last(o->log), msg);

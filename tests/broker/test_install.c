@@ -159,14 +159,21 @@ static void add_entries(struct kit *k, struct storage *s, uint64_t term, int cou
     OK(raft_log_sync(s->log, &k->msg));
 }
 
+static const struct raft_members members_then = {
+    .items = {{.id = 5, .incarnation = 50, .voter = true}, {.id = 9, .incarnation = 90}},
+    .count = 2};
+static uint8_t members_bytes[RAFT_MEMBERS_BYTES_MAX];
+static size_t members_len;
+
 static chr_err describe(void *arg, uint64_t index, struct db_snapshot_origin *origin)
 {
     const struct storage *s = arg;
+    members_len = raft_members_encode(&members_then, members_bytes);
     *origin = (struct db_snapshot_origin){.cluster = s->dir.cluster,
                                           .incarnation = raft_log_incarnation(s->log),
                                           .term = raft_log_term_of(s->log, index),
                                           .members_index = 3,
-                                          .members = CHR_LIT("who \x00 they")};
+                                          .members = chr_slice_of(members_bytes, members_len)};
     return CHR_OK;
 }
 
@@ -271,8 +278,7 @@ static bool start_and_die(struct kit *k, const char *path, uint64_t max)
 
 static void names_are(const char *path)
 {
-    static const char *const names[] = {".",   "..", "LOCK",    "node.meta",
-                                        "log", "db", "members", "tmp"};
+    static const char *const names[] = {".", "..", "LOCK", "node.meta", "log", "db", "tmp"};
     DIR *d = opendir(path);
     assert_non_null(d);
     for (struct dirent *e; (e = readdir(d));) {
@@ -289,7 +295,7 @@ static void look(struct kit *k, const char *path, enum install_kind kind,
                  struct raft_hard_state want, const struct data_dir *before)
 {
     struct storage s;
-    uint64_t findings, members_index = 0;
+    uint64_t findings;
     storage_open(k, &s, path);
     names_are(path);
     assert_int_equal(db_durable_index(s.d), k->index);
@@ -301,16 +307,14 @@ static void look(struct kit *k, const char *path, enum install_kind kind,
     assert_int_equal(raft_log_term_of(s.log, k->index), TERM);
     assert_int_equal(s.recovery.hard_state.term, want.term);
     assert_int_equal(s.recovery.hard_state.vote, want.vote);
-    struct chr_buf members;
-    chr_buf_init(&members, 100);
-    chr_err err = install_members_read(path, &members_index, &members, &k->msg);
     if (kind == INSTALL_FOLLOWER) {
         assert_int_equal(s.dir.incarnation, before->incarnation);
         assert_int_equal(s.dir.cluster, before->cluster);
         assert_int_equal(s.dir.log_parent, 0);
-        assert_int_equal(err, CHR_OK);
-        assert_int_equal(members_index, 3);
-        assert_true(chr_slice_eq(chr_buf_slice(&members), CHR_LIT("who \x00 they")));
+        assert_int_equal(s.dir.members_index, 3);
+        assert_int_equal(s.dir.members.count, 2);
+        assert_int_equal(s.dir.members.items[1].id, 9);
+        assert_int_equal(s.dir.members.items[1].incarnation, 90);
     } else {
         struct data_dir source = {0};
         OK(data_dir_read_meta(k->source, &source, &k->msg));
@@ -320,9 +324,10 @@ static void look(struct kit *k, const char *path, enum install_kind kind,
         assert_int_not_equal(s.dir.log_parent, 0);
         assert_int_not_equal(s.dir.log_parent, s.recovery.incarnation);
         assert_int_equal(s.dir.log_fork, k->index);
-        assert_int_equal(err, CHR_ENOTFOUND);
+        assert_int_equal(s.dir.node, 1);
+        assert_int_equal(s.dir.members.count, 0);
+        assert_int_equal(s.dir.founders.count, 0);
     }
-    chr_buf_free(&members);
     add_entries(k, &s, TERM + 5, 3); /* life goes on */
     storage_close(&s);
 }
@@ -377,7 +382,6 @@ static void test_restore(void **state)
 {
     struct kit *k = *state;
     make_target(k, 9, 2, 12);
-    OK(install_members_write(k->target, 1, CHR_LIT("others"), &k->msg));
     die_everywhere(k, INSTALL_RESTORE, (struct raft_hard_state){.term = TERM, .vote = 0});
 }
 
@@ -460,38 +464,6 @@ static void test_stage_goes_on(void **state)
     stage(k, INSTALL_RESTORE);
 }
 
-static void test_members(void **state)
-{
-    struct kit *k = *state;
-    struct chr_buf out;
-    char path[FILES_PATH_MAX];
-    uint64_t index = 0;
-    chr_buf_init(&out, 100);
-    assert_int_equal(install_members_read(k->base, &index, &out, &k->msg), CHR_ENOTFOUND);
-    OK(install_members_write(k->base, 17, CHR_LIT("\x01\xff"), &k->msg));
-    OK(install_members_write(k->base, UINT64_MAX, (chr_slice){0}, &k->msg));
-    OK(install_members_read(k->base, &index, &out, &k->msg));
-    assert_int_equal(index, UINT64_MAX);
-    assert_int_equal(out.len, 0);
-    OK(install_members_write(k->base, 17, CHR_LIT("\x01\xff"), &k->msg));
-    OK(install_members_read(k->base, &index, &out, &k->msg));
-    assert_int_equal(index, 17);
-    assert_true(chr_slice_eq(chr_buf_slice(&out), CHR_LIT("\x01\xff")));
-    OK(files_join(path, k->base, "members", NULL));
-    struct chr_buf text;
-    chr_buf_init(&text, 1000);
-    OK(files_read(path, &text, &k->msg));
-    for (size_t i = 0; i < text.len; i++) {
-        text.ptr[i] ^= 1;
-        OK(files_replace(path, chr_buf_slice(&text), &k->msg));
-        chr_buf_reset(&out);
-        assert_int_equal(install_members_read(k->base, &index, &out, &k->msg), CHR_ECORRUPT);
-        text.ptr[i] ^= 1;
-    }
-    chr_buf_free(&text);
-    chr_buf_free(&out);
-}
-
 int main(void)
 {
     chr_log_set_level(CHR_LOG_ERROR);
@@ -505,7 +477,6 @@ int main(void)
         TEST(log_parts),
         TEST(log_is_damaged),
         TEST(stage_goes_on),
-        TEST(members),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

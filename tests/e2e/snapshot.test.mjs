@@ -4,6 +4,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, statSyn
 import { join } from 'node:path';
 import { test, cleanup, until } from './lib/harness.mjs';
 import { BIN, Chronos, run, tempDir } from './lib/chronos.mjs';
+import { Cluster, sameRows } from './lib/cluster.mjs';
 
 const LIMITS = ['--hot-limit', '2MiB', '--checkpoint-log-bytes', '4MiB'];
 const create = (dir, file, ...more) =>
@@ -285,6 +286,28 @@ test('a reader that hangs up or stands still does not keep the node from stoppin
     assert.equal((await node.stop()).code, 0);
     assert.ok(Date.now() - began < 10000);
 });
+
+test('a cluster: its nodes have the same checksums, and a backup of any is one', async () => {
+    const cluster = await new Cluster(3).start();
+    await cluster.leader();
+    for (const node of cluster.nodes) {
+        const client = await node.client();
+        await Promise.all(Array.from({ length: 500 }, (_, i) =>
+            client.publishAsync(`sensors/on-${node.number}/n`, String(i), { qos: 1 })));
+    }
+    await sameRows(cluster.nodes, 'SELECT count(*), sum(value) FROM readings');
+    const dir = tempDir(), file = join(dir, 'x.snap');
+    await ok(create(cluster.nodes[1].dataDir, file));
+    await Promise.all(cluster.nodes.map((node) => node.stop()));
+    // The last of them may have elected a leader, whose first entry the others have not.
+    for (const [a, b] of [[0, 1], [1, 2], [2, 0]]) {
+        const { code, stdout, stderr } = await compare(cluster.nodes[a].dataDir, cluster.nodes[b].dataDir, '--at-any-entry');
+        assert.equal(code, 0, stdout + stderr);
+        assert.match(stdout, /^same +readings: 1500 rows/m);
+    }
+    const copy = await ok(restore(join(dir, 'b'), file)) && await new Chronos(join(dir, 'b')).start();
+    assert.deepEqual(await copy.rows('SELECT count(*) FROM readings'), [[1500]]);
+}, { timeoutMs: 120000 });
 
 test('asked wrongly', async () => {
     const dir = tempDir();
