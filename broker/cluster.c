@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "base/wake.h"
 #include "broker/commands/settings.h"
-#include "broker/install.h"
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
 #include "broker/snapshots.h"
@@ -39,8 +38,6 @@ struct cluster {
     _Atomic(broker_committer *) committer;
     pthread_mutex_t lock; /* all below */
     struct peer_hello self;
-    struct raft_members members; /* as the directory said at the start; count 0: as founders */
-    uint64_t members_index;
     struct snapshots *snapshots;
     struct known known[PEERS_MAX];
     uint32_t known_count;
@@ -321,8 +318,8 @@ void cluster_describe(struct cluster *c, uint64_t *cluster, uint64_t *members_in
 {
     pthread_mutex_lock(&c->lock);
     *cluster = c->dir->cluster;
-    *members_index = c->members.count ? c->members_index : 0;
-    *members = c->members.count ? c->members : c->dir->founders;
+    *members_index = c->dir->members.count ? c->dir->members_index : 0;
+    *members = c->dir->members.count ? c->dir->members : c->dir->founders;
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -402,13 +399,11 @@ static void members_applied(void *ctx, uint64_t index, uint64_t term,
 {
     struct cluster *c = ctx;
     struct chr_errmsg msg = {{0}};
-    uint8_t bytes[RAFT_MEMBERS_BYTES_MAX];
-    (void)term;
-    size_t len = raft_members_encode(members, bytes);
     pthread_mutex_lock(&c->lock);
-    c->members = *members;
-    c->members_index = index;
-    chr_err err = install_members_write(c->dir->path, index, chr_slice_of(bytes, len), &msg);
+    c->dir->members = *members;
+    c->dir->members_index = index;
+    c->dir->members_term = term;
+    chr_err err = data_dir_save(c->dir, &msg);
     pthread_mutex_unlock(&c->lock);
     if (err)
         chr_log_error("cluster", "can't write down who the members are",
@@ -467,18 +462,6 @@ static bool all_loopback(const struct cluster *c, const char *address)
     return all;
 }
 
-/* Who belonged to it when the log began. */
-static chr_err read_members(struct cluster *c, struct chr_errmsg *msg)
-{
-    struct chr_buf bytes;
-    chr_buf_init(&bytes, 65536);
-    chr_err err = install_members_read(c->dir->path, &c->members_index, &bytes, msg);
-    if (!err && raft_members_decode(chr_buf_slice(&bytes), &c->members))
-        err = chr_fail(msg, CHR_ECORRUPT, "%s/members is damaged", c->dir->path);
-    chr_buf_free(&bytes);
-    return err == CHR_ENOTFOUND ? CHR_OK : err;
-}
-
 static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
 {
     const struct broker_config *config = c->node->config;
@@ -534,8 +517,6 @@ chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_
     chr_err err = parse_peers(c, config->cluster.peers, msg);
     c->self.peers_hash = peers_hash(c);
     if (!err)
-        err = read_members(c, msg);
-    if (!err)
         err = open_peers(c, msg);
     if (!err)
         err = snapshots_open(node, c->peers, &c->snapshots);
@@ -556,8 +537,8 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .incarnation = dir->incarnation,
         .boot = dir->boot,
         .peers = c->peers,
-        .members = c->members.count ? c->members : dir->founders,
-        .members_index = c->members.count ? c->members_index : 0,
+        .members = dir->members.count ? dir->members : dir->founders,
+        .members_index = dir->members.count ? dir->members_index : 0,
         .election_min_us = (int64_t)config->cluster.election_ms * 1000,
         .heartbeat_us = (int64_t)config->cluster.heartbeat_ms * 1000,
         .ctx = c,

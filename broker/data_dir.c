@@ -94,7 +94,7 @@ static bool get_members(const char *hex, struct raft_members *out)
 
 chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct chr_errmsg *msg)
 {
-    char fresh[4096], meta[4096], text[2048 + 2 * RAFT_MEMBERS_BYTES_MAX];
+    char fresh[4096], meta[4096], text[2048 + 4 * RAFT_MEMBERS_BYTES_MAX];
     chr_err err = join(fresh, sizeof fresh, path, "node.meta.new", msg);
     if (!err)
         err = join(meta, sizeof meta, path, "node.meta", msg);
@@ -104,16 +104,21 @@ chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct
                        "format %d\ncluster %016" PRIx64 "\nnode %" PRIu64
                        "\nincarnation %016" PRIx64 "\n",
                        DATA_DIR_FORMAT, dir->cluster, dir->node, dir->incarnation);
+    if (dir->log_parent)
+        len += snprintf(text + len, sizeof text - (size_t)len,
+                        "log_parent %016" PRIx64 "\nlog_fork %" PRIu64 "\n", dir->log_parent,
+                        dir->log_fork);
     if (dir->boot)
         len += snprintf(text + len, sizeof text - (size_t)len, "boot %" PRIu64 "\n", dir->boot);
     if (dir->founders.count) {
         len += snprintf(text + len, sizeof text - (size_t)len, "founders ");
         len += put_members(text + len, &dir->founders);
     }
-    if (dir->log_parent)
-        len += snprintf(text + len, sizeof text - (size_t)len,
-                        "log_parent %016" PRIx64 "\nlog_fork %" PRIu64 "\n", dir->log_parent,
-                        dir->log_fork);
+    if (dir->members.count) {
+        len += snprintf(text + len, sizeof text - (size_t)len, "members %" PRIu64 " %" PRIu64 " ",
+                        dir->members_index, dir->members_term);
+        len += put_members(text + len, &dir->members);
+    }
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool ok = fd >= 0 && write(fd, text, (size_t)len) == len && fsync(fd) == 0;
     int saved = errno;
@@ -135,6 +140,7 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
 {
     unsigned seen = 0;
     char *rest = NULL;
+    int at = 0;
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         uint64_t format;
         if (sscanf(line, "format %" SCNu64, &format) == 1) {
@@ -150,14 +156,17 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
             seen |= 4;
         } else if (sscanf(line, "incarnation %" SCNx64, &dir->incarnation) == 1) {
             seen |= 8;
-        } else if (sscanf(line, "boot %" SCNu64, &dir->boot) == 1) {
-            continue;
-        } else if (!strncmp(line, "founders ", 9)) {
-            if (!get_members(line + 9, &dir->founders))
-                seen |= 16;
         } else if (sscanf(line, "log_parent %" SCNx64, &dir->log_parent) == 1 ||
                    sscanf(line, "log_fork %" SCNu64, &dir->log_fork) == 1) {
             continue;
+        } else if (sscanf(line, "boot %" SCNu64, &dir->boot) == 1) {
+        } else if (!strncmp(line, "founders ", 9)) {
+            if (!get_members(line + 9, &dir->founders))
+                seen |= 16;
+        } else if (sscanf(line, "members %" SCNu64 " %" SCNu64 " %n", &dir->members_index,
+                          &dir->members_term, &at) == 2) {
+            if (!get_members(line + at, &dir->members))
+                seen |= 16;
         }
     }
     if (seen != 15)
@@ -182,7 +191,7 @@ chr_err data_dir_read_meta(const char *path, struct data_dir *dir, struct chr_er
         return chr_fail(msg, CHR_EIO, "can't read %s", meta);
     text[n] = 0;
     dir->log_parent = dir->log_fork = dir->boot = 0;
-    dir->founders.count = 0;
+    dir->founders.count = dir->members.count = 0;
     return parse_meta(text, path, dir, msg);
 }
 

@@ -4,7 +4,6 @@
  *     data/LOCK  node.meta  log/  db/  tmp/        (design section 5)
  *     data/install.new  install  install.done     a snapshot on its way in (broker/install.h)
  *     data/run                                    how to reach the node (broker/run_file.h)
- *     data/members                                who belonged to the group before the log begins
  *
  * node.meta is text, one `key value` per line, replaced as a whole:
  *     format 1
@@ -13,8 +12,9 @@
  *     incarnation 83aa…    random, made with the directory (R20)
  *     boot 17              starts of a member (R18)
  *     founders 0100…       members that the cluster began with (raft/members.h), in hex
- *     log_parent 3f2a…   of a restored directory: incarnation of the log its state came from,
- *     log_fork 12345     and the last entry of that log in it (R22)
+ *     members 812 3 0100…  entry index and term of the last change applied, and who they are then
+ *     log_parent 3f2a…     of a restored directory: incarnation of the log its state came from,
+ *     log_fork 12345       and the last entry of that log in it (R22)
  */
 #ifndef CHR_BROKER_DATA_DIR_H
 #define CHR_BROKER_DATA_DIR_H
@@ -36,6 +36,8 @@ struct data_dir {
     /* Of a member of a cluster: */
     uint64_t boot;
     struct raft_members founders; /* count 0: not known: it joined later, or has not yet */
+    struct raft_members members;  /* as of entry members_index; count 0: as founders */
+    uint64_t members_index, members_term;
     char path[4096];
     char log_path[4096];
     char db_path[4096];
