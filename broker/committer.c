@@ -157,7 +157,8 @@ static chr_err join_in(struct broker_committer *c)
     atomic_store(&c->term, c->raft.term);
     atomic_store(&c->last_index, c->raft.last_index);
     atomic_store(&c->raft_due_us, INT64_MIN);
-    c->read_number = c->cluster.boot << 40; /* an answer to an earlier life is none to this one */
+    /* An answer to an earlier life is none to this one. A boot may be a time in seconds. */
+    c->read_number = c->cluster.boot << 32;
     c->inbox_entries = calloc(COMMITTER_GROUP_ENTRIES, sizeof *c->inbox_entries);
     return c->inbox_entries ? CHR_OK : CHR_ENOMEM;
 }
@@ -575,6 +576,7 @@ void broker_committer_status(broker_committer *c, struct broker_cluster_status *
     out->commit_index = raft->commit_index;
     out->last_index = raft->last_index;
     out->change_pending = raft->changes[raft->changes_count - 1].index > raft->commit_index;
+    out->catching_up = raft->catching_up;
     out->quorum = c->alone                    ? true
                   : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
                                               : raft->leader != 0;
@@ -611,6 +613,9 @@ void broker_committer_stats(broker_committer *c, struct broker_committer_stats *
         .reads_lease = atomic_load_explicit(&c->reads_lease, memory_order_relaxed),
         .reads_round = atomic_load_explicit(&c->reads_round, memory_order_relaxed),
         .reads_asked = atomic_load_explicit(&c->reads_asked, memory_order_relaxed),
+        .commit_us_total = atomic_load_explicit(&c->commit_us_total, memory_order_relaxed),
     };
+    for (size_t i = 0; i <= BROKER_COMMIT_BUCKETS; i++)
+        out->commit_counts[i] = atomic_load_explicit(&c->commit_counts[i], memory_order_relaxed);
     raft_log_stats(c->options.log, &out->log);
 }
