@@ -247,7 +247,6 @@ static bool take_tick(struct broker_committer *c)
     chr_err err = committer__step(c, (struct raft_event){.type = RAFT_EVENT_TICK});
     if (err)
         chr_log_warning("raft", "a tick failed", CHR_KV_C("error", chr_strerror(err)));
-    committer__reads_tick(c);
     return true;
 }
 
@@ -265,6 +264,8 @@ bool committer__core_turn(struct broker_committer *c)
         worked |= take_saved(c);
         if (!c->alone) {
             worked |= take_tick(c);
+            /* Ticks are put off for as long as a leader is heard. */
+            committer__reads_tick(c);
             worked |= send_held(c);
             worked |= take_inbox(c);
             if (!leads(c))

@@ -86,6 +86,8 @@ void committer__reads_step(struct broker_committer *c)
 
 void committer__reads_tick(struct broker_committer *c)
 {
+    if (chr_list_empty(&c->readers))
+        return;
     int64_t now_us = chr_clock_mono_us(c->options.clock);
     CHR_LIST_FOR (link, &c->readers) {
         struct read_waiter *w = CHR_CONTAINER_OF(link, struct read_waiter, link);
