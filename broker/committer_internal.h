@@ -66,14 +66,14 @@ struct committer_group {
     struct broker_proposal *proposals[COMMITTER_GROUP_ENTRIES]; /* NULL: nobody here waits for it */
     struct raft_entry entries[COMMITTER_GROUP_ENTRIES];
     uint32_t count;
-    uint32_t keep;                  /* entries that have not been contradicted: the first so many */
-    uint64_t bytes;                 /* of the entries */
-    uint64_t first_index;           /* of entries[0] */
-    uint64_t save_sequence;         /* the core's number of it */
-    bool own;                       /* some entry was proposed here … */
-    int64_t proposed_us;            /* … the first of them then; the core's clock */
-    bool truncate;                  /* before its entries are appended … */
-    uint64_t truncate_to;           /* … the log loses those above this one */
+    uint32_t keep;          /* entries that have not been contradicted: the first so many */
+    uint64_t bytes;         /* of the entries */
+    uint64_t first_index;   /* of entries[0] */
+    uint64_t save_sequence; /* the core's number of it */
+    bool own;               /* some entry was proposed here */
+    int64_t proposed_us;    /* as leader: when its first entry was; the core's clock. 0: not so */
+    bool truncate;          /* before its entries are appended … */
+    uint64_t truncate_to;   /* … the log loses those above this one */
     struct peers_message *messages; /* whose bytes entries borrow; by next */
     struct committer_owned *owned;
     struct committer_group *next_free;
@@ -332,7 +332,8 @@ bool committer__forward_waits(struct broker_committer *c);
 
 /* core_lock. After each step. */
 void committer__reads_step(struct broker_committer *c);
-/* core_lock. Those that were asked and not answered are asked again. */
+/* core_lock. Those that were asked and not answered for a while, or had nobody to ask, are asked
+ * again. */
 void committer__reads_tick(struct broker_committer *c);
 
 #endif
