@@ -1,0 +1,103 @@
+/* tests/sim/raft_cluster/network.c: messages that are lost, doubled, late and overtaken; cut links.
+ */
+#include "tests/sim/raft_cluster/world.h"
+
+#include <string.h>
+
+static void packet_add(struct world *w, struct packet p, int64_t delay_us)
+{
+    p.at = w->now + delay_us;
+    w->packets =
+        cluster__grow(w->packets, &w->packets_capacity, w->packets_count + 1, sizeof *w->packets);
+    w->packets[w->packets_count++] = p;
+}
+
+static void packet_copy(struct packet *to, const struct packet *from)
+{
+    *to = *from;
+    to->entries = (struct items){0};
+    for (size_t i = 0; i < from->entries.count; i++) {
+        struct raft_entry e = cluster__entry_of(&from->entries.at[i]);
+        cluster__items_add(&to->entries, &e);
+    }
+}
+
+/* From now on nothing reaches it; what is on its way still does. */
+void cluster__deafen(struct world *w, uint64_t id)
+{
+    for (uint64_t from = 1; from <= NODES_MAX; from++)
+        w->cut[from][id] = true;
+}
+
+void cluster__transmit(struct world *w, struct packet p)
+{
+    w->report->messages++;
+    if (w->cut[p.from][p.to] || (!w->healing && chance(w, 20))) {
+        w->report->lost++;
+        cluster__items_free(&p.entries);
+        return;
+    }
+    int64_t delay = 100 + (int64_t)below(w, 2000);
+    if (!w->healing && chance(w, 30))
+        delay += (int64_t)below(w, chance(w, 200) ? 1500000
+                                                  : 200000); /* overtaken, or from another age */
+    if (!w->healing && p.m.type == RAFT_MESSAGE_TIMEOUT_NOW && chance(w, 500))
+        delay += (int64_t)below(w, 1500000); /* arrives long after the transfer was given up */
+    if (!w->healing && p.m.type == RAFT_MESSAGE_TIMEOUT_NOW && chance(w, 500))
+        cluster__deafen(w, p.from);
+    if (!w->healing && p.m.type == RAFT_MESSAGE_VOTE && chance(w, 150))
+        delay += (int64_t)below(w, 1000000); /* asks again who has forgotten its vote */
+    if (!w->healing && chance(w, 20)) {
+        struct packet twin;
+        packet_copy(&twin, &p);
+        packet_add(w, twin, delay + (int64_t)below(w, 400000));
+        w->report->doubled++;
+    }
+    packet_add(w, p, delay);
+}
+
+void cluster__heal_network(struct world *w)
+{
+    memset(w->cut, 0, sizeof w->cut);
+}
+
+void cluster__cut_network(struct world *w)
+{
+    w->report->cuts++;
+    cluster__heal_network(w);
+    switch (below(w, 6)) {
+    case 4: /* the leader and one other do not hear each other, and the rest hears both … */
+    case 5: /* … or has no answer for the leader */
+    {
+        const struct node *leader = cluster__some_node(w, true);
+        uint64_t other = 1 + below(w, NODES_MAX);
+        if (!leader)
+            break;
+        w->cut[leader->id][other] = w->cut[other][leader->id] = true;
+        bool answers = chance(w, 500);
+        for (uint64_t id = 1; id <= NODES_MAX; id++)
+            w->cut[id][leader->id] |= !answers;
+        break;
+    }
+    case 0: /* two halves */
+    {
+        uint64_t side = chr_random_u64(&w->random);
+        for (uint32_t a = 1; a <= NODES_MAX; a++)
+            for (uint32_t b = 1; b <= NODES_MAX; b++)
+                w->cut[a][b] = (side >> a & 1) != (side >> b & 1);
+        break;
+    }
+    case 1: /* one node hears, and is not heard */
+    case 2: /* … or the other way round */
+    {
+        uint32_t id = 1 + (uint32_t)below(w, NODES_MAX);
+        bool hears = chance(w, 500);
+        for (uint32_t b = 1; b <= NODES_MAX; b++)
+            w->cut[hears ? id : b][hears ? b : id] = true;
+        break;
+    }
+    default: /* some links, each way by itself */
+        for (uint32_t i = 0; i < NODES_MAX; i++)
+            w->cut[1 + below(w, NODES_MAX)][1 + below(w, NODES_MAX)] = true;
+    }
+}
