@@ -6,6 +6,7 @@ enum next_type {
     NEXT_TICK,
     NEXT_SAVE,
     NEXT_BOOT,
+    NEXT_DOOM,
     NEXT_READ,
     NEXT_SNAPSHOT_LOST,
     NEXT_WORLD
@@ -24,7 +25,7 @@ static void consider(struct next *next, struct next other)
         *next = other;
 }
 
-static void consider_node(const struct world *w, struct node *n, struct next *next)
+static void consider_node(struct node *n, struct next *next)
 {
     if (!n->exists)
         return;
@@ -41,6 +42,7 @@ static void consider_node(const struct world *w, struct node *n, struct next *ne
     if (n->saves_count)
         consider(next,
                  (struct next){.at = CHR_MAX(least, n->save_due), .type = NEXT_SAVE, .node = n});
+    consider(next, (struct next){.at = n->doomed_at, .type = NEXT_DOOM, .node = n});
     for (uint32_t i = 0; i < n->reads_count; i++)
         if (n->reads[i].kind == READ_LEASE)
             consider(next, (struct next){.at = CHR_MAX(least, n->reads[i].answer_at),
@@ -52,7 +54,6 @@ static void consider_node(const struct world *w, struct node *n, struct next *ne
                                          .type = NEXT_SNAPSHOT_LOST,
                                          .node = n,
                                          .peer = id});
-    (void)w;
 }
 
 static struct next find_next(struct world *w)
@@ -63,7 +64,7 @@ static struct next find_next(struct world *w)
         consider(&next, (struct next){.at = at, .type = NEXT_PACKET, .packet = i});
     }
     for (uint32_t id = 1; id <= NODES_MAX; id++)
-        consider_node(w, &w->nodes[id], &next);
+        consider_node(&w->nodes[id], &next);
     int64_t world = CHR_MIN(CHR_MIN(w->next_client, w->next_read), w->next_compact);
     if (!w->healing)
         world = CHR_MIN(world, CHR_MIN(w->next_fault, w->blackout));
@@ -77,22 +78,25 @@ static bool world_turn(struct world *w)
         cluster__black_out(w);
         return true;
     }
+    int64_t pace = w->healing ? 1 : w->profile->pace;
     if (w->now >= w->next_client) {
-        w->next_client = w->now + 500 + (int64_t)below(w, chance(w, 5) ? 1500000 : 15000);
-        bool eager = w->eager;
+        w->next_client = w->now + pace * (500 + (int64_t)below(w, chance(w, 5) ? 1500000 : 15000));
+        bool often = (w->healing && w->wiped) || (!w->healing && w->profile->changes);
+        bool change = w->eager || chance(w, often ? 200 : 30);
         w->eager = false;
-        return eager || chance(w, w->healing && w->wiped ? 200 : 30) ? cluster__administer(w)
-                                                                     : cluster__propose(w);
+        if (!w->healing && w->options->without >> RAFT_CLUSTER_CHANGES & 1)
+            change = false;
+        return change ? cluster__administer(w) : cluster__propose(w);
     }
     if (w->now >= w->next_read) {
-        w->next_read = w->now + 200 + (int64_t)below(w, 5000);
+        w->next_read = w->now + pace * (200 + (int64_t)below(w, 5000));
         return cluster__ask(w);
     }
     if (w->now >= w->next_compact) {
         w->next_compact = w->now + 10000 + (int64_t)below(w, 400000);
-        return cluster__compact(w);
+        return w->options->without >> RAFT_CLUSTER_COMPACTION & 1 ? true : cluster__compact(w);
     }
-    w->next_fault = w->now + 10000 + (int64_t)below(w, chance(w, 500) ? 60000 : 500000);
+    w->next_fault = w->now + 10000 + pace * (int64_t)below(w, chance(w, 500) ? 60000 : 500000);
     return cluster__fault(w);
 }
 
@@ -116,6 +120,9 @@ bool cluster__turn(struct world *w)
         return cluster__write_next(w, n);
     case NEXT_BOOT:
         return cluster__boot(w, n);
+    case NEXT_DOOM:
+        cluster__meets_its_doom(w, n);
+        return true;
     case NEXT_READ:
         return cluster__serve_reads(w, n);
     case NEXT_SNAPSHOT_LOST:

@@ -41,6 +41,8 @@ bool cluster__write_next(struct world *w, struct node *n)
     }
     if (s.truncate || w->options->plant == RAFT_CLUSTER_ACKNOWLEDGE_EARLY)
         return true;
+    if (s.sequence <= n->raft.valid_from)
+        cluster__late_news(w);
     return cluster__step(
         w, n,
         (struct raft_event){.type = RAFT_EVENT_SAVED, .sequence = s.sequence, .saved_index = last});

@@ -69,7 +69,7 @@ bool cluster__propose(struct world *w)
     size_t count = 1 + below(w, 6);
     for (size_t i = 0; i < count; i++) {
         memset(bytes[i], 0, sizeof bytes[i]);
-        chr_put_u64le(bytes[i], ++w->next_id);
+        chr_put_u64le(bytes[i], ++w->next_number);
         entries[i] = (struct raft_entry){.type = RAFT_ENTRY_DATA,
                                          .bytes = chr_slice_of(bytes[i], 8 + below(w, 56))};
     }
@@ -80,10 +80,12 @@ bool cluster__propose(struct world *w)
                                                  .entries_count = count});
     /* Noted before the step: alone, it may be applied within. */
     for (size_t i = 0; i < count && !n->raft.transfer_to; i++) {
+        uint64_t number = w->next_number - count + 1 + i;
         w->proposals = cluster__grow(w->proposals, &w->proposals_capacity, w->proposals_count + 1,
                                      sizeof *w->proposals);
         w->proposals[w->proposals_count++] = (struct proposal){
-            n->raft.last_index + 1 + i, n->raft.term, n->id, n->boots, w->next_id - count + 1 + i};
+            n->raft.last_index + 1 + i,      n->raft.term, n->id, n->boots, number,
+            cluster__write_begins(w, number)};
     }
     return cluster__step(w, n,
                          (struct raft_event){.type = RAFT_EVENT_PROPOSE,
@@ -127,7 +129,11 @@ bool cluster__administer(struct world *w)
         return true;
     struct raft_event event = {.type = RAFT_EVENT_CHANGE};
     const struct raft_members *now = raft_members_now(&leader->raft);
-    uint64_t id = w->wiped ? w->wiped : w->voters + 1 + below(w, 2);
+    uint64_t id = w->voters + 1 + below(w, 2);
+    if (w->profile->changes && !w->healing)
+        id = 1 + below(w, w->voters + 2);
+    if (w->wiped)
+        id = w->wiped;
     struct node *n = &w->nodes[id];
     const struct raft_member *m = raft_members_find(now, id);
     event.member = (struct raft_member){.id = id, .incarnation = n->incarnation};
@@ -137,7 +143,7 @@ bool cluster__administer(struct world *w)
         event.change = RAFT_CHANGE_ADD_LEARNER;
     else if (!m->voter)
         event.change = RAFT_CHANGE_PROMOTE;
-    else if (id > w->voters)
+    else if (id > w->voters || (w->profile->changes && !w->wiped && raft_members_voters(now) > 3))
         event.change = RAFT_CHANGE_REMOVE;
     else {
         if (leader->raft.changes[leader->raft.changes_count - 1].index <= leader->raft.commit_index)

@@ -19,6 +19,8 @@ void cluster__close_node(struct node *n)
     n->reads_count = 0;
     memset(n->snapshot_due, 0, sizeof n->snapshot_due);
     n->up = false;
+    n->doomed_at = INT64_MAX;
+    n->reach = UINT32_MAX;
 }
 
 void cluster__crash(struct world *w, struct node *n, bool power, int64_t down_us)
@@ -74,8 +76,10 @@ static bool start_core(struct world *w, struct node *n, const struct raft_log_re
                 (struct raft_term_run){n->entries.at[i].index, n->entries.at[i].term};
     for (size_t i = 0; i < changes.count; i++)
         entries[i] = cluster__entry_of(&changes.at[i]);
-    struct raft_config config = {
-        .self = n->id, .incarnation = n->incarnation, .inflight_bytes_max = 4096};
+    struct raft_config config = {.self = n->id,
+                                 .incarnation = n->incarnation,
+                                 .election_max_us = w->profile->ties ? 310000 : 0, /* of 300 */
+                                 .inflight_bytes_max = 4096};
     struct raft_stored stored = {
         .hard_state = recovery->hard_state,
         .base_index = n->entries_base,

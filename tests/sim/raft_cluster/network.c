@@ -29,25 +29,58 @@ void cluster__deafen(struct world *w, uint64_t id)
         w->cut[from][id] = true;
 }
 
+void cluster__lose_packets_of(struct world *w, uint64_t from)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < w->packets_count; i++) {
+        if (w->packets[i].from == from)
+            cluster__items_free(&w->packets[i].entries);
+        else
+            w->packets[kept++] = w->packets[i];
+    }
+    w->packets_count = kept;
+}
+
+static bool is_lost(struct world *w, const struct packet *p)
+{
+    const struct node *from = &w->nodes[p->from], *to = &w->nodes[p->to];
+    return w->cut[p->from][p->to] || from->mute_until > w->now ||
+           CHR_MAX(from->isolated_until, to->isolated_until) > w->now ||
+           goes_wrong(w, RAFT_CLUSTER_LOSS, 20) ||
+           (!w->healing && p->m.type == RAFT_MESSAGE_APPEND && !(from->reach >> p->to & 1));
+}
+
+static int64_t lateness_us(struct world *w, const struct packet *p)
+{
+    int64_t us = 0;
+    if (goes_wrong(w, RAFT_CLUSTER_LATENESS, 30)) /* overtaken, or from another age */
+        us += (int64_t)below(w, chance(w, 200) ? 1500000 : 200000);
+    if (p->m.type == RAFT_MESSAGE_TIMEOUT_NOW && goes_wrong(w, RAFT_CLUSTER_LATENESS, 500))
+        us += (int64_t)below(w, 1500000); /* arrives long after the transfer was given up */
+    if (p->m.type == RAFT_MESSAGE_VOTE && goes_wrong(w, RAFT_CLUSTER_LATENESS, 150))
+        us += (int64_t)below(w, 1000000); /* asks again who has forgotten its vote */
+    if (p->m.type == RAFT_MESSAGE_VOTE && w->profile->forgetful &&
+        goes_wrong(w, RAFT_CLUSTER_LATENESS, 400))
+        us += (int64_t)below(w, 300000);
+    bool reply =
+        p->m.type == RAFT_MESSAGE_HEARTBEAT_REPLY || p->m.type == RAFT_MESSAGE_APPEND_REPLY;
+    if (reply && w->profile->late_replies && goes_wrong(w, RAFT_CLUSTER_LATENESS, 300))
+        us += (int64_t)below(w, 300000);
+    return us;
+}
+
 void cluster__transmit(struct world *w, struct packet p)
 {
     w->report->messages++;
-    if (w->cut[p.from][p.to] || (!w->healing && chance(w, 20))) {
+    if (is_lost(w, &p)) {
         w->report->lost++;
         cluster__items_free(&p.entries);
         return;
     }
-    int64_t delay = 100 + (int64_t)below(w, 2000);
-    if (!w->healing && chance(w, 30))
-        delay += (int64_t)below(w, chance(w, 200) ? 1500000
-                                                  : 200000); /* overtaken, or from another age */
-    if (!w->healing && p.m.type == RAFT_MESSAGE_TIMEOUT_NOW && chance(w, 500))
-        delay += (int64_t)below(w, 1500000); /* arrives long after the transfer was given up */
-    if (!w->healing && p.m.type == RAFT_MESSAGE_TIMEOUT_NOW && chance(w, 500))
+    int64_t delay = 100 + (int64_t)below(w, 2000) + lateness_us(w, &p);
+    if (p.m.type == RAFT_MESSAGE_TIMEOUT_NOW && goes_wrong(w, RAFT_CLUSTER_CUTS, 500))
         cluster__deafen(w, p.from);
-    if (!w->healing && p.m.type == RAFT_MESSAGE_VOTE && chance(w, 150))
-        delay += (int64_t)below(w, 1000000); /* asks again who has forgotten its vote */
-    if (!w->healing && chance(w, 20)) {
+    if (goes_wrong(w, RAFT_CLUSTER_DOUBLING, 20)) {
         struct packet twin;
         packet_copy(&twin, &p);
         packet_add(w, twin, delay + (int64_t)below(w, 400000));
@@ -65,13 +98,13 @@ void cluster__cut_network(struct world *w)
 {
     w->report->cuts++;
     cluster__heal_network(w);
-    switch (below(w, 6)) {
+    switch (w->profile->half_cuts ? 4 : below(w, 6)) {
     case 4: /* the leader and one other do not hear each other, and the rest hears both … */
     case 5: /* … or has no answer for the leader */
     {
         const struct node *leader = cluster__some_node(w, true);
-        uint64_t other = 1 + below(w, NODES_MAX);
-        if (!leader)
+        uint64_t other = 1 + below(w, w->profile->half_cuts ? w->voters : NODES_MAX);
+        if (!leader || leader->id == other)
             break;
         w->cut[leader->id][other] = w->cut[other][leader->id] = true;
         bool answers = chance(w, 500);

@@ -7,6 +7,7 @@ static bool read_served(struct world *w, const struct node *n, const struct pend
                         uint64_t version, const char *how)
 {
     w->report->reads++;
+    cluster__read_ends(w, r->key, r->asked_at, version);
     if (version < r->floor)
         return cluster__broken(
             w, "node %llu answered a read at %llu by %s, %llu was acknowledged before it",
@@ -60,7 +61,10 @@ bool cluster__ask(struct world *w)
     struct node *n = cluster__some_node(w, chance(w, 500));
     if (!n || n->reads_count == READS_MAX)
         return true;
-    struct pending_read r = {.number = ++n->read_number, .floor = w->acknowledged};
+    struct pending_read r = {.number = ++n->read_number,
+                             .floor = w->acknowledged,
+                             .asked_at = w->now,
+                             .key = below(w, KEYS)};
     if (w->options->plant == RAFT_CLUSTER_NO_LEASE && n->raft.role == RAFT_LEADER)
         return read_served(w, n, &r, n->applied, "its office");
     uint64_t pinned = n->applied;

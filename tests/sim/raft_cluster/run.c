@@ -25,7 +25,8 @@ static bool heal(struct world *w)
     cluster__heal_network(w);
     for (uint32_t id = 1; id <= NODES_MAX; id++) {
         struct node *n = &w->nodes[id];
-        n->paused_until = w->now;
+        n->paused_until = n->isolated_until = n->mute_until = w->now;
+        n->doomed_at = INT64_MAX;
         n->disk_us = 200;
         if (n->exists && !n->up)
             n->up_at = w->now;
@@ -51,7 +52,11 @@ static void start(struct world *w)
 {
     static const uint32_t sizes[] = {1, 3, 3, 3, 5, 5, 5};
     chr_random_u64(&w->random);
-    w->voters = w->options->voters ? w->options->voters : sizes[below(w, CHR_COUNT_OF(sizes))];
+    w->profile = cluster__profile(w);
+    w->report->profile = w->profile->name;
+    w->voters = w->profile->voters ? w->profile->voters : sizes[below(w, CHR_COUNT_OF(sizes))];
+    if (w->options->voters)
+        w->voters = w->options->voters;
     struct raft_members members = {0};
     for (uint32_t id = 1; id <= NODES_MAX; id++) {
         struct node *n = &w->nodes[id];
@@ -60,6 +65,10 @@ static void start(struct world *w)
         n->rate = 0.92 + 0.16 * chr_random_f64(&w->random);
         n->offset = (int64_t)below(w, 1000000000);
         n->disk_us = 200 + (int64_t)below(w, 10000);
+        if (w->profile->slow_disks && goes_wrong(w, RAFT_CLUSTER_SLOW_DISKS, 600))
+            n->disk_us = 50000 + (int64_t)below(w, 150000);
+        n->doomed_at = INT64_MAX;
+        n->reach = UINT32_MAX;
         fake_disk_open(&n->disk, chr_random_u64(&w->random));
         n->disk.faults.sync_lies = w->options->plant == RAFT_CLUSTER_SKIP_SYNC;
         n->exists = id <= w->voters;
@@ -83,8 +92,8 @@ bool raft_cluster_run(const struct raft_cluster_options *options,
     w->report = report;
     w->random.state = options->seed;
     w->blackout = INT64_MAX;
-    w->one_by_one = chance(w, 200);
     start(w);
+    w->one_by_one = chance(w, w->profile->short_offices ? 700 : 200);
     while (sound(w) && report->steps < options->steps) {
         if (!cluster__turn(w))
             break;
@@ -92,8 +101,8 @@ bool raft_cluster_run(const struct raft_cluster_options *options,
         if (report->steps % 16 == 0 && n->up && !cluster__check_logs(w, n))
             break;
     }
-    if (sound(w))
-        (void)heal(w);
+    if (sound(w) && heal(w))
+        (void)cluster__check_clients(w);
     for (uint32_t id = 1; id <= NODES_MAX; id++) {
         struct node *n = &w->nodes[id];
         if (n->up) {
@@ -109,6 +118,8 @@ bool raft_cluster_run(const struct raft_cluster_options *options,
     free(w->history);
     free(w->leaders);
     free(w->proposals);
+    for (uint32_t i = 0; i < KEYS; i++)
+        free(w->ops[i].at);
     bool ok = sound(w);
     free(w);
     return ok;

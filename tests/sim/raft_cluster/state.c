@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/hash.h"
 
 static uint64_t hash_of(const struct item *i)
@@ -24,6 +25,7 @@ static void acknowledge(struct world *w, const struct node *n, uint64_t index, u
             w->history[index - 1].acknowledged = true;
             w->acknowledged = CHR_MAX(w->acknowledged, index);
             w->report->acknowledged++;
+            cluster__write_ends(w, p->number, p->op);
         }
         w->proposals[i--] = w->proposals[--w->proposals_count];
     }
@@ -38,8 +40,13 @@ static bool apply_one(struct world *w, struct node *n, const struct item *i)
         w->history = cluster__grow(w->history, &w->history_capacity, w->history_count + 1,
                                    sizeof *w->history);
         w->history[w->history_count++] =
-            (struct applied){i->term, hash, chain, n->raft.term, false};
+            (struct applied){.term = i->term,
+                             .hash = hash,
+                             .chain = chain,
+                             .known_in = n->raft.term,
+                             .number = i->type == RAFT_ENTRY_DATA ? chr_get_u64le(i->bytes) : 0};
         w->report->committed++;
+        cluster__applied_first(w, n);
     }
     const struct applied *a = &w->history[i->index - 1];
     if (a->hash != hash || a->chain != chain)
@@ -72,15 +79,15 @@ bool cluster__apply(struct world *w, struct node *n, uint64_t commit_index)
 /* The worst moment for a leader not to hear that there is another one: leases must have run out. */
 static void deafen_old_leader(struct world *w, const struct node *n)
 {
-    for (uint64_t id = 1; !w->healing && id <= NODES_MAX && chance(w, 900); id++) {
+    for (uint64_t id = 1; id <= NODES_MAX && goes_wrong(w, RAFT_CLUSTER_CUTS, 900); id++) {
         const struct node *old = &w->nodes[id];
         if (old != n && old->up && old->raft.role == RAFT_LEADER)
             cluster__deafen(w, id);
     }
     w->next_client = CHR_MIN(w->next_client, w->now + 5000);
-    if (!w->healing && chance(w, 150)) /* … or is gone again when it has hardly begun … */
+    if (goes_wrong(w, RAFT_CLUSTER_BLACKOUTS, 150)) /* … or is gone when it has hardly begun … */
         w->blackout = w->now + (int64_t)below(w, 30000);
-    w->eager = chance(w, 300); /* … or is asked for a change of members at once */
+    w->eager = chance(w, w->profile->changes ? 800 : 300); /* … or is to change members at once */
 }
 
 bool cluster__check_leader(struct world *w, struct node *n)
@@ -105,6 +112,7 @@ bool cluster__check_leader(struct world *w, struct node *n)
     *leader = n->id;
     w->report->elections++;
     deafen_old_leader(w, n);
+    cluster__elected(w, n);
     /* Leader completeness (thesis 3.6.3): everything that was committed in a term before. (A leader
      * can also be elected late, by votes that were long on their way.) */
     uint64_t last = w->history_count;

@@ -12,7 +12,8 @@ static void send_appends(struct world *w, struct node *n, uint32_t bits)
             if (!raft_next_append(&n->raft, slot, &m, &last))
                 break;
             struct packet p = {.to = m.to, .from = n->id, .m = m};
-            uint64_t max = w->one_by_one ? 1 : 1 + below(w, 8), bytes = 0, index = m.index;
+            uint64_t max = w->one_by_one && !w->healing ? 1 : 1 + below(w, 8), bytes = 0,
+                     index = m.index;
             while (index < last && p.entries.count < max) {
                 const struct item *i = cluster__item_at(n, index + 1);
                 CHR_ASSERT(i);
@@ -52,9 +53,10 @@ bool cluster__step(struct world *w, struct node *n, struct raft_event event)
     if (err == CHR_EPROTO && w->options->plant == RAFT_CLUSTER_SOUND)
         return cluster__broken(w, "node %llu: a message contradicts what is committed",
                                (unsigned long long)n->id);
-    if (effects.truncate && !w->healing && chance(w, 300)) {
+    if (effects.truncate && goes_wrong(w, RAFT_CLUSTER_SLOW_DISKS, 300)) {
         n->disk_us = 100000; /* what was taken back, and what comes instead, is long on its way */
-        w->blackout = w->now + (int64_t)below(w, 100000);
+        if (goes_wrong(w, RAFT_CLUSTER_BLACKOUTS, w->profile->slow_disks ? 300 : 1000))
+            w->blackout = w->now + (int64_t)below(w, 100000);
     }
     if (effects.truncate) {
         n->entries.count = effects.truncate_to - n->entries_base;
@@ -65,6 +67,8 @@ bool cluster__step(struct world *w, struct node *n, struct raft_event event)
         cluster__crash(w, n, true, 50000);
         return true; /* nothing of it was said */
     }
+    if (effects.hard_state_changed && n->raft.vote != 0 && n->raft.vote != n->id)
+        cluster__has_voted(w, n);
     if (effects.save_count) {
         struct save s = {.sequence = effects.save_sequence};
         for (size_t i = 0; i < effects.save_count; i++) {
