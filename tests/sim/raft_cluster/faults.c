@@ -43,7 +43,7 @@ static bool in_order(const struct world *w)
 /* A wiped disk, if that leaves a majority that remembers. */
 static void lose_disk(struct world *w, struct node *n)
 {
-    if (w->voters > 1 && w->wiped == 0 && n->id <= w->voters && in_order(w))
+    if (w->voters > 1 && !w->profile->changes && w->wiped == 0 && n->id <= w->voters && in_order(w))
         cluster__wipe(w, n);
 }
 

@@ -143,7 +143,8 @@ bool cluster__administer(struct world *w)
         event.change = RAFT_CHANGE_ADD_LEARNER;
     else if (!m->voter)
         event.change = RAFT_CHANGE_PROMOTE;
-    else if (id > w->voters || (w->profile->changes && !w->wiped && raft_members_voters(now) > 3))
+    else if (id > w->voters || (w->profile->changes && !w->healing &&
+                                raft_members_voters(now) > (chance(w, 300) ? 1 : 3)))
         event.change = RAFT_CHANGE_REMOVE;
     else {
         if (leader->raft.changes[leader->raft.changes_count - 1].index <= leader->raft.commit_index)
@@ -155,6 +156,7 @@ bool cluster__administer(struct world *w)
         n->up_at = w->now;
     }
     uint64_t last = leader->raft.last_index;
+    cluster__asked_to_change(w, leader);
     bool ok = cluster__step(w, leader, event);
     w->report->changes += leader->up && leader->raft.last_index > last;
     return ok;

@@ -65,7 +65,7 @@ static int64_t lateness_us(struct world *w, const struct packet *p)
     bool reply =
         p->m.type == RAFT_MESSAGE_HEARTBEAT_REPLY || p->m.type == RAFT_MESSAGE_APPEND_REPLY;
     if (reply && w->profile->late_replies && goes_wrong(w, RAFT_CLUSTER_LATENESS, 300))
-        us += (int64_t)below(w, 300000);
+        us += (int64_t)below(w, w->profile->short_offices ? 2500000 : 300000);
     return us;
 }
 
@@ -98,7 +98,7 @@ void cluster__cut_network(struct world *w)
 {
     w->report->cuts++;
     cluster__heal_network(w);
-    switch (w->profile->half_cuts ? 4 : below(w, 6)) {
+    switch (w->profile->half_cuts ? 4 : w->profile->halves ? 0 : below(w, 6)) {
     case 4: /* the leader and one other do not hear each other, and the rest hears both … */
     case 5: /* … or has no answer for the leader */
     {
@@ -110,11 +110,19 @@ void cluster__cut_network(struct world *w)
         bool answers = chance(w, 500);
         for (uint64_t id = 1; id <= NODES_MAX; id++)
             w->cut[id][leader->id] |= !answers;
+        if (w->profile->half_cuts && chance(w, 700)) /* the other stays electable */
+            w->next_client = CHR_MAX(w->next_client, w->now + 1000000);
+        for (uint64_t id = 1; w->profile->half_cuts && id <= w->voters; id++)
+            if (id != leader->id && id != other && goes_wrong(w, RAFT_CLUSTER_CRASHES, 500))
+                w->nodes[id].doomed_at = w->now + 350000 + (int64_t)below(w, 500000);
         break;
     }
     case 0: /* two halves */
     {
         uint64_t side = chr_random_u64(&w->random);
+        const struct node *leader = cluster__some_node(w, true);
+        if (w->profile->halves && leader)
+            side = 1u << leader->id | 1u << (1 + below(w, w->voters));
         for (uint32_t a = 1; a <= NODES_MAX; a++)
             for (uint32_t b = 1; b <= NODES_MAX; b++)
                 w->cut[a][b] = (side >> a & 1) != (side >> b & 1);

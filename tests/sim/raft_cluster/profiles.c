@@ -11,6 +11,12 @@ static const struct profile plain = {.name = "plain", .pace = 1};
 static const struct profile profiles[] = {
     {.name = "short offices", .voters = 5, .pace = 8, .short_offices = true},
     {.name = "short offices, three", .voters = 3, .pace = 8, .short_offices = true},
+    {.name = "short offices, late replies",
+     .voters = 5,
+     .pace = 8,
+     .short_offices = true,
+     .late_replies = true},
+    {.name = "halves", .voters = 5, .pace = 1, .halves = true},
     {.name = "changes", .voters = 4, .pace = 8, .short_offices = true, .changes = true},
     {.name = "slow disks", .voters = 3, .pace = 4, .short_offices = true, .slow_disks = true},
     {.name = "ties",
@@ -33,15 +39,28 @@ const struct profile *cluster__profile(struct world *w)
     return chance(w, 300) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
 }
 
+static void draw_reach(struct world *w, struct node *n)
+{
+    n->reach = UINT32_MAX;
+    for (uint32_t id = 1; id <= NODES_MAX; id++)
+        if (chance(w, 650))
+            n->reach &= ~(1u << id);
+}
+
 void cluster__elected(struct world *w, struct node *n)
 {
     n->reach = UINT32_MAX;
     if (!w->profile->short_offices || !goes_wrong(w, RAFT_CLUSTER_OFFICES, 850))
         return;
-    for (uint32_t id = 1; id <= NODES_MAX; id++)
-        if (chance(w, 650))
-            n->reach &= ~(1u << id);
+    draw_reach(w, n);
     n->doomed_at = w->now + 500 + (int64_t)below(w, chance(w, 500) ? 30000 : 300000);
+}
+
+/* The change goes to others than what was before it. */
+void cluster__asked_to_change(struct world *w, struct node *leader)
+{
+    if (w->profile->changes && goes_wrong(w, RAFT_CLUSTER_OFFICES, 700))
+        draw_reach(w, leader);
 }
 
 /* Whoever got the vote is elected by it, and not heard; the other candidate asks the voter again.
@@ -73,6 +92,12 @@ void cluster__late_news(struct world *w)
 void cluster__meets_its_doom(struct world *w, struct node *n)
 {
     n->doomed_at = INT64_MAX;
+    if (w->profile->half_cuts) { /* starts again while its leader has a lease by its word */
+        for (uint32_t id = 1; id <= NODES_MAX; id++)
+            w->cut[id][n->id] |= w->nodes[id].up && w->nodes[id].raft.role == RAFT_LEADER;
+        cluster__crash(w, n, true, 1000 + (int64_t)below(w, 30000));
+        return;
+    }
     switch (below(w, 4)) {
     case 0: /* not heard of for some time, and then back with all that it remembers */
         n->isolated_until = w->now + 300000 + (int64_t)below(w, 900000);

@@ -78,8 +78,16 @@ static void start(struct world *w)
             CHR_ASSERT(!err);
         }
     }
-    for (uint32_t id = 1; id <= w->voters; id++)
-        w->nodes[id].snapshot.members = members;
+    if (w->profile->changes) { /* one who can become a voter at once */
+        struct node *n = &w->nodes[w->voters + 1];
+        chr_err err =
+            raft_members_add(&members, (struct raft_member){n->id, n->incarnation, false});
+        CHR_ASSERT(!err);
+        n->exists = true;
+    }
+    for (uint32_t id = 1; id <= NODES_MAX; id++)
+        if (w->nodes[id].exists)
+            w->nodes[id].snapshot.members = members;
 }
 
 bool raft_cluster_run(const struct raft_cluster_options *options,
@@ -98,7 +106,8 @@ bool raft_cluster_run(const struct raft_cluster_options *options,
         if (!cluster__turn(w))
             break;
         struct node *n = &w->nodes[1 + report->steps % NODES_MAX];
-        if (report->steps % 16 == 0 && n->up && !cluster__check_logs(w, n))
+        if (report->steps % 16 == 0 && n->up &&
+            !(cluster__check_logs(w, n) && cluster__check_members(w, n)))
             break;
     }
     if (sound(w) && heal(w))

@@ -79,7 +79,8 @@ bool cluster__apply(struct world *w, struct node *n, uint64_t commit_index)
 /* The worst moment for a leader not to hear that there is another one: leases must have run out. */
 static void deafen_old_leader(struct world *w, const struct node *n)
 {
-    for (uint64_t id = 1; id <= NODES_MAX && goes_wrong(w, RAFT_CLUSTER_CUTS, 900); id++) {
+    for (uint64_t id = 1;
+         id <= NODES_MAX && goes_wrong(w, RAFT_CLUSTER_CUTS, w->profile->halves ? 0 : 900); id++) {
         const struct node *old = &w->nodes[id];
         if (old != n && old->up && old->raft.role == RAFT_LEADER)
             cluster__deafen(w, id);
@@ -124,6 +125,32 @@ bool cluster__check_leader(struct world *w, struct node *n)
                                (unsigned long long)last);
     if (r->base_index > w->history_count)
         return cluster__broken(w, "node %llu has compacted what nobody applied",
+                               (unsigned long long)n->id);
+    return true;
+}
+
+/* Whom a node counts is what the last change in its log says, or else its snapshot. */
+bool cluster__check_members(struct world *w, const struct node *n)
+{
+    struct raft_members members = n->snapshot.members;
+    for (size_t i = n->entries.count; i-- > 0;) {
+        const struct item *e = &n->entries.at[i];
+        if (e->index <= n->snapshot.index)
+            break;
+        if (e->type == RAFT_ENTRY_CONFIG) {
+            chr_err err = raft_members_decode(chr_slice_of(e->bytes, e->len), &members);
+            CHR_ASSERT(!err);
+            break;
+        }
+    }
+    const struct raft_members *now = raft_members_now(&n->raft);
+    bool same = now->count == members.count;
+    for (uint32_t i = 0; same && i < now->count; i++)
+        same = now->items[i].id == members.items[i].id &&
+               now->items[i].incarnation == members.items[i].incarnation &&
+               now->items[i].voter == members.items[i].voter;
+    if (!same)
+        return cluster__broken(w, "node %llu counts other members than its log says",
                                (unsigned long long)n->id);
     return true;
 }

@@ -94,6 +94,8 @@ bool cluster__step(struct world *w, struct node *n, struct raft_event event)
                                            .sequence = effects.save_sequence,
                                            .saved_index = n->raft.last_index}))
         return false;
+    if ((effects.truncate || event.type == RAFT_EVENT_INSTALLED) && !cluster__check_members(w, n))
+        return false;
     return cluster__check_leader(w, n) && cluster__apply(w, n, effects.commit_index) &&
            cluster__serve_reads(w, n);
 }

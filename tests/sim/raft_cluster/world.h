@@ -139,8 +139,10 @@ struct profile {
     bool changes;       /* of any member, at the worst moment */
     bool ties;          /* election timeouts are alike … */
     bool forgetful;     /* … and voters crash when they have voted */
-    bool half_cuts;     /* leader and one other don't hear each other, and the rest hears both */
+    bool half_cuts;     /* leader and one other don't hear each other; the third hears both, or
+                         * starts again and hears the other alone */
     bool mutes;         /* leaders are not heard for a time */
+    bool halves;        /* cuts leave a leader on the smaller side, with somebody who asks it */
     bool late_replies;
 };
 
@@ -223,6 +225,7 @@ bool cluster__write_next(struct world *w, struct node *n);
 /* ---- state.c ---- */
 bool cluster__apply(struct world *w, struct node *n, uint64_t commit_index);
 bool cluster__check_leader(struct world *w, struct node *n);
+bool cluster__check_members(struct world *w, const struct node *n);
 bool cluster__check_logs(struct world *w, struct node *a);
 
 /* ---- clients.c ---- */
@@ -255,6 +258,7 @@ bool cluster__administer(struct world *w);
 /* ---- profiles.c ---- */
 const struct profile *cluster__profile(struct world *w);
 void cluster__elected(struct world *w, struct node *n);
+void cluster__asked_to_change(struct world *w, struct node *leader);
 void cluster__has_voted(struct world *w, struct node *n);
 void cluster__applied_first(struct world *w, struct node *n); /* before all others */
 void cluster__late_news(struct world *w);                     /* of a save that was contradicted */
