@@ -351,6 +351,20 @@ static void test_hostile(void **state)
                               .entries_count = 1};
     assert_int_equal(receive(&b, m), CHR_EPROTO);
     assert_false(b.effects.truncate);
+    /* HLCs rise along the log (R14): what the log would not take is not taken. */
+    struct raft_entry back = {.index = 7, .term = 4, .hlc = 9, .type = RAFT_ENTRY_DATA};
+    m = (struct raft_message){.type = RAFT_MESSAGE_APPEND,
+                              .term = 4,
+                              .index = 6,
+                              .log_term = 4,
+                              .entries = &back,
+                              .entries_count = 1};
+    assert_int_equal(receive(&b, m), CHR_EPROTO);
+    assert_int_equal(b.raft.last_index, 6);
+    assert_int_equal(b.effects.save_count, 0);
+    back.hlc = 10;
+    assert_int_equal(receive(&b, m), CHR_OK);
+    assert_int_equal(b.raft.last_index, 7);
     m = (struct raft_message){.type = RAFT_MESSAGE_VOTE, .term = 6, .to = 1, .from_incarnation = 7};
     struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .message = &m};
     assert_int_equal(step(&b, event), CHR_EACCES); /* from nobody */
