@@ -112,6 +112,9 @@ bool cluster__turn(struct world *w)
         w->packets[next.packet] = w->packets[--w->packets_count];
         bool ok = cluster__deliver(w, &p);
         cluster__items_free(&p.entries);
+        n = &w->nodes[p.to]; /* whose loop may look at the time more often than it has to */
+        if (ok && n->up && chance(w, 30))
+            return cluster__step(w, n, (struct raft_event){.type = RAFT_EVENT_TICK});
         return ok;
     }
     case NEXT_TICK:

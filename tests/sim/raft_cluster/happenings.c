@@ -18,6 +18,10 @@ static bool take_snapshot_packet(struct world *w, struct node *n, const struct p
         if (w->history[s->index - 1].chain != s->chain)
             return cluster__broken(w, "a snapshot of something else");
         cluster__install(w, n, s);
+        if (goes_wrong(w, RAFT_CLUSTER_CRASHES, 200)) { /* before the core is told */
+            cluster__crash(w, n, chance(w, 700), 1000 + (int64_t)below(w, 100000));
+            return true;
+        }
         if (!cluster__step(w, n,
                            (struct raft_event){.type = RAFT_EVENT_INSTALLED,
                                                .index = s->index,
