@@ -56,8 +56,8 @@ static void apply_entry(struct broker_committer *c, const struct raft_entry *ent
         members_applied(c, entry);
     db_apply_from(c->options.db, entry->index, entry->hlc, origin.node ? &origin : NULL, bytes,
                   &result);
-    bool ours = proposal ||
-                (origin.node && origin.node == c->cluster.self && origin.boot == c->cluster.boot);
+    bool ours =
+        proposal || (origin.node && origin.node == c->origin && origin.boot == c->cluster.boot);
     if (c->options.entry_applied && bytes.len && result.origin == DB_ORIGIN_NEW)
         c->options.entry_applied(c->options.entry_applied_ctx, entry->index, bytes, ours, &result);
     if (proposal)

@@ -134,6 +134,7 @@ struct broker_committer {
     struct broker_committer_options options;
     struct broker_cluster cluster; /* options.cluster; zeros: a cluster of one */
     bool alone;
+    uint64_t origin;                /* of what this node forwards (R18): the node with this disk */
     struct committer_group *groups; /* [COMMITTER_GROUPS] */
 
     /* Proposers → core */

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/compiler.h"
 #include "base/random.h"
 
 static chr_err make_dir(const char *path, struct chr_errmsg *msg)
@@ -306,7 +308,9 @@ chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *d
         err = chr_fail(msg, CHR_EFOREIGN, "data directory %s belongs to a node with another --id",
                        path);
     if (!err) {
-        dir->boot++;
+        /* Above those of a disk that was wiped, too, as far as clocks can tell. */
+        uint64_t now_ms = (uint64_t)(chr_clock_wall_us(chr_clock_system()) / 1000);
+        dir->boot = CHR_MAX(dir->boot + 1, now_ms);
         err = data_dir_save(dir, msg);
     }
     if (err)
