@@ -14,6 +14,7 @@
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
+#include "broker/session/across.h"
 #include "broker/snapshots.h"
 
 /* The leader looks after members so often; everybody says hello again after ten times that. */
@@ -273,6 +274,11 @@ static void received(void *ctx, struct peers_message *message)
             break;
         snapshots_received(c->snapshots, message);
         return;
+    case PEERS_DELIVER:
+    case PEERS_DELIVERED:
+        if (across_of(c->node) && !foreign(c, message->from))
+            across_received(across_of(c->node), message);
+        break;
     default:
         break;
     }
@@ -294,15 +300,18 @@ static void changed(void *ctx, uint64_t node, enum peers_lane lane, bool up)
     broker_committer *committer = atomic_load(&c->committer);
     if (up && committer)
         broker_committer_lane(committer);
+    if (across_of(c->node))
+        across_lane(across_of(c->node), node, lane, up);
 }
 
 static void writable(void *ctx, uint64_t node, enum peers_lane lane)
 {
     struct cluster *c = ctx;
-    (void)node;
     broker_committer *committer = atomic_load(&c->committer);
     if (committer && lane == PEERS_BULK)
         broker_committer_lane(committer);
+    if (across_of(c->node))
+        across_writable(across_of(c->node), node, lane);
 }
 
 /* Under the core's lock. */

@@ -312,9 +312,9 @@ void committer__forward_reply(struct broker_committer *c, const struct peers_mes
 /* core_lock. An entry of ours is not in our log any more, or its group went unsaved. */
 void committer__forward_unsure(struct broker_committer *c, struct broker_proposal *proposal,
                                uint64_t index, uint64_t term);
-/* apply_lock. An entry was applied: whoever waits for it here is answered. origin: NULL unless it
- * was forwarded. */
-void committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
+/* apply_lock. An entry was applied: whoever waits for it here is answered; true: somebody was.
+ * origin: NULL unless it was forwarded. */
+bool committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
                                 const struct db_origin *origin,
                                 const struct db_apply_result *result);
 /* Replicator: sends what is due to the leader. False: nothing could be sent. */

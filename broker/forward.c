@@ -404,7 +404,7 @@ static struct broker_proposal *resolve(struct forward *f, const struct raft_entr
     return found;
 }
 
-void committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
+bool committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
                                 const struct db_origin *origin,
                                 const struct db_apply_result *result)
 {
@@ -437,6 +437,7 @@ void committer__forward_applied(struct broker_committer *c, const struct raft_en
     }
     if (kick)
         chr_wake_signal(&c->writer_wake); /* there is room, or an answer to what held it up */
+    return p != NULL;
 }
 
 void committer__forward_abandon(struct broker_committer *c)

@@ -30,6 +30,7 @@ struct admin;         /* admin/admin.h */
 struct authority;     /* auth/auth.h */
 struct cluster;       /* cluster.h */
 struct peers;         /* bridge/peers.h */
+struct across;        /* session/across.h */
 
 struct broker_node {
     /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
@@ -53,6 +54,7 @@ struct broker_node {
     struct retained *retained;
     struct registry *registry;
     _Atomic(struct wakeups *) wakeups; /* the applier reads it */
+    _Atomic(struct across *) across;   /* NULL: a node alone; lanes and applier read it */
     struct broker_loop **loops;
     uint32_t loops_count;
     struct listener *listeners; /* [listeners_count]; net/listener.h */
