@@ -64,7 +64,7 @@ static void apply_entry(struct broker_committer *c, const struct raft_entry *ent
         proposal->done(proposal, CHR_OK, &result);
     else if (!c->alone)
         committer__forward_applied(c, entry, origin.node ? &origin : NULL, &result);
-    if (result.woken_count + result.wills_count && c->options.woken)
+    if (result.woken_count + result.wills_count + result.lost_count && c->options.woken)
         c->options.woken(c->options.woken_ctx, &result);
 }
 

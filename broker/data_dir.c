@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/random.h"
@@ -291,7 +292,8 @@ chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *d
         err = chr_fail(msg, CHR_EFOREIGN, "data directory %s belongs to a node with another --id",
                        path);
     if (!err) {
-        dir->boot++;
+        /* The first one of a new directory is above those of one that was wiped. */
+        dir->boot = dir->boot ? dir->boot + 1 : (uint64_t)time(NULL);
         err = data_dir_save(dir, msg);
     }
     if (err)

@@ -258,6 +258,7 @@ void node_stop(struct broker_node *node)
         loop_join(node->loops[i]);
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_take_last_mail(node->loops[i]);
+    cluster_leave(node->cluster);
     struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
     checkpointer_stop(cp, !node->failed);
     if (node->committer)
