@@ -61,7 +61,8 @@ enum peers_kind {
     PEERS_SNAPSHOT_REPLY = 9, /* CONTROL */
     PEERS_CALL = 10,          /* CONTROL: an operator's request to the leader */
     PEERS_CALL_REPLY = 11,
-    PEERS_KINDS = 12
+    PEERS_CONNECTED = 12, /* CONTROL: a client has connected there (broker/session/elsewhere.h) */
+    PEERS_KINDS = 13
 };
 
 /* Whose BULK messages are compressed by LZ4, if that makes them smaller by a tenth at least: on one

@@ -65,7 +65,7 @@ static void apply_entry(struct broker_committer *c, const struct raft_entry *ent
     if (c->options.entry_applied && bytes.len && result.origin == DB_ORIGIN_NEW)
         c->options.entry_applied(c->options.entry_applied_ctx, entry->index,
                                  ours ? (chr_slice){0} : bytes, ours, &result);
-    if (result.woken_count + result.wills_count && c->options.woken)
+    if (result.woken_count + result.wills_count + result.lost_count && c->options.woken)
         c->options.woken(c->options.woken_ctx, &result);
 }
 

@@ -287,6 +287,7 @@ void node_stop(struct broker_node *node)
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_take_last_mail(node->loops[i]);
     cluster_stop_snapshots(node->cluster);
+    cluster_leave(node->cluster);
     struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
     checkpointer_stop(cp, !node->failed);
     if (node->committer)
