@@ -74,7 +74,8 @@ static void test_histories(void **state)
 {
     (void)state;
     uint64_t one = setting("CHR_SEED", 0);
-    uint64_t first = one ? one : 1, last = one ? one : setting("CHR_SEEDS", 2000);
+    uint64_t first = one ? one : setting("CHR_FIRST", 1);
+    uint64_t last = one ? one : first + setting("CHR_SEEDS", 2000) - 1;
     struct raft_cluster_report sum = {0};
     if (setting("CHR_SHRINK", 0)) {
         look_for_less(first, last);
