@@ -97,8 +97,8 @@ static struct broker_proposal *pop_proposal(struct broker_committer *c)
     }
     uint32_t sources = c->options.loops + 1;
     for (uint32_t i = 0; i < sources; i++) {
-        uint32_t at = c->next_loop;
-        c->next_loop = (c->next_loop + 1) % sources;
+        uint32_t at = f->next_source;
+        f->next_source = (at + 1) % sources;
         struct broker_proposal *p =
             at < c->options.loops ? chr_ring_pop(&c->rings[at]) : pop_submitted(c);
         if (p)
