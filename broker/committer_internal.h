@@ -107,7 +107,6 @@ struct forward {
     uint32_t next_source;       /* the ring that is looked at next; options.loops: the workers */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
-    uint32_t next_source;       /* a loop, or the workers: who is looked at next; core_lock */
     struct chr_list again;      /* proposals known not to be committed: to be proposed again */
     struct forward_unsure *unsure;
     uint32_t unsure_count, unsure_capacity;
