@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/hash.h"
@@ -27,6 +28,9 @@
 #define WILLS_US     INT64_C(1000000) /* wills nobody has published are looked for so often */
 #define LEAVE_MS     2000             /* a node that stops waits so long for the others */
 #define SKEW_WARN_US INT64_C(500000)  /* R14: clocks of one cluster are that near to each other */
+
+/* --bootstrap looks around for so long first. */
+#define BOOTSTRAP_GRACE_US INT64_C(3000000)
 
 struct known {
     uint64_t node;
@@ -164,6 +168,18 @@ static uint64_t cluster_number(const struct raft_members *founders)
     return number ? number : 1;
 }
 
+/* lock. --bootstrap does without those that are not there; who is there has had time to say so. */
+static bool may_bootstrap(const struct cluster *c)
+{
+    if (chr_clock_mono_us(c->node->clock) - c->node->started_mono_us < BOOTSTRAP_GRACE_US)
+        return false;
+    for (uint32_t i = 0; i < c->known_count; i++)
+        if (c->known[i].listed && !c->known[i].heard &&
+            peers_up(c->peers, c->known[i].node, PEERS_CONTROL))
+            return false;
+    return true;
+}
+
 /* lock. C1 */
 static void found_if_possible(struct cluster *c)
 {
@@ -183,10 +199,10 @@ static void found_if_possible(struct cluster *c)
             err = raft_members_add(&founders,
                                    (struct raft_member){k->node, k->hello.incarnation, true});
     }
-    if (err || (missing && !c->bootstrap))
+    if (err || (missing && !(c->bootstrap && may_bootstrap(c))))
         return;
     /* One node decides, or two could, about different disks. */
-    if (!c->bootstrap && founders.items[0].id != c->self.node)
+    if (founders.items[0].id != c->self.node)
         return;
     uint64_t number = cluster_number(&founders);
     chr_log_notice("cluster", missing ? "founded by --bootstrap" : "founded",
@@ -232,6 +248,10 @@ static void hello_received(struct cluster *c, const struct peers_message *messag
     }
     if (!k) {
         pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    if (k->heard && hello.incarnation == k->hello.incarnation && hello.boot < k->hello.boot) {
+        pthread_mutex_unlock(&c->lock); /* of an earlier connection */
         return;
     }
     bool news = !k->heard || memcmp(&k->hello.incarnation, &hello.incarnation, 8) ||
@@ -597,21 +617,33 @@ static void *cluster_main(void *arg)
     return NULL;
 }
 
+#define MEMBERS_RETRY_US 200000u
+
 /* Applier: what the log will not say any more once it is cut. */
 static void members_applied(void *ctx, uint64_t index, uint64_t term,
                             const struct raft_members *members)
 {
     struct cluster *c = ctx;
     struct chr_errmsg msg = {{0}};
-    pthread_mutex_lock(&c->lock);
-    c->dir->members = *members;
-    c->dir->members_index = index;
-    c->dir->members_term = term;
-    chr_err err = data_dir_save(c->dir, &msg);
-    pthread_mutex_unlock(&c->lock);
-    if (err)
-        chr_log_error("cluster", "can't write down who the members are",
-                      CHR_KV_C("detail", msg.text));
+    chr_err err;
+    for (bool said = false;; said = true) {
+        pthread_mutex_lock(&c->lock);
+        c->dir->members = *members;
+        c->dir->members_index = index;
+        c->dir->members_term = term;
+        err = data_dir_save(c->dir, &msg);
+        pthread_mutex_unlock(&c->lock);
+        if (!err)
+            return;
+        /* Nothing is applied until it is: a checkpoint beyond it would let the log go that says it,
+         * and the next start would count wrong majorities. */
+        if (!said)
+            chr_log_error("cluster", "can't write down who the members are; waiting",
+                          CHR_KV_C("detail", msg.text));
+        if (atomic_load(&c->node->stopping))
+            _exit(EXIT_FAILURE);
+        (void)usleep(MEMBERS_RETRY_US);
+    }
 }
 
 /* ---- Start and stop ---------------------------------------------------------------------------

@@ -269,6 +269,7 @@ static void abandon(struct broker_committer *c)
 {
     if (c->alone)
         return;
+    pthread_mutex_lock(&c->core_lock); /* lanes may still call; they find it ended */
     for (uint32_t g = 0; g < c->waiting_count; g++)
         for (uint32_t i = 0; i < c->waiting[g]->keep; i++)
             if (c->waiting[g]->proposals[i])
@@ -288,6 +289,13 @@ static void abandon(struct broker_committer *c)
         chr_list_remove(&p->link);
         p->done(p, CHR_ECLOSED, NULL);
     }
+    pthread_mutex_unlock(&c->core_lock);
+}
+
+bool broker_committer_given_up(const broker_committer *c)
+{
+    int64_t until_us = atomic_load(&c->give_up_us);
+    return !c->alone && until_us && chr_clock_mono_us(c->options.clock) > until_us;
 }
 
 void broker_committer_stop(broker_committer *c)
@@ -301,6 +309,11 @@ void broker_committer_stop(broker_committer *c)
     chr_wake_signal(&c->writer_wake);
     if (c->committer_running)
         pthread_join(c->committer_thread, NULL);
+    if (!c->alone) {
+        pthread_mutex_lock(&c->core_lock);
+        c->ended = true;
+        pthread_mutex_unlock(&c->core_lock);
+    }
     atomic_store(&c->replicator_stop, true);
     chr_wake_signal(&c->replicator_wake);
     if (c->replicator_running)
@@ -578,7 +591,8 @@ void broker_committer_status(broker_committer *c, struct broker_cluster_status *
     out->commit_index = raft->commit_index;
     out->last_index = raft->last_index;
     out->change_pending = raft->changes[raft->changes_count - 1].index > raft->commit_index;
-    out->quorum = c->alone                    ? true
+    bool only_voter = raft->role == RAFT_LEADER && raft_members_voters(raft_members_now(raft)) == 1;
+    out->quorum = c->alone || only_voter      ? true
                   : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
                                               : raft->leader != 0;
     for (uint32_t i = 0; i < raft->peers_count; i++) {

@@ -111,6 +111,8 @@ CHR_MUST_USE chr_err broker_committer_start(const struct broker_committer_option
  * the disk has no room for it, that is waited for a few seconds more; then the process ends with
  * an error, having acknowledged nothing of it. Any thread. */
 void broker_committer_hurry(broker_committer *committer);
+/* A member that stops has waited long enough for others to answer what it accepted. Any thread. */
+bool broker_committer_given_up(const broker_committer *committer);
 /* Finishes what was proposed (done() is called for all), stops the threads. */
 void broker_committer_stop(broker_committer *committer);
 void broker_committer_free(broker_committer *committer);
@@ -122,6 +124,10 @@ void broker_propose_from_loop(broker_committer *committer, uint32_t loop,
 void broker_committer_kick(broker_committer *committer);
 /* Any other thread. CHR_ENOSPC: the disk is full; CHR_ECLOSED: stopping (done() is not called). */
 CHR_MUST_USE chr_err broker_propose(broker_committer *committer, struct broker_proposal *proposal);
+
+/* How long a statement waits, in a cluster, for a leader to say what it has to see, or for the
+ * outcome of a write. */
+#define BROKER_ANSWER_TIMEOUT_MS 10000u
 
 /* A proposal that its caller waits for: blocks until applied; returns the entry's err and fills
  * *result by calling copy(arg, result) on the applier thread. CHR_ETIMEDOUT after timeout_ms (0:

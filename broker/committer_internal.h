@@ -107,7 +107,8 @@ struct forward {
     uint32_t next_source;       /* the ring that is looked at next; options.loops: the workers */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
-    struct chr_list again;      /* proposals known not to be committed: to be proposed again */
+    bool full;             /* the lane takes nothing now; a hint that is looked at again soon */
+    struct chr_list again; /* proposals known not to be committed: to be proposed again */
     struct forward_unsure *unsure;
     uint32_t unsure_count, unsure_capacity;
     struct forward_origin origins[PEERS_MAX];
@@ -122,7 +123,7 @@ enum read_state { READ_WAITS_ROUND, READ_ASKED, READ_NO_LEADER, READ_KNOWN };
 
 struct read_waiter {
     struct chr_list link; /* committer.readers; core_lock */
-    enum read_state state;
+    _Atomic int state;    /* enum read_state */
     uint64_t round, number, index;
     int64_t asked_us;
 };
@@ -172,6 +173,7 @@ struct broker_committer {
     bool transferring;                /* a stop handed leadership over */
     struct chr_list readers;
     uint64_t read_number;
+    bool ended;                      /* a member has stopped: no turn does anything any more */
     bool turn_again;                 /* an effect made another turn worth while */
     uint64_t leader_seen, term_seen; /* for the log line */
 
@@ -215,7 +217,9 @@ struct broker_committer {
     struct forward forward;
     struct chr_wake replicator_wake;
     _Atomic bool replicator_stop;
-    _Atomic uint64_t blocked; /* replicator: bit of the peer slot whose lane takes nothing now */
+    _Atomic uint64_t blocked;   /* replicator: bit of the peer slot whose lane takes nothing now */
+    _Atomic uint64_t lane_news; /* counts broker_committer_lane */
+    int64_t log_warned_us;      /* replicator's */
 
     pthread_t committer_thread, writer_thread, applier_thread, replicator_thread;
     bool committer_running, writer_running, applier_running, replicator_running;
@@ -258,6 +262,10 @@ void committer__group_release(struct broker_committer *c, struct committer_group
 /* core_lock, all of these. */
 bool committer__gather(struct broker_committer *c);
 bool committer__hand_over(struct broker_committer *c);
+bool committer__can_hand_over(const struct broker_committer *c);
+bool committer__may_gather(const struct broker_committer *c);
+/* Written entries that wait for a majority are let go beyond some MiB of peers' messages. */
+void committer__groups_relieve(struct broker_committer *c);
 /* Entries that the core wants saved: to the gathering group. message: whose bytes they borrow, kept
  * until they are applied (NULL: they are copied). */
 void committer__group_save(struct broker_committer *c, const struct raft_entry *entries,
@@ -324,6 +332,13 @@ bool committer__forward_idle(struct broker_committer *c);
 /* After the threads have ended. */
 void committer__forward_abandon(struct broker_committer *c);
 bool committer__forward_waits(struct broker_committer *c);
+/* core_lock. F3: nothing new may be proposed now. */
+bool committer__forward_holds(struct broker_committer *c);
+/* core_lock. What was gathered to be proposed was not: it is taken and sent again. */
+void committer__forward_refused(struct broker_committer *c);
+/* Replicator: could committer__forward_send do anything? */
+bool committer__forward_sendable(struct broker_committer *c);
+void committer__forward_look_again(struct broker_committer *c);
 
 /* ---- read_index.c ------------------------------------------------------------------------------
  */

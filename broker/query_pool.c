@@ -72,10 +72,6 @@ static void copy_applied(void *arg, const struct db_apply_result *result)
     copy->filled = true;
 }
 
-/* How long a statement waits for a leader to say what it has to see, or for the outcome of a write.
- */
-#define ANSWER_TIMEOUT_MS 10000u
-
 static chr_err host_propose(void *ctx, chr_slice bytes, struct sql_applied *applied)
 {
     struct query_client *client = ctx;
@@ -85,8 +81,9 @@ static chr_err host_propose(void *ctx, chr_slice bytes, struct sql_applied *appl
     struct applied_copy copy = {.applied = applied, .db = pool->node->db};
     block_begin(pool);
     /* Alone there is somebody who decides, however long the disk takes. */
-    uint32_t timeout_ms = pool->node->cluster ? ANSWER_TIMEOUT_MS : 0;
-    chr_err err = broker_propose_wait(pool->node->committer, bytes, timeout_ms, copy_applied, &copy);
+    uint32_t timeout_ms = pool->node->cluster ? BROKER_ANSWER_TIMEOUT_MS : 0;
+    chr_err err =
+        broker_propose_wait(pool->node->committer, bytes, timeout_ms, copy_applied, &copy);
     block_end(pool);
     /* What became of the entry is told in *applied. */
     return copy.filled ? CHR_OK : err;
@@ -129,7 +126,7 @@ static chr_err host_read_barrier(void *ctx)
     if (!node->cluster)
         return CHR_OK;
     block_begin(client->pool);
-    chr_err err = broker_committer_read_barrier(node->committer, ANSWER_TIMEOUT_MS);
+    chr_err err = broker_committer_read_barrier(node->committer, BROKER_ANSWER_TIMEOUT_MS);
     block_end(client->pool);
     return err;
 }

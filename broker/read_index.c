@@ -17,8 +17,11 @@
 
 static bool by_lease(struct broker_committer *c, uint64_t *index)
 {
-    *index = atomic_load_explicit(&c->commit_index, memory_order_acquire);
-    return chr_clock_mono_us(c->options.clock) < atomic_load(&c->lease_until_us);
+    /* In this order: an index that was published before the lease may be of a time when another one
+     * led. */
+    int64_t until_us = atomic_load(&c->lease_until_us);
+    *index = atomic_load(&c->commit_index);
+    return chr_clock_mono_us(c->options.clock) < until_us;
 }
 
 /* core_lock */
@@ -89,8 +92,11 @@ void committer__reads_tick(struct broker_committer *c)
     int64_t now_us = chr_clock_mono_us(c->options.clock);
     CHR_LIST_FOR (link, &c->readers) {
         struct read_waiter *w = CHR_CONTAINER_OF(link, struct read_waiter, link);
-        if (w->state != READ_KNOWN && now_us - w->asked_us >= ASK_AGAIN_US)
+        if (w->state != READ_KNOWN && now_us - w->asked_us >= ASK_AGAIN_US) {
             ask(c, w);
+            if (w->state == READ_KNOWN)
+                wake_readers(c);
+        }
     }
 }
 
@@ -125,7 +131,7 @@ static bool wait_until(struct broker_committer *c, bool (*done)(struct broker_co
 static bool index_known(struct broker_committer *c, void *arg)
 {
     (void)c;
-    return __atomic_load_n((int *)arg, __ATOMIC_ACQUIRE) == READ_KNOWN;
+    return atomic_load((_Atomic int *)arg) == READ_KNOWN;
 }
 
 static bool applied_to(struct broker_committer *c, void *arg)
