@@ -15,11 +15,18 @@
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
 #include "broker/session/across.h"
+#include "broker/session/elsewhere.h"
+#include "broker/session/wakeups.h"
+#include "broker/snapshots.h"
+#include "db/durable.h"
+#include "db/op.h"
 
 /* The leader looks after members so often; everybody says hello again after ten times that. */
 #define DUTY_US      INT64_C(200000)
 #define HELLO_US     INT64_C(2000000)
-#define SKEW_WARN_US INT64_C(500000) /* R14: clocks of one cluster are that near to each other */
+#define WILLS_US     INT64_C(1000000) /* wills nobody has published are looked for so often */
+#define LEAVE_MS     2000             /* a node that stops waits so long for the others */
+#define SKEW_WARN_US INT64_C(500000)  /* R14: clocks of one cluster are that near to each other */
 
 struct known {
     uint64_t node;
@@ -29,18 +36,39 @@ struct known {
     struct peer_hello hello;
     int64_t skew_us, skew_logged_us;
     bool foreign; /* C3 */
+    bool spoke;   /* since it was last looked after (C4) */
+};
+
+/* A start of a node by which somebody is connected (C4). The cluster's thread only. */
+struct watched {
+    uint64_t node, boot;
+    int64_t silent_us; /* of the time that we led and looked */
+    bool there;        /* in the database still */
+};
+#define WATCHED_MAX 64u
+
+/* NODE_DOWN on its way. */
+struct down {
+    struct broker_proposal proposal;
+    struct cluster *cluster;
+    struct db_entry entry;
 };
 
 struct cluster {
     struct broker_node *node;
     struct data_dir *dir;
-    struct peers *peers;
+    struct peers *peers; /* set under lock, once; a lane may call before peers_start returns */
     _Atomic(broker_committer *) committer;
     pthread_mutex_t lock; /* all below */
     struct peer_hello self;
+    struct snapshots *snapshots;
     struct known known[PEERS_MAX];
     uint32_t known_count;
     bool bootstrap;
+    struct watched watched[WATCHED_MAX];
+    uint32_t watched_count;
+    int64_t watched_us, wills_us; /* when it was last done; 0: not since we lead */
+    _Atomic bool down_proposed;
     pthread_t thread;
     bool thread_running;
     struct chr_wake wake;
@@ -211,7 +239,7 @@ static void hello_received(struct cluster *c, const struct peers_message *messag
     if (!k->heard && k->listed && hello.peers_hash != c->self.peers_hash)
         chr_log_error("cluster", "lists other nodes in --peers than we do",
                       CHR_KV_C("node", hello.name));
-    k->heard = true;
+    k->heard = k->spoke = true;
     k->hello = hello;
     snprintf(k->name, sizeof k->name, "%s", hello.name);
     if (!k->listed)
@@ -238,8 +266,10 @@ static void hello_received(struct cluster *c, const struct peers_message *messag
 static bool foreign(struct cluster *c, uint64_t node)
 {
     pthread_mutex_lock(&c->lock);
-    const struct known *k = find(c, node);
+    struct known *k = find(c, node);
     bool is = !k || !k->heard || k->foreign || !c->dir->cluster;
+    if (!is)
+        k->spoke = true;
     pthread_mutex_unlock(&c->lock);
     return is;
 }
@@ -248,7 +278,13 @@ static void received(void *ctx, struct peers_message *message)
 {
     struct cluster *c = ctx;
     broker_committer *committer = atomic_load(&c->committer);
-    switch (committer ? message->kind : 0) {
+    if (!committer) { /* perhaps even before peers_start has returned */
+        pthread_mutex_lock(&c->lock);
+        peers_release(c->peers, message);
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    switch (message->kind) {
     case PEERS_HELLO:
         hello_received(c, message);
         break;
@@ -260,10 +296,20 @@ static void received(void *ctx, struct peers_message *message)
             break;
         broker_committer_received(committer, message);
         return;
+    case PEERS_SNAPSHOT:
+    case PEERS_SNAPSHOT_REPLY:
+        if (foreign(c, message->from))
+            break;
+        snapshots_received(c->snapshots, message);
+        return;
     case PEERS_DELIVER:
     case PEERS_DELIVERED:
         if (across_of(c->node) && !foreign(c, message->from))
             across_received(across_of(c->node), message);
+        break;
+    case PEERS_CONNECTED:
+        if (!foreign(c, message->from))
+            elsewhere_received(c->node, message);
         break;
     default:
         break;
@@ -298,6 +344,24 @@ static void writable(void *ctx, uint64_t node, enum peers_lane lane)
         broker_committer_lane(committer);
     if (across_of(c->node))
         across_writable(across_of(c->node), node, lane);
+}
+
+/* Under the core's lock. */
+static void snapshot_wanted(void *ctx, uint64_t node)
+{
+    struct cluster *c = ctx;
+    snapshots_wanted(c->snapshots, node);
+}
+
+/* For the sender of one. Called while the log keeps what is behind index. */
+void cluster_describe(struct cluster *c, uint64_t *cluster, uint64_t *members_index,
+                      struct raft_members *members)
+{
+    pthread_mutex_lock(&c->lock);
+    *cluster = c->dir->cluster;
+    *members_index = c->dir->members.count ? c->dir->members_index : 0;
+    *members = c->dir->members.count ? c->dir->members : c->dir->founders;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- What the leader looks after --------------------------------------------------------------
@@ -345,6 +409,168 @@ static void look_after_members(struct cluster *c)
     }
 }
 
+/* ---- Nodes that are no more (C4) --------------------------------------------------------------
+ */
+
+static void watch(void *arg, uint64_t node, uint64_t boot, uint64_t connected)
+{
+    struct cluster *c = arg;
+    (void)connected;
+    for (uint32_t i = 0; i < c->watched_count; i++)
+        if (c->watched[i].node == node && c->watched[i].boot == boot) {
+            c->watched[i].there = true;
+            return;
+        }
+    if (c->watched_count < WATCHED_MAX)
+        c->watched[c->watched_count++] =
+            (struct watched){.node = node, .boot = boot, .there = true};
+}
+
+/* Is it no more? passed_us: of time that it could have said something. */
+static bool is_down(struct cluster *c, struct watched *w, int64_t passed_us)
+{
+    if (w->node == c->self.node) /* an earlier start of ours, if it is not this one */
+        return w->boot != c->self.boot;
+    if (w->node == 0) /* it was a node alone that wrote this */
+        return true;
+    const struct known *k = find(c, w->node);
+    if (k && k->heard && k->hello.boot > w->boot)
+        return true;
+    if (k && k->spoke && k->hello.boot == w->boot)
+        w->silent_us = 0;
+    else
+        w->silent_us += passed_us;
+    return w->silent_us > (int64_t)c->node->config->cluster.node_timeout_ms * 1000;
+}
+
+static void down_done(struct broker_proposal *proposal, chr_err err,
+                      const struct db_apply_result *result)
+{
+    struct down *down = CHR_CONTAINER_OF(proposal, struct down, proposal);
+    (void)err, (void)result;
+    atomic_store(&down->cluster->down_proposed, false);
+    db_entry_free(&down->entry);
+    free(down);
+}
+
+static chr_err make_down(struct db_entry *entry, uint64_t node, uint64_t boot)
+{
+    db_entry_init(entry, 4096);
+    db_entry_begin(entry, 0, 0);
+    db_entry_add_node_down(entry, node, boot);
+    return db_entry_end(entry);
+}
+
+static void declare_down(struct cluster *c, const struct watched *w)
+{
+    struct down *down = calloc(1, sizeof *down);
+    char name[80];
+    if (!down)
+        return;
+    cluster_name(c, w->node, name);
+    down->cluster = c;
+    down->proposal = (struct broker_proposal){.type = RAFT_ENTRY_DATA, .done = down_done};
+    chr_err err = make_down(&down->entry, w->node, w->boot);
+    down->proposal.bytes = chr_buf_slice(&down->entry.bytes);
+    atomic_store(&c->down_proposed, true);
+    if (!err)
+        err = broker_propose(atomic_load(&c->committer), &down->proposal);
+    if (!err) {
+        chr_log_notice("cluster", "is down: the sessions of its clients are closed",
+                       CHR_KV_C("node", name), CHR_KV_U("boot", w->boot),
+                       CHR_KV_I("silent_ms", w->silent_us / 1000));
+        return;
+    }
+    atomic_store(&c->down_proposed, false);
+    db_entry_free(&down->entry);
+    free(down);
+}
+
+/* A pause of ours is not their silence, so no more than a few rounds count at once. */
+static void look_after_sessions(struct cluster *c)
+{
+    broker_committer *committer = atomic_load(&c->committer);
+    int64_t now_us = chr_clock_mono_us(c->node->clock);
+    if (broker_committer_leader(committer) != c->self.node) {
+        c->watched_us = c->wills_us = 0;
+        c->watched_count = 0;
+        return;
+    }
+    struct wakeups *wakeups = atomic_load_explicit(&c->node->wakeups, memory_order_acquire);
+    if (wakeups && now_us - c->wills_us > WILLS_US) {
+        wakeups_wills_look(wakeups, c->node->db, c->wills_us != 0);
+        c->wills_us = now_us;
+    }
+    if (c->watched_us && now_us - c->watched_us < DUTY_US)
+        return;
+    int64_t passed_us = c->watched_us ? CHR_MIN(now_us - c->watched_us, 4 * DUTY_US) : 0;
+    c->watched_us = now_us;
+    for (uint32_t i = 0; i < c->watched_count; i++)
+        c->watched[i].there = false;
+    db_node_starts_read(c->node->db, watch, c);
+    const struct watched *down = NULL;
+    pthread_mutex_lock(&c->lock);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->watched_count; i++) {
+        if (!c->watched[i].there)
+            continue;
+        struct watched *w = &c->watched[kept++];
+        *w = c->watched[i];
+        if (is_down(c, w, passed_us))
+            down = w;
+    }
+    c->watched_count = kept;
+    for (uint32_t i = 0; i < c->known_count; i++)
+        c->known[i].spoke = false;
+    pthread_mutex_unlock(&c->lock);
+    if (down && !atomic_load(&c->down_proposed)) /* one at a time */
+        declare_down(c, down);
+}
+
+struct own_start {
+    const struct cluster *cluster;
+    bool there;
+};
+
+static void find_own(void *arg, uint64_t node, uint64_t boot, uint64_t connected)
+{
+    struct own_start *own = arg;
+    (void)connected;
+    own->there |= node == own->cluster->self.node && boot == own->cluster->self.boot;
+}
+
+void cluster_leave(struct cluster *c)
+{
+    struct own_start own = {.cluster = c};
+    if (!c || !c->dir->cluster || !atomic_load(&c->committer))
+        return;
+    db_node_starts_read(c->node->db, find_own, &own);
+    if (!own.there)
+        return;
+    struct db_entry entry;
+    chr_err err = make_down(&entry, c->self.node, c->self.boot);
+    if (!err)
+        err = broker_propose_wait(atomic_load(&c->committer), chr_buf_slice(&entry.bytes), LEAVE_MS,
+                                  NULL, NULL);
+    if (err && err != CHR_ETIMEDOUT)
+        chr_log_info("cluster", "the others will find out that this node has stopped",
+                     CHR_KV_C("error", chr_strerror(err)));
+    db_entry_free(&entry);
+}
+
+void cluster_tell(struct cluster *c, enum peers_kind kind, const chr_slice *parts,
+                  uint32_t parts_count)
+{
+    uint64_t nodes[PEERS_MAX];
+    uint32_t count = 0;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < c->known_count; i++)
+        nodes[count++] = c->known[i].node;
+    pthread_mutex_unlock(&c->lock);
+    for (uint32_t i = 0; i < count; i++)
+        (void)!peers_send(c->peers, nodes[i], PEERS_CONTROL, (uint8_t)kind, parts, parts_count);
+}
+
 static void *cluster_main(void *arg)
 {
     struct cluster *c = arg;
@@ -361,6 +587,7 @@ static void *cluster_main(void *arg)
         found_if_possible(c);
         pthread_mutex_unlock(&c->lock);
         look_after_members(c);
+        look_after_sessions(c);
         uint32_t ticket = chr_wake_prepare(&c->wake);
         if (atomic_load(&c->stopping) || atomic_load(&c->say_hello))
             chr_wake_cancel(&c->wake);
@@ -467,7 +694,10 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
         .changed = changed,
         .writable = writable,
     };
-    return peers_start(&options, &c->peers, msg);
+    pthread_mutex_lock(&c->lock);
+    chr_err err = peers_start(&options, &c->peers, msg);
+    pthread_mutex_unlock(&c->lock);
+    return err;
 }
 
 chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_errmsg *msg)
@@ -492,6 +722,8 @@ chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_
     c->self.peers_hash = peers_hash(c);
     if (!err)
         err = open_peers(c, msg);
+    if (!err)
+        err = snapshots_open(node, c->peers, &c->snapshots);
     if (err) {
         cluster_free(c);
         return err;
@@ -515,6 +747,7 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .heartbeat_us = (int64_t)config->cluster.heartbeat_ms * 1000,
         .ctx = c,
         .members_applied = members_applied,
+        .snapshot_wanted = snapshot_wanted,
     };
 }
 
@@ -524,9 +757,18 @@ chr_err cluster_start(struct cluster *c)
     if (pthread_create(&c->thread, NULL, cluster_main, c))
         return CHR_ENOMEM;
     c->thread_running = true;
+    chr_err err = snapshots_start(c->snapshots);
+    if (err)
+        return err;
     atomic_store(&c->say_hello, true);
     chr_wake_signal(&c->wake);
     return CHR_OK;
+}
+
+void cluster_stop_snapshots(struct cluster *c)
+{
+    if (c)
+        snapshots_stop(c->snapshots);
 }
 
 void cluster_stop(struct cluster *c)
@@ -545,6 +787,7 @@ void cluster_free(struct cluster *c)
 {
     if (!c)
         return;
+    snapshots_free(c->snapshots);
     peers_free(c->peers);
     pthread_mutex_destroy(&c->lock);
     free(c);

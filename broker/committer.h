@@ -91,7 +91,8 @@ struct broker_committer_options {
     void (*applied)(void *ctx);
     void *applied_ctx;
     /* Called on the applier after the done() of an entry that put something into queues of sessions
-     * or made wills due (db_apply_result.woken, wills); must not block. May be NULL. */
+     * or made wills due, or took a session from its node (db_apply_result.woken, wills, lost); must
+     * not block. May be NULL. */
     void (*woken)(void *ctx, const struct db_apply_result *result);
     void *woken_ctx;
     /* Called on the applier after each entry was applied, whoever proposed it, with its bytes

@@ -106,6 +106,7 @@ struct forward {
     uint64_t bytes;             /* of [first, next) */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
+    uint32_t next_source;       /* a loop, or the workers: who is looked at next; core_lock */
     struct chr_list again;      /* proposals known not to be committed: to be proposed again */
     struct forward_unsure *unsure;
     uint32_t unsure_count, unsure_capacity;
@@ -133,6 +134,7 @@ struct broker_committer {
     struct broker_committer_options options;
     struct broker_cluster cluster; /* options.cluster; zeros: a cluster of one */
     bool alone;
+    uint64_t origin;                /* of what this node forwards (R18): the node with this disk */
     struct committer_group *groups; /* [COMMITTER_GROUPS] */
 
     /* Proposers → core */

@@ -10,16 +10,18 @@
 #include "broker/checkpointer.h"
 #include "broker/cluster.h"
 #include "broker/data_dir.h"
+#include "broker/install.h"
 #include "broker/net/acceptor.h"
 #include "broker/net/limits.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
+#include "broker/run_file.h"
 #include "broker/session/across.h"
 #include "broker/session/dispatch.h"
 #include "broker/session/wakeups.h"
 
-/* What a member keeps of its log for those that are behind, at least. */
+/* What a member keeps of its log for those that are behind, unless log-retain-bytes says. */
 #define MEMBER_LOG_RETAIN_BYTES (UINT64_C(512) << 20)
 
 /* Applier thread, after each group. */
@@ -110,6 +112,8 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
                        "data directory %s is that of a member of a cluster: start it with "
                        "`chronos node`",
                        config->data_dir);
+    if (!err)
+        err = install_apply(config->data_dir, &node->dir, NULL, msg);
     if (err)
         return err;
     err = db_kv_lmdb_open(node->dir.db_path, config->map_bytes, &node->kv, msg);
@@ -155,7 +159,8 @@ static chr_err start_committer(struct broker_node *node, const struct raft_log_r
         cluster_for_committer(node->cluster, &cluster);
     struct broker_committer_options options = {
         .cluster = node->cluster ? &cluster : NULL,
-        .log_retain_bytes = CHR_MAX(node->config->log_retain_bytes, MEMBER_LOG_RETAIN_BYTES),
+        .log_retain_bytes = node->config->log_retain_bytes ? node->config->log_retain_bytes
+                                                           : MEMBER_LOG_RETAIN_BYTES,
         .log = node->log,
         .db = node->db,
         .clock = node->clock,
@@ -253,6 +258,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         node_free(node);
         return err;
     }
+    run_file_write(node);
     log_limits(config);
     *out = node;
     return CHR_OK;
@@ -261,6 +267,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
 void node_stop(struct broker_node *node)
 {
     atomic_store(&node->stopping, true);
+    if (!node->failed)
+        run_file_remove(node);
     if (node->committer)
         broker_committer_hurry(node->committer);
     acceptor_stop(node->acceptor);
@@ -278,6 +286,8 @@ void node_stop(struct broker_node *node)
     across_stop(across_of(node));
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_take_last_mail(node->loops[i]);
+    cluster_stop_snapshots(node->cluster);
+    cluster_leave(node->cluster);
     struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
     checkpointer_stop(cp, !node->failed);
     if (node->committer)

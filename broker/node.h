@@ -61,15 +61,15 @@ struct broker_node {
     uint32_t listeners_count;
     struct acceptor *acceptor;
     struct admin *admin;
-    /* NULL: a node alone. Set before the loops start; freed after they have ended, stopped before.
-     */
-    struct peers *peers;
+    struct peers *peers;   /* the cluster's, for loops; NULL: a single node */
     char mqtt_address[80]; /* of the first plain listener, as bound, "127.0.0.1:1883"; or "none" */
     char admin_address[80];
-    _Atomic uint64_t clients_max; /* the most connected at a time */
+    _Atomic uint64_t clients_max;  /* the most connected at a time */
+    _Atomic uint64_t connects_hlc; /* session/elsewhere.h: the last stamp given or heard of */
     int64_t started_wall_us;
     int64_t started_mono_us;
     _Atomic bool stopping;
+    _Atomic bool restart_wanted; /* a snapshot waits to be put in place by a new start */
 };
 
 /* config and clock are borrowed until node_free; config is the first snapshot (reload.h). */

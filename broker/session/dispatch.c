@@ -270,6 +270,8 @@ void session_loop_second(struct broker_loop *loop)
         inflight += s->inflight_open + s->stored.open;
         if (!s->conn)
             session_expire(s);
+        else if (s->durable && !s->listed && session__check_lost(s))
+            continue;
         else if (s->durable && (s->stored.more || !s->listed))
             session_stored_more(s); /* what memory or a read denied before */
     }
@@ -303,7 +305,6 @@ static chr_err recover(struct broker_loop *loop)
             err ? NULL : session_new(loop, chr_slice_of(r->client_id, r->client_len));
         if (s) {
             s->durable = true;
-            s->reserved = registry_reserve(registry, 0);
             s->present = r->expiry_s != 0;
             s->ended = !s->present;
             if (s->present)
@@ -419,6 +420,12 @@ static void recover_sessions(void *arg, const struct db_apply_result *result)
     db_wills_read(r->node->db, recover_will, r);
 }
 
+static bool leads(void *ctx)
+{
+    const struct broker_node *node = ctx;
+    return broker_committer_leader(node->committer) == node->dir.node;
+}
+
 chr_err session_node_init(struct broker_node *node)
 {
     const struct broker_config *config = node->config;
@@ -429,8 +436,9 @@ chr_err session_node_init(struct broker_node *node)
         err = retained_new(config->max_retained_messages, config->max_retained_bytes,
                            &node->retained);
     struct wakeups *wakeups = NULL;
+    struct wakeups_cluster cluster = {node->dir.node, node->dir.boot, leads, node};
     if (!err)
-        err = wakeups_new(config->loops, &wakeups);
+        err = wakeups_new(config->loops, node->cluster ? &cluster : NULL, &wakeups);
     if (err)
         return err;
     atomic_store_explicit(&node->wakeups, wakeups, memory_order_release);
@@ -441,7 +449,9 @@ chr_err session_node_init(struct broker_node *node)
             return err;
         atomic_store_explicit(&node->across, across, memory_order_release);
     }
-    if (node->cluster) /* sessions come to the node that their client connects to */
+    /* Sessions come to the node that their client connects to; those that were connected by this
+     * one are closed by the leader, which hears that it has started anew, and looks after wills. */
+    if (node->cluster)
         return CHR_OK;
     /* An entry without operations, for the sake of being called on the applier. */
     struct db_entry entry;

@@ -209,6 +209,8 @@ CHR_MUST_USE chr_err session__log_acked(struct session *session, struct db_seque
 CHR_MUST_USE chr_err session__log_received(struct session *session, uint64_t sequence);
 void session__opened(struct session *session, struct conn *conn,
                      const struct db_op_result *result); /* handle_connect.c */
+/* It needs no place among sessions on their way to the log any more (handle_connect.c). */
+void session__unreserve(struct session *session);
 void session__log_ops_continue(struct broker_loop *loop);
 /* Operations wait for a batch: the connection, which would add one, is paused. */
 bool session__log_ops_wait(struct conn *conn);

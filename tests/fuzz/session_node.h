@@ -70,7 +70,7 @@ static void apply_bytes(chr_slice bytes, struct db_apply_result *result)
 
 static void tell(const struct db_apply_result *result)
 {
-    if (result->woken_count + result->wills_count && n.node.wakeups)
+    if (result->woken_count + result->wills_count + result->lost_count && n.node.wakeups)
         wakeups_applied(n.node.wakeups, result);
 }
 
