@@ -325,3 +325,28 @@ test('a node that starts again hears of all subscribers, and is heard of', async
     await pub.publishAsync('back/3', '3', { qos: 1 });
     await gets(here, 1);
 });
+
+test('nodes that are stopped in the middle of it end well', async () => {
+    const cluster = await new Cluster(3).start();
+    await Promise.all(cluster.nodes.map((n) => subscriber(n, ['stop/#', '$share/g/stop/#', 'sensors/+/stop'], { qos: 1 })));
+    let going = true;
+    const flows = cluster.nodes.map(async (n, i) => {
+        const pub = await n.client();
+        for (let k = 0; going && pub.connected; k++)
+            await Promise.race([
+                Promise.all([
+                    pub.publishAsync(`stop/${i}`, String(k), { qos: k % 3 }),
+                    pub.publishAsync(`sensors/s${i}/stop`, String(k), { qos: 1 }),
+                    pub.subscribeAsync(`more/${k}`),
+                ]).catch(() => { going = false; }),
+                new Promise((resolve) => setTimeout(resolve, 500)),
+            ]);
+    });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    for (const n of [...cluster.nodes].reverse()) {
+        const { code, signal } = await n.stop();
+        assert.equal(code, 0, `${n.name} ended with ${code ?? signal}: ${n.stderr.slice(-2000)}`);
+    }
+    going = false;
+    await Promise.all(flows);
+});
