@@ -217,7 +217,8 @@ bool session__verbatim(struct broker_loop *loop, struct route *route, uint8_t qo
     const struct match *match = route_match(&state_of(loop)->routes, route);
     if (!match || match->durable)
         return true;
-    /* Sessions whose clients were connected by other nodes, or are by none, are known there alone. */
+    /* Sessions whose clients were connected by other nodes, or are by none, are known there alone.
+     */
     return loop->node->cluster && db_subscribed(loop->node->db, route_topic(route));
 }
 

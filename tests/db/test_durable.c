@@ -747,7 +747,6 @@ static void test_will_delay(void **state)
 struct reading {
     struct kit *kit;
     _Atomic bool stop;
-    uint64_t seen;
 };
 
 static bool take_ref(void *arg, struct db_message *message)
@@ -763,7 +762,7 @@ static void *read_all_the_time(void *arg)
 {
     struct reading *r = arg;
     db *d = r->kit->d;
-    uint64_t last = 0;
+    uint64_t seen = 0, last = 0;
     struct db_message *kept = NULL;
     while (!atomic_load(&r->stop)) {
         struct db_queue_item items[32];
@@ -778,13 +777,13 @@ static void *read_all_the_time(void *arg)
             last = items[i].sequence;
         }
         release(items, n);
-        r->seen += n;
+        seen += n;
         db_retained_read(d, CHR_LIT("#"), 0, take_ref, &kept);
         db_durable_stats(d, &stats);
         db_subscribed(d, CHR_LIT("t/1"));
     }
     db_message_unref(kept);
-    assert_true(r->seen == 0 || last);
+    assert_true(seen == 0 || last);
     return NULL;
 }
 
