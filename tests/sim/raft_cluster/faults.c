@@ -70,7 +70,7 @@ bool cluster__fault(struct world *w)
         RAFT_CLUSTER_WALL_CLOCKS, RAFT_CLUSTER_TRANSFERS, RAFT_CLUSTER_WIPES};
     struct node *n = &w->nodes[1 + below(w, NODES_MAX)];
     enum raft_cluster_fault kind = kinds[below(w, CHR_COUNT_OF(kinds))];
-    if (w->profile->half_cuts || w->profile->mutes)
+    if (w->profile->half_cuts || w->profile->halves || w->profile->mutes)
         kind = chance(w, 700) ? RAFT_CLUSTER_CUTS : RAFT_CLUSTER_FAULTS;
     if (w->profile->mutes && kind == RAFT_CLUSTER_CUTS)
         return mute_leader(w);

@@ -147,8 +147,9 @@ bool cluster__administer(struct world *w)
         event.change = RAFT_CHANGE_ADD_LEARNER;
     else if (!m->voter)
         event.change = RAFT_CHANGE_PROMOTE;
-    else if (id > w->voters || (w->profile->changes && !w->healing &&
-                                raft_members_voters(now) > (chance(w, 300) ? 1 : 3)))
+    else if (id > w->voters ||
+             (w->profile->changes && !w->healing &&
+              raft_members_voters(now) > (w->voters == 2 || chance(w, 100) ? 1 : 3)))
         event.change = RAFT_CHANGE_REMOVE;
     else {
         if (leader->raft.changes[leader->raft.changes_count - 1].index <= leader->raft.commit_index)

@@ -97,6 +97,8 @@ void cluster__heal_network(struct world *w)
 void cluster__cut_network(struct world *w)
 {
     w->report->cuts++;
+    if (w->profile->half_cuts || w->profile->halves) /* long enough for somebody to be elected */
+        w->next_fault = w->now + 500000 + (int64_t)below(w, 600000);
     cluster__heal_network(w);
     switch (w->profile->half_cuts ? 4 : w->profile->halves ? 0 : below(w, 6)) {
     case 4: /* the leader and one other do not hear each other, and the rest hears both … */

@@ -16,8 +16,10 @@ static const struct profile profiles[] = {
      .pace = 8,
      .short_offices = true,
      .late_replies = true},
-    {.name = "halves", .voters = 5, .pace = 1, .halves = true},
+    {.name = "halves", .voters = 5, .pace = 2, .halves = true},
     {.name = "changes", .voters = 4, .pace = 8, .short_offices = true, .changes = true},
+    {.name = "changes, quick", .voters = 4, .pace = 3, .short_offices = true, .changes = true},
+    {.name = "changes, two", .voters = 2, .pace = 8, .short_offices = true, .changes = true},
     {.name = "slow disks", .voters = 3, .pace = 4, .short_offices = true, .slow_disks = true},
     {.name = "ties",
      .voters = 3,
@@ -36,14 +38,14 @@ static const struct profile profiles[] = {
 
 const struct profile *cluster__profile(struct world *w)
 {
-    return chance(w, 300) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
+    return chance(w, 200) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
 }
 
 static void draw_reach(struct world *w, struct node *n)
 {
     n->reach = UINT32_MAX;
     for (uint32_t id = 1; id <= NODES_MAX; id++)
-        if (chance(w, 650))
+        if (chance(w, w->profile->slow_disks ? 300 : 650))
             n->reach &= ~(1u << id);
 }
 
@@ -59,7 +61,7 @@ void cluster__elected(struct world *w, struct node *n)
 /* The change goes to others than what was before it. */
 void cluster__asked_to_change(struct world *w, struct node *leader)
 {
-    if (w->profile->changes && goes_wrong(w, RAFT_CLUSTER_OFFICES, 700))
+    if (w->profile->changes && goes_wrong(w, RAFT_CLUSTER_OFFICES, 400))
         draw_reach(w, leader);
 }
 
@@ -85,7 +87,7 @@ void cluster__applied_first(struct world *w, struct node *n)
 /* Whoever believes it acknowledges now what its disk does not have. */
 void cluster__late_news(struct world *w)
 {
-    if (w->profile->slow_disks && goes_wrong(w, RAFT_CLUSTER_BLACKOUTS, 500))
+    if (w->profile->slow_disks && goes_wrong(w, RAFT_CLUSTER_BLACKOUTS, 700))
         w->blackout = w->now + 2000 + (int64_t)below(w, 20000);
 }
 
@@ -98,7 +100,8 @@ void cluster__meets_its_doom(struct world *w, struct node *n)
         cluster__crash(w, n, true, 1000 + (int64_t)below(w, 30000));
         return;
     }
-    switch (below(w, 4)) {
+    /* With a slow disk: what it has still to write is contradicted meanwhile. */
+    switch (w->profile->slow_disks && chance(w, 500) ? 0 : below(w, 4)) {
     case 0: /* not heard of for some time, and then back with all that it remembers */
         n->isolated_until = w->now + 300000 + (int64_t)below(w, 900000);
         break;
