@@ -96,6 +96,10 @@ static bool carry_out(struct broker_committer *c, struct peers_message *message)
         kept = message != NULL && e->save != &c->raft.own_entry;
         committer__group_save(c, e->save, e->save_count, e->save_sequence, kept ? message : NULL);
     }
+    /* Before anybody is told to campaign against us (R19): on another node that may be over before
+     * this thread goes on. */
+    if (raft_lease_until_us(&c->raft) == INT64_MIN)
+        atomic_store(&c->lease_until_us, INT64_MIN);
     if (e->messages_count)
         send_messages(c);
     committer__pass_committed(c, e->commit_index);
@@ -107,7 +111,7 @@ static bool carry_out(struct broker_committer *c, struct peers_message *message)
     }
     if (e->snapshot_to)
         want_snapshots(c);
-    atomic_store(&c->lease_until_us, raft_lease_until_us(&c->raft));
+    atomic_store(&c->lease_until_us, raft_lease_until_us(&c->raft)); /* after commit_index */
     note_leader(c);
     committer__reads_step(c);
     atomic_store(&c->raft_due_us, raft_next_due_us(&c->raft));
