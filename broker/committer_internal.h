@@ -121,8 +121,8 @@ struct forward {
 enum read_state { READ_WAITS_ROUND, READ_ASKED, READ_NO_LEADER, READ_KNOWN };
 
 struct read_waiter {
-    struct chr_list link; /* committer.readers; core_lock */
-    enum read_state state;
+    struct chr_list link;           /* committer.readers; core_lock */
+    _Atomic(enum read_state) state; /* its reader looks without core_lock; set after index */
     uint64_t round, number, index;
     int64_t asked_us;
 };
