@@ -17,6 +17,8 @@
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
 /* A full disk at a stop: whoever frees some room does it soon, or not at all. */
 #define HURRY_US INT64_C(5000000)
+/* A leader's disk may be full for a moment, until old segments are gone; not for so long. */
+#define FULL_DISK_PATIENCE_US INT64_C(2000000)
 /* A node of a cluster that stops looks so often whether others have answered the rest. */
 #define STOPPING_LOOK_US INT64_C(20000)
 
@@ -59,23 +61,58 @@ static bool finished(struct broker_committer *c)
     return done;
 }
 
-/* Leadership goes to whoever is furthest, so that nobody waits for an election. */
+/* core_lock. To whoever is furthest, of those that answer: one that is gone may be as far. */
+static void hand_over_to_best(struct broker_committer *c)
+{
+    const struct raft *raft = &c->raft;
+    const struct raft_peer *best = NULL;
+    bool best_near = false;
+    int64_t near_us = chr_clock_mono_us(c->options.clock) - raft->config.election_min_us;
+    for (uint32_t i = 0; raft->role == RAFT_LEADER && i < raft->peers_count; i++) {
+        const struct raft_peer *p = &raft->peers[i];
+        bool near = p->heard_us > near_us;
+        if (p->member.id == raft->config.self || !p->member.voter ||
+            (best && (near < best_near || (near == best_near && p->match <= best->match))))
+            continue;
+        best = p;
+        best_near = near;
+    }
+    uint64_t to = best ? best->member.id : 0;
+    if (best &&
+        committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER, .peer = to}) == CHR_OK)
+        chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", to));
+}
+
+/* A node that stops: so that nobody waits for an election. */
 static void hand_leadership_over(struct broker_committer *c)
 {
     if (c->alone || c->transferring || !atomic_load(&c->stopping))
         return;
     pthread_mutex_lock(&c->core_lock);
-    const struct raft_peer *best = NULL;
-    for (uint32_t i = 0; c->raft.role == RAFT_LEADER && i < c->raft.peers_count; i++) {
-        const struct raft_peer *p = &c->raft.peers[i];
-        if (p->member.id != c->raft.config.self && p->member.voter &&
-            (!best || p->match > best->match))
-            best = p;
-    }
-    if (best && committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER,
-                                                       .peer = best->member.id}) == CHR_OK)
-        chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", best->member.id));
+    hand_over_to_best(c);
     c->transferring = true;
+    pthread_mutex_unlock(&c->core_lock);
+}
+
+/* A leader without room for its log, or for the checkpoint that would free its memory, is alive,
+ * so nobody else is elected, and takes nothing, so everybody waits for its operator. Others may
+ * have room. */
+static void yield_without_room(struct broker_committer *c)
+{
+    bool stuck =
+        atomic_load(&c->disk_full) || (atomic_load(&c->no_room) && db_hot_full(c->options.db));
+    if (c->alone || !stuck || atomic_load(&c->role) != RAFT_LEADER) {
+        c->stuck_since_us = 0;
+        return;
+    }
+    int64_t now_us = chr_clock_mono_us(c->options.clock);
+    if (c->stuck_since_us == 0)
+        c->stuck_since_us = now_us;
+    if (now_us - c->stuck_since_us < FULL_DISK_PATIENCE_US)
+        return;
+    c->stuck_since_us = now_us; /* and again, if nothing comes of it */
+    pthread_mutex_lock(&c->core_lock);
+    hand_over_to_best(c);
     pthread_mutex_unlock(&c->core_lock);
 }
 
@@ -86,6 +123,7 @@ static void *committer_main(void *arg)
     pthread_setname_np(pthread_self(), "committer");
     while (!finished(c)) {
         hand_leadership_over(c);
+        yield_without_room(c);
         if (committer__core_turn(c)) {
             chr_wake_signal(&c->writer_wake);
             committer__wake_others(c);
@@ -493,8 +531,9 @@ chr_err broker_committer_wait_synced(broker_committer *c, uint64_t index)
     return synced ? CHR_OK : CHR_ECLOSED;
 }
 
-void broker_committer_unblock(broker_committer *c)
+void broker_committer_unblock(broker_committer *c, bool room)
 {
+    atomic_store(&c->no_room, !room);
     chr_wake_signal(&c->writer_wake);
 }
 

@@ -169,6 +169,7 @@ struct broker_committer {
     uint32_t held_count;
     struct raft_entry *inbox_entries; /* [COMMITTER_GROUP_ENTRIES]; a message's, decoded */
     bool transferring;                /* a stop handed leadership over */
+    int64_t stuck_since_us; /* committer thread: since when a leader has no room; 0: it has */
     struct chr_list readers;
     uint64_t read_number;
     bool turn_again;                 /* an effect made another turn worth while */
@@ -192,6 +193,7 @@ struct broker_committer {
     _Atomic uint64_t cut_done;
     _Atomic bool force_sync; /* wait_synced in periodic mode */
     _Atomic bool disk_full;
+    _Atomic bool no_room; /* for the last checkpoint */
     _Atomic bool writer_stop;
     _Atomic uint64_t synced_index; /* durable, what wait_synced waits for */
     pthread_mutex_t synced_lock;
