@@ -44,6 +44,18 @@ static bool own_entries_out(const struct broker_committer *c)
     return c->gathering->own || (c->alone && c->gathering->count > 0);
 }
 
+/* core_lock. A leader that stops waits until another leads, but not for long: by then its vote, and
+ * whatever else the other may need of it, has left. */
+static bool handing_over(struct broker_committer *c)
+{
+    if (c->alone)
+        return false;
+    if (!c->transferring)
+        return c->raft.role == RAFT_LEADER;
+    return (c->raft.role == RAFT_LEADER || c->raft.leader == 0) &&
+           chr_clock_mono_us(c->options.clock) < c->transfer_until_us;
+}
+
 /* A cluster may have no leader for a while, or for good: what it does not answer in time is given
  * up, unacknowledged. */
 static bool finished(struct broker_committer *c)
@@ -52,7 +64,8 @@ static bool finished(struct broker_committer *c)
         return false;
     pthread_mutex_lock(&c->core_lock);
     bool done = !own_entries_out(c) && atomic_load(&c->to_write) == NULL &&
-                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c));
+                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c)) &&
+                !handing_over(c);
     int64_t until_us = atomic_load(&c->give_up_us);
     if (!c->alone && until_us && chr_clock_mono_us(c->options.clock) > until_us &&
         atomic_load(&c->to_write) == NULL)
@@ -61,8 +74,9 @@ static bool finished(struct broker_committer *c)
     return done;
 }
 
-/* core_lock. To whoever is furthest, of those that answer: one that is gone may be as far. */
-static void hand_over_to_best(struct broker_committer *c)
+/* core_lock. To whoever is furthest, of those that answer: one that is gone may be as far. False:
+ * it leads nobody. */
+static bool hand_over_to_best(struct broker_committer *c)
 {
     const struct raft *raft = &c->raft;
     const struct raft_peer *best = NULL;
@@ -77,10 +91,13 @@ static void hand_over_to_best(struct broker_committer *c)
         best = p;
         best_near = near;
     }
-    uint64_t to = best ? best->member.id : 0;
-    if (best &&
-        committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER, .peer = to}) == CHR_OK)
-        chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", to));
+    if (!best)
+        return false;
+    uint64_t to = best->member.id;
+    if (committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER, .peer = to}) != CHR_OK)
+        return false;
+    chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", to));
+    return true;
 }
 
 /* A node that stops: so that nobody waits for an election. */
@@ -89,7 +106,9 @@ static void hand_leadership_over(struct broker_committer *c)
     if (c->alone || c->transferring || !atomic_load(&c->stopping))
         return;
     pthread_mutex_lock(&c->core_lock);
-    hand_over_to_best(c);
+    if (hand_over_to_best(c)) /* as long as the core itself waits for it, and for a heartbeat */
+        c->transfer_until_us = chr_clock_mono_us(c->options.clock) +
+                               c->raft.config.election_max_us + c->raft.config.heartbeat_us;
     c->transferring = true;
     pthread_mutex_unlock(&c->core_lock);
 }
@@ -112,7 +131,7 @@ static void yield_without_room(struct broker_committer *c)
         return;
     c->stuck_since_us = now_us; /* and again, if nothing comes of it */
     pthread_mutex_lock(&c->core_lock);
-    hand_over_to_best(c);
+    (void)hand_over_to_best(c);
     pthread_mutex_unlock(&c->core_lock);
 }
 

@@ -168,6 +168,7 @@ struct broker_committer {
     struct raft_message held[COMMITTER_HELD_MAX];
     uint32_t held_count;
     struct raft_entry *inbox_entries; /* [COMMITTER_GROUP_ENTRIES]; a message's, decoded */
+    int64_t transfer_until_us;        /* for so long it waits for the other to lead */
     bool transferring;                /* a stop handed leadership over */
     int64_t stuck_since_us; /* committer thread: since when a leader has no room; 0: it has */
     struct chr_list readers;
