@@ -18,6 +18,8 @@
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
 /* A full disk at a stop: whoever frees some room does it soon, or not at all. */
 #define HURRY_US INT64_C(5000000)
+/* A leader's disk may be full for a moment, until old segments are gone; not for so long. */
+#define FULL_DISK_PATIENCE_US INT64_C(2000000)
 /* A node of a cluster that stops looks so often whether others have answered the rest. */
 #define STOPPING_LOOK_US INT64_C(20000)
 
@@ -43,6 +45,18 @@ static bool own_entries_out(const struct broker_committer *c)
     return c->gathering->own || (c->alone && c->gathering->count > 0);
 }
 
+/* core_lock. A leader that stops waits until another leads, but not for long: by then its vote, and
+ * whatever else the other may need of it, has left. */
+static bool handing_over(struct broker_committer *c)
+{
+    if (c->alone)
+        return false;
+    if (!c->transferring)
+        return c->raft.role == RAFT_LEADER;
+    return (c->raft.role == RAFT_LEADER || c->raft.leader == 0) &&
+           chr_clock_mono_us(c->options.clock) < c->transfer_until_us;
+}
+
 /* A cluster may have no leader for a while, or for good: what it does not answer in time is given
  * up, unacknowledged. */
 static bool finished(struct broker_committer *c)
@@ -51,7 +65,8 @@ static bool finished(struct broker_committer *c)
         return false;
     pthread_mutex_lock(&c->core_lock);
     bool done = !own_entries_out(c) && atomic_load(&c->to_write) == NULL &&
-                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c));
+                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c)) &&
+                !handing_over(c);
     int64_t until_us = atomic_load(&c->give_up_us);
     if (!c->alone && until_us && chr_clock_mono_us(c->options.clock) > until_us &&
         atomic_load(&c->to_write) == NULL)
@@ -60,23 +75,64 @@ static bool finished(struct broker_committer *c)
     return done;
 }
 
-/* Leadership goes to whoever is furthest, so that nobody waits for an election. */
+/* core_lock. To whoever is furthest, of those that answer: one that is gone may be as far. False:
+ * it leads nobody. */
+static bool hand_over_to_best(struct broker_committer *c)
+{
+    const struct raft *raft = &c->raft;
+    const struct raft_peer *best = NULL;
+    bool best_near = false;
+    int64_t near_us = chr_clock_mono_us(c->options.clock) - raft->config.election_min_us;
+    for (uint32_t i = 0; raft->role == RAFT_LEADER && i < raft->peers_count; i++) {
+        const struct raft_peer *p = &raft->peers[i];
+        bool near = p->heard_us > near_us;
+        if (p->member.id == raft->config.self || !p->member.voter ||
+            (best && (near < best_near || (near == best_near && p->match <= best->match))))
+            continue;
+        best = p;
+        best_near = near;
+    }
+    if (!best)
+        return false;
+    uint64_t to = best->member.id;
+    if (committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER, .peer = to}) != CHR_OK)
+        return false;
+    chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", to));
+    return true;
+}
+
+/* A node that stops: so that nobody waits for an election. */
 static void hand_leadership_over(struct broker_committer *c)
 {
     if (c->alone || c->transferring || !atomic_load(&c->stopping))
         return;
     pthread_mutex_lock(&c->core_lock);
-    const struct raft_peer *best = NULL;
-    for (uint32_t i = 0; c->raft.role == RAFT_LEADER && i < c->raft.peers_count; i++) {
-        const struct raft_peer *p = &c->raft.peers[i];
-        if (p->member.id != c->raft.config.self && p->member.voter &&
-            (!best || p->match > best->match))
-            best = p;
-    }
-    if (best && committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER,
-                                                       .peer = best->member.id}) == CHR_OK)
-        chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", best->member.id));
+    if (hand_over_to_best(c)) /* as long as the core itself waits for it, and for a heartbeat */
+        c->transfer_until_us = chr_clock_mono_us(c->options.clock) +
+                               c->raft.config.election_max_us + c->raft.config.heartbeat_us;
     c->transferring = true;
+    pthread_mutex_unlock(&c->core_lock);
+}
+
+/* A leader without room for its log, or for the checkpoint that would free its memory, is alive,
+ * so nobody else is elected, and takes nothing, so everybody waits for its operator. Others may
+ * have room. */
+static void yield_without_room(struct broker_committer *c)
+{
+    bool stuck =
+        atomic_load(&c->disk_full) || (atomic_load(&c->no_room) && db_hot_full(c->options.db));
+    if (c->alone || !stuck || atomic_load(&c->role) != RAFT_LEADER) {
+        c->stuck_since_us = 0;
+        return;
+    }
+    int64_t now_us = chr_clock_mono_us(c->options.clock);
+    if (c->stuck_since_us == 0)
+        c->stuck_since_us = now_us;
+    if (now_us - c->stuck_since_us < FULL_DISK_PATIENCE_US)
+        return;
+    c->stuck_since_us = now_us; /* and again, if nothing comes of it */
+    pthread_mutex_lock(&c->core_lock);
+    (void)hand_over_to_best(c);
     pthread_mutex_unlock(&c->core_lock);
 }
 
@@ -87,6 +143,7 @@ static void *committer_main(void *arg)
     pthread_setname_np(pthread_self(), "committer");
     while (!finished(c)) {
         hand_leadership_over(c);
+        yield_without_room(c);
         if (committer__core_turn(c)) {
             chr_wake_signal(&c->writer_wake);
             committer__wake_others(c);
@@ -509,8 +566,9 @@ chr_err broker_committer_wait_synced(broker_committer *c, uint64_t index)
     return synced ? CHR_OK : CHR_ECLOSED;
 }
 
-void broker_committer_unblock(broker_committer *c)
+void broker_committer_unblock(broker_committer *c, bool room)
 {
+    atomic_store(&c->no_room, !room);
     chr_wake_signal(&c->writer_wake);
 }
 

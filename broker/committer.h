@@ -140,8 +140,9 @@ broker_propose_wait(broker_committer *committer, chr_slice bytes, uint32_t timeo
 void broker_committer_cut(broker_committer *committer, uint64_t index);
 /* Any thread: blocks until the log is durable up to index (D3). CHR_ECLOSED at shutdown. */
 chr_err broker_committer_wait_synced(broker_committer *committer, uint64_t index);
-/* Any thread: hot rows were sealed: look again. */
-void broker_committer_unblock(broker_committer *committer);
+/* Any thread: a checkpoint has ended: look again whether rows were sealed. room: false: there was
+ * none on the disk. */
+void broker_committer_unblock(broker_committer *committer, bool room);
 
 /* -- In a cluster -------------------------------------------------------------------------------*/
 

@@ -99,6 +99,10 @@ static bool carry_out(struct broker_committer *c, struct peers_message *message)
     }
     /* Before any peer hears of it: a reader here must not see less than one there (R19). */
     atomic_store(&c->commit_index, c->raft.commit_index);
+    /* Before anybody is told to campaign against us (R19): on another node that may be over before
+     * this thread goes on. */
+    if (raft_lease_until_us(&c->raft) == INT64_MIN)
+        atomic_store(&c->lease_until_us, INT64_MIN);
     if (e->messages_count)
         send_messages(c);
     committer__pass_committed(c, e->commit_index);
@@ -109,7 +113,7 @@ static bool carry_out(struct broker_committer *c, struct peers_message *message)
     }
     if (e->snapshot_to)
         want_snapshots(c);
-    atomic_store(&c->lease_until_us, raft_lease_until_us(&c->raft));
+    atomic_store(&c->lease_until_us, raft_lease_until_us(&c->raft)); /* after commit_index */
     note_leader(c);
     committer__reads_step(c);
     atomic_store(&c->raft_due_us, raft_next_due_us(&c->raft));

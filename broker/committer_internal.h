@@ -122,8 +122,8 @@ struct forward {
 enum read_state { READ_WAITS_ROUND, READ_ASKED, READ_NO_LEADER, READ_KNOWN };
 
 struct read_waiter {
-    struct chr_list link; /* committer.readers; core_lock */
-    _Atomic int state;    /* enum read_state */
+    struct chr_list link;           /* committer.readers; core_lock */
+    _Atomic(enum read_state) state; /* its reader looks without core_lock; set after index */
     uint64_t round, number, index;
     int64_t asked_us;
 };
@@ -170,7 +170,9 @@ struct broker_committer {
     struct raft_message held[COMMITTER_HELD_MAX];
     uint32_t held_count;
     struct raft_entry *inbox_entries; /* [COMMITTER_GROUP_ENTRIES]; a message's, decoded */
+    int64_t transfer_until_us;        /* for so long it waits for the other to lead */
     bool transferring;                /* a stop handed leadership over */
+    int64_t stuck_since_us; /* committer thread: since when a leader has no room; 0: it has */
     struct chr_list readers;
     uint64_t read_number;
     bool ended;                      /* a member has stopped: no turn does anything any more */
@@ -195,6 +197,7 @@ struct broker_committer {
     _Atomic uint64_t cut_done;
     _Atomic bool force_sync; /* wait_synced in periodic mode */
     _Atomic bool disk_full;
+    _Atomic bool no_room; /* for the last checkpoint */
     _Atomic bool writer_stop;
     _Atomic uint64_t synced_index; /* durable, what wait_synced waits for */
     pthread_mutex_t synced_lock;

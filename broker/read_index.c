@@ -15,12 +15,14 @@
 /* A question to the leader, or its answer, may be lost. */
 #define ASK_AGAIN_US INT64_C(100000)
 
+/* The lease before the index: the step that makes a lease valid, by committing the first entry of
+ * its term, publishes that index before it. An index from before that step may lack what the leader
+ * before us has acknowledged. A lease that was taken back meanwhile does no harm: it was valid when
+ * it was read, which is after the question came. */
 static bool by_lease(struct broker_committer *c, uint64_t *index)
 {
-    /* In this order: an index that was published before the lease may be of a time when another one
-     * led. */
-    int64_t until_us = atomic_load(&c->lease_until_us);
-    *index = atomic_load(&c->commit_index);
+    int64_t until_us = atomic_load_explicit(&c->lease_until_us, memory_order_acquire);
+    *index = atomic_load_explicit(&c->commit_index, memory_order_acquire);
     return chr_clock_mono_us(c->options.clock) < until_us;
 }
 
@@ -131,7 +133,7 @@ static bool wait_until(struct broker_committer *c, bool (*done)(struct broker_co
 static bool index_known(struct broker_committer *c, void *arg)
 {
     (void)c;
-    return atomic_load((_Atomic int *)arg) == READ_KNOWN;
+    return ((struct read_waiter *)arg)->state == READ_KNOWN;
 }
 
 static bool applied_to(struct broker_committer *c, void *arg)
@@ -162,7 +164,7 @@ chr_err broker_committer_read_barrier(broker_committer *c, uint32_t timeout_ms)
         pthread_mutex_unlock(&c->core_lock);
         committer__wake_others(c);
         if (!known)
-            known = wait_until(c, index_known, &w.state, deadline_us);
+            known = wait_until(c, index_known, &w, deadline_us);
         pthread_mutex_lock(&c->core_lock);
         chr_list_remove(&w.link);
         known = w.state == READ_KNOWN;
