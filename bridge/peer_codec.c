@@ -53,7 +53,8 @@ static uint8_t *place(struct chr_buf *out, size_t size, chr_err *err)
 
 chr_err peer_hello_encode(const struct peer_hello *hello, struct chr_buf *out)
 {
-    uint8_t founders[RAFT_MEMBERS_BYTES_MAX];
+    uint8_t founders[RAFT_MEMBERS_BYTES_MAX], members[RAFT_MEMBERS_BYTES_MAX];
+    Chronos__Peer__Peer peers[RAFT_MEMBERS_MAX], *peers_at[RAFT_MEMBERS_MAX];
     Chronos__Peer__Hello pb;
     chronos__peer__hello__init(&pb);
     pb.node = hello->node;
@@ -69,6 +70,19 @@ chr_err peer_hello_encode(const struct peer_hello *hello, struct chr_buf *out)
     pb.address = (char *)(uintptr_t)hello->address;
     pb.peers_hash = hello->peers_hash;
     pb.wall_ms = hello->wall_ms;
+    if (hello->members.count) {
+        pb.members = (ProtobufCBinaryData){.len = raft_members_encode(&hello->members, members),
+                                           .data = members};
+        pb.members_index = hello->members_index;
+    }
+    for (uint32_t i = 0; i < hello->peers_count; i++) {
+        chronos__peer__peer__init(&peers[i]);
+        peers[i].name = (char *)(uintptr_t)hello->peers[i].name;
+        peers[i].address = (char *)(uintptr_t)hello->peers[i].address;
+        peers_at[i] = &peers[i];
+    }
+    pb.n_peers = hello->peers_count;
+    pb.peers = peers_at;
     chr_err err;
     uint8_t *at = place(out, chronos__peer__hello__get_packed_size(&pb), &err);
     if (at)
@@ -105,6 +119,19 @@ static chr_err hello_from(const Chronos__Peer__Hello *pb, struct peer_hello *out
     if (pb->founders.len &&
         raft_members_decode(chr_slice_of(pb->founders.data, pb->founders.len), &out->founders))
         return CHR_EMALFORMED;
+    if (pb->members.len) {
+        if (raft_members_decode(chr_slice_of(pb->members.data, pb->members.len), &out->members))
+            return CHR_EMALFORMED;
+        out->members_index = pb->members_index;
+    }
+    if (pb->n_peers > RAFT_MEMBERS_MAX)
+        return CHR_EMALFORMED;
+    for (size_t i = 0; i < pb->n_peers; i++) {
+        struct peer_contact *p = &out->peers[out->peers_count++];
+        if (!copy_text(pb->peers[i]->name, p->name, sizeof p->name) ||
+            !copy_text(pb->peers[i]->address, p->address, sizeof p->address))
+            return CHR_EMALFORMED;
+    }
     return CHR_OK;
 }
 
@@ -123,7 +150,7 @@ chr_err peer_hello_decode(chr_slice bytes, struct peer_hello *out)
 static void raft_to(const struct raft_message *m, Chronos__Peer__RaftMessage *pb)
 {
     chronos__peer__raft_message__init(pb);
-    pb->format = PEER_FORMAT;
+    pb->format = PEER_RAFT_FORMAT;
     pb->type = m->type;
     pb->group = m->group;
     pb->from = m->from;

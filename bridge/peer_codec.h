@@ -9,22 +9,38 @@
 #include "base/err.h"
 #include "raft/raft.h"
 
-/* The newest entry and message format this program writes and reads. A node writes no newer one
- * than every member knows (rolling upgrade). */
+/* The newest entry and message format this program reads. A node writes no newer one than every
+ * member knows (rolling upgrade): what came with format F is written only when cluster_format()
+ * (broker/cluster.h) has reached F. Each message says in which format it was written. */
 #define PEER_FORMAT 1u
+/* In which raft_message is written: nothing of it has changed since. */
+#define PEER_RAFT_FORMAT 1u
+_Static_assert(PEER_RAFT_FORMAT <= PEER_FORMAT, "what is written is read");
+
+#define PEER_NAME_BYTES    64u /* with their zeros */
+#define PEER_ADDRESS_BYTES 80u
+
+/* How another node is reached. */
+struct peer_contact {
+    char name[PEER_NAME_BYTES], address[PEER_ADDRESS_BYTES];
+};
 
 /* Who a node is and what its disk holds; first on each connection, and again when it changes. */
 struct peer_hello {
     uint64_t node, incarnation;
     uint64_t boot;    /* of the process: rises with each start of this data directory (R18) */
     uint64_t cluster; /* 0: empty, no cluster was formed or joined yet (R20) */
-    struct raft_members founders; /* of cluster; count 0 when empty */
-    uint32_t format;              /* the newest it knows; not 0 */
-    char version[24];             /* of the program */
-    char name[64];                /* --id */
-    char address[80];             /* where clients and peers reach it: HOST:PORT */
+    struct raft_members founders;     /* of cluster; count 0 when empty */
+    uint32_t format;                  /* the newest it knows; not 0 */
+    char version[24];                 /* of the program */
+    char name[PEER_NAME_BYTES];       /* --id */
+    char address[PEER_ADDRESS_BYTES]; /* where clients and peers reach it: HOST:PORT */
     uint64_t peers_hash; /* of its sorted --peers and itself: all must list the same nodes */
     uint64_t wall_ms;    /* its clock, for the skew that is reported */
+    struct raft_members members; /* as it has applied them; count 0: it does not know */
+    uint64_t members_index;      /* as of this entry */
+    struct peer_contact peers[RAFT_MEMBERS_MAX]; /* other nodes it knows of */
+    uint32_t peers_count;
 };
 /* Appends to out. CHR_ENOMEM, CHR_EFULL: out is as it was. */
 CHR_MUST_USE chr_err peer_hello_encode(const struct peer_hello *hello, struct chr_buf *out);

@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/wake.h"
+#include "broker/cluster_calls.h"
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
@@ -31,6 +32,10 @@
 
 /* --bootstrap looks around for so long first. */
 #define BOOTSTRAP_GRACE_US INT64_C(3000000)
+/* A node that joins, by the word of the leader, is waited for so long. */
+#define JOIN_US INT64_C(30000000)
+/* A member that hears nothing of the others for so long says what may have become of it. */
+#define SILENCE_US INT64_C(15000000)
 
 struct known {
     uint64_t node;
@@ -38,6 +43,7 @@ struct known {
     bool listed; /* in --peers */
     bool heard;
     struct peer_hello hello;
+    int64_t heard_us; /* when last */
     int64_t skew_us, skew_logged_us;
     bool foreign; /* C3 */
     bool spoke;   /* since it was last looked after (C4) */
@@ -66,6 +72,12 @@ struct cluster {
     pthread_mutex_t lock; /* all below */
     struct peer_hello self;
     struct snapshots *snapshots;
+    struct cluster_calls *calls;
+    struct roster roster;
+    enum roster_place place_logged;
+    bool silence_logged;
+    int64_t silent_since_us; /* nobody was heard of since */
+    _Atomic uint32_t format; /* in use (O4) */
     struct known known[PEERS_MAX];
     uint32_t known_count;
     bool bootstrap;
@@ -114,6 +126,7 @@ static void fill_self(struct cluster *c)
     c->self.cluster = c->dir->cluster;
     c->self.founders = c->dir->founders;
     c->self.wall_ms = (uint64_t)(chr_clock_wall_us(c->node->clock) / 1000);
+    roster_tell(&c->roster, &c->self);
 }
 
 /* lock */
@@ -143,8 +156,11 @@ static void enter(struct cluster *c, uint64_t cluster, const struct raft_members
     struct chr_errmsg msg = {{0}};
     struct data_dir next = *c->dir;
     next.cluster = cluster;
-    if (founders)
+    if (founders) {
         next.founders = *founders;
+        (void)roster_members(&c->roster, 0, founders, chr_clock_mono_us(c->node->clock));
+        roster_save(&c->roster, &next);
+    }
     if (data_dir_save(&next, &msg)) {
         chr_log_error("cluster", "can't write down which cluster this is; trying again",
                       CHR_KV_C("detail", msg.text));
@@ -235,18 +251,56 @@ static void note_skew(struct cluster *c, struct known *k)
     }
 }
 
+/* lock. Of the same cluster: who belongs to it, and how others are reached. */
+static void take_news(struct cluster *c, const struct peer_hello *hello)
+{
+    int64_t now_us = chr_clock_mono_us(c->node->clock);
+    bool leader = broker_committer_leader(atomic_load(&c->committer)) == hello->node;
+    bool news = roster_members(&c->roster, hello->members_index, &hello->members, now_us);
+    for (uint32_t i = 0; i < hello->peers_count; i++) {
+        const struct peer_contact *p = &hello->peers[i];
+        news |= roster_learn(&c->roster, cluster_node_number(p->name), p, leader, now_us + JOIN_US);
+    }
+    struct roster_node *n = roster_find(&c->roster, hello->node);
+    if (n)
+        n->format = hello->format;
+    struct chr_errmsg msg = {{0}};
+    if (!news)
+        return;
+    roster_save(&c->roster, c->dir);
+    if (data_dir_save(c->dir, &msg))
+        chr_log_error("cluster", "can't write down who the members are",
+                      CHR_KV_C("detail", msg.text));
+}
+
+/* lock. C3 */
+static void judge(struct cluster *c, struct known *k)
+{
+    const struct peer_hello *hello = &k->hello;
+    uint32_t format = atomic_load(&c->format);
+    bool other = c->dir->cluster && hello->cluster && hello->cluster != c->dir->cluster;
+    bool old = hello->format < format;
+    if (other && !k->foreign)
+        chr_log_error("cluster", "belongs to another cluster; nothing is taken from it",
+                      CHR_KV_C("node", hello->name), CHR_KV_U("cluster", hello->cluster));
+    else if (old && !k->foreign)
+        chr_log_error("cluster",
+                      "is too old for what this cluster writes already; nothing is taken from it "
+                      "until it runs a newer version",
+                      CHR_KV_C("node", hello->name), CHR_KV_C("version", hello->version),
+                      CHR_KV_U("knows_format", hello->format), CHR_KV_U("in_use", format));
+    k->foreign = other || old;
+}
+
 static void hello_received(struct cluster *c, const struct peers_message *message)
 {
     static _Thread_local struct peer_hello hello; /* large */
-    if (peer_hello_decode(message->bytes, &hello) || hello.node != message->from)
+    if (peer_hello_decode(message->bytes, &hello) || hello.node != message->from ||
+        hello.node != cluster_node_number(hello.name))
         return;
     pthread_mutex_lock(&c->lock);
     struct known *k = find(c, message->from);
-    if (!k && c->known_count < PEERS_MAX) {
-        k = &c->known[c->known_count++];
-        *k = (struct known){.node = message->from};
-    }
-    if (!k) {
+    if (!k) { /* just forgotten */
         pthread_mutex_unlock(&c->lock);
         return;
     }
@@ -256,24 +310,21 @@ static void hello_received(struct cluster *c, const struct peers_message *messag
     }
     bool news = !k->heard || memcmp(&k->hello.incarnation, &hello.incarnation, 8) ||
                 k->hello.cluster != hello.cluster || k->hello.boot != hello.boot;
-    if (!k->heard && k->listed && hello.peers_hash != c->self.peers_hash)
+    if (!k->heard && k->listed && hello.peers_hash != c->self.peers_hash && !hello.cluster &&
+        !c->dir->cluster)
         chr_log_error("cluster", "lists other nodes in --peers than we do",
                       CHR_KV_C("node", hello.name));
     k->heard = k->spoke = true;
     k->hello = hello;
-    snprintf(k->name, sizeof k->name, "%s", hello.name);
-    if (!k->listed)
-        snprintf(k->address, sizeof k->address, "%s", hello.address);
+    k->heard_us = chr_clock_mono_us(c->node->clock);
     note_skew(c, k);
-    bool foreign = c->dir->cluster && hello.cluster && hello.cluster != c->dir->cluster;
-    if (foreign && !k->foreign)
-        chr_log_error("cluster", "belongs to another cluster; nothing is taken from it",
-                      CHR_KV_C("node", hello.name), CHR_KV_U("cluster", hello.cluster));
-    k->foreign = foreign;
-    if (!c->dir->cluster && hello.cluster)
+    judge(c, k);
+    if (!c->dir->cluster && hello.cluster && !k->foreign)
         join(c, &hello);
     else
         found_if_possible(c);
+    if (c->dir->cluster && hello.cluster == c->dir->cluster)
+        take_news(c, &hello);
     if (news)
         say_hello_to(c, message->from);
     pthread_mutex_unlock(&c->lock);
@@ -331,6 +382,11 @@ static void received(void *ctx, struct peers_message *message)
         if (!foreign(c, message->from))
             elsewhere_received(c->node, message);
         break;
+    case PEERS_CALL:
+    case PEERS_CALL_REPLY:
+        if (!foreign(c, message->from))
+            cluster_calls_received(c->calls, message);
+        break;
     default:
         break;
     }
@@ -387,7 +443,7 @@ void cluster_describe(struct cluster *c, uint64_t *cluster, uint64_t *members_in
 /* ---- What the leader looks after --------------------------------------------------------------
  */
 
-/* C2: a listed node whose disk is another one than the members say, or that only learns so far. */
+/* C2: a member whose disk is another one than the members say, or that was a voter before. */
 static void look_after_members(struct cluster *c)
 {
     broker_committer *committer = atomic_load(&c->committer);
@@ -401,7 +457,9 @@ static void look_after_members(struct cluster *c)
         struct broker_peer_status *p = &status.peers[i];
         pthread_mutex_lock(&c->lock);
         const struct known *k = find(c, p->member.id);
-        bool ours = k && k->listed && k->heard && k->hello.cluster == c->dir->cluster;
+        const struct roster_node *n = roster_find(&c->roster, p->member.id);
+        bool ours = k && k->heard && !k->foreign && k->hello.cluster == c->dir->cluster;
+        bool votes = n && n->votes;
         uint64_t incarnation = ours ? k->hello.incarnation : 0;
         pthread_mutex_unlock(&c->lock);
         if (!ours)
@@ -418,7 +476,7 @@ static void look_after_members(struct cluster *c)
                                 "comes with an empty disk: it learns everything anew before it "
                                 "votes again",
                                 CHR_KV_C("node", name));
-        } else if (!p->member.voter) {
+        } else if (!p->member.voter && votes) {
             err = broker_committer_change(committer, RAFT_CHANGE_PROMOTE,
                                           (struct raft_member){.id = p->member.id});
             if (!err)
@@ -591,6 +649,169 @@ void cluster_tell(struct cluster *c, enum peers_kind kind, const chr_slice *part
         (void)!peers_send(c->peers, nodes[i], PEERS_CONTROL, (uint8_t)kind, parts, parts_count);
 }
 
+/* ---- Who the others are -----------------------------------------------------------------------
+ */
+
+/* lock */
+static void remember(struct cluster *c, uint64_t node, const struct peer_contact *contact)
+{
+    struct known *k = find(c, node);
+    if (!k && c->known_count == PEERS_MAX)
+        return;
+    if (!k) {
+        k = &c->known[c->known_count++];
+        *k = (struct known){.node = node, .skew_us = INT64_MIN};
+    }
+    memcpy(k->name, contact->name, sizeof k->name);
+    memcpy(k->address, contact->address, sizeof k->address);
+}
+
+/* lock */
+static void forget(struct cluster *c, uint64_t node)
+{
+    struct known *k = find(c, node);
+    peers_remove(c->peers, node);
+    if (!k)
+        return;
+    chr_log_info("cluster", "forgotten: it is no member any more", CHR_KV_C("node", k->name));
+    *k = c->known[--c->known_count];
+}
+
+/* lock. O1: those in the roster are connected to, and no others. */
+static void connect_roster(struct cluster *c)
+{
+    uint64_t gone[PEERS_MAX];
+    uint32_t count = roster_forget(&c->roster, chr_clock_mono_us(c->node->clock), gone);
+    for (uint32_t i = 0; i < count; i++)
+        forget(c, gone[i]);
+    for (uint32_t i = 0; i < c->roster.count; i++) {
+        const struct roster_node *n = &c->roster.nodes[i];
+        const struct known *k = find(c, n->node);
+        char host[256];
+        struct peers_peer peer = {.node = n->node, .host = host};
+        if (k && strcmp(k->address, n->contact.address) == 0)
+            continue;
+        chr_err err = net_parse_address(n->contact.address, host, sizeof host, &peer.port, NULL);
+        if (!err)
+            err = peers_set(c->peers, &peer);
+        if (err)
+            continue; /* next time */
+        remember(c, n->node, &n->contact);
+        chr_log_notice("cluster", "another node", CHR_KV_C("node", n->contact.name),
+                       CHR_KV_C("address", n->contact.address));
+    }
+}
+
+/* lock. Are we one of them? */
+static void note_place(struct cluster *c)
+{
+    enum roster_place place = c->dir->cluster ? roster_place(&c->roster) : ROSTER_OUTSIDE;
+    if (place == c->place_logged)
+        return;
+    if (place == ROSTER_REMOVED)
+        chr_log_error("cluster",
+                      "this node was removed: it is no member of the cluster any more, hears of "
+                      "nothing new and answers no writes; stop it, or add it again");
+    else if (place == ROSTER_LEARNER)
+        chr_log_notice("cluster", "this node is a learner");
+    else if (place == ROSTER_VOTER)
+        chr_log_notice("cluster", "this node is a voter");
+    c->place_logged = place;
+}
+
+/* lock. Members refuse those that they have forgotten, without a word. */
+static void note_silence(struct cluster *c)
+{
+    int64_t now_us = chr_clock_mono_us(c->node->clock);
+    bool expected = c->roster.count > 0 && c->dir->cluster;
+    for (uint32_t i = 0; i < c->known_count; i++)
+        if (c->known[i].heard && now_us - c->known[i].heard_us < SILENCE_US)
+            expected = false;
+    if (!expected) {
+        c->silent_since_us = now_us;
+        c->silence_logged = false;
+    } else if (!c->silence_logged && now_us - c->silent_since_us > SILENCE_US) {
+        chr_log_warning("cluster", "none of the other nodes answers: they are down, or can't be "
+                                   "reached, or this node was removed while it was away");
+        c->silence_logged = true;
+    }
+}
+
+/* lock. O4 */
+static void raise_format(struct cluster *c)
+{
+    uint32_t in_use = atomic_load(&c->format);
+    uint32_t format = roster_format(&c->roster, in_use, PEER_FORMAT);
+    struct chr_errmsg msg = {{0}};
+    enum roster_place place = roster_place(&c->roster);
+    if (!c->dir->cluster || format == in_use || (place != ROSTER_VOTER && place != ROSTER_LEARNER))
+        return;
+    c->dir->cluster_format = format;
+    if (data_dir_save(c->dir, &msg)) {
+        c->dir->cluster_format = in_use;
+        return;
+    }
+    atomic_store(&c->format, format);
+    chr_log_notice("cluster", "all members know a newer format; it is written from now on",
+                   CHR_KV_U("format", format));
+}
+
+static void look_after_roster(struct cluster *c)
+{
+    pthread_mutex_lock(&c->lock);
+    connect_roster(c);
+    note_place(c);
+    note_silence(c);
+    raise_format(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+chr_err cluster_invite(struct cluster *c, const struct peer_contact *contact, int64_t timeout_us,
+                       struct chr_errmsg *msg)
+{
+    char host[256];
+    uint16_t port;
+    uint64_t node = cluster_node_number(contact->name);
+    chr_err err = net_parse_address(contact->address, host, sizeof host, &port, msg);
+    if (err)
+        return err;
+    if (!host[0] || !port)
+        return chr_fail(msg, CHR_EINVAL, "\"%s\" is no address that others can reach",
+                        contact->address);
+    if (!c->node->config->cluster.secret && !settings_is_loopback(contact->address))
+        return chr_fail(msg, CHR_EINVAL,
+                        "nodes that are reached over a network need a cluster-secret, and this "
+                        "cluster has none");
+    pthread_mutex_lock(&c->lock);
+    err = roster_put(&c->roster, node, contact);
+    if (err == CHR_EEXIST)
+        err = CHR_OK;
+    struct roster_node *n = err ? NULL : roster_find(&c->roster, node);
+    if (n && !roster_is_member(&c->roster, node))
+        roster_join(n, chr_clock_mono_us(c->node->clock) + timeout_us);
+    if (!err)
+        connect_roster(c);
+    pthread_mutex_unlock(&c->lock);
+    if (err == CHR_EFULL)
+        (void)chr_fail(msg, err, "a cluster has at most %u nodes", PEERS_MAX);
+    else if (err)
+        (void)chr_fail(msg, err, "\"%s\" is no name of a node: 1 to 63 of a-z, A-Z, 0-9, ., _, -",
+                       contact->name);
+    atomic_store(&c->say_hello, true);
+    chr_wake_signal(&c->wake);
+    return err;
+}
+
+void cluster_uninvite(struct cluster *c, uint64_t node)
+{
+    pthread_mutex_lock(&c->lock);
+    struct roster_node *n = roster_find(&c->roster, node);
+    if (n && !roster_is_member(&c->roster, node))
+        roster_join(n, 0);
+    connect_roster(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void *cluster_main(void *arg)
 {
     struct cluster *c = arg;
@@ -606,6 +827,7 @@ static void *cluster_main(void *arg)
         pthread_mutex_lock(&c->lock);
         found_if_possible(c);
         pthread_mutex_unlock(&c->lock);
+        look_after_roster(c);
         look_after_members(c);
         look_after_sessions(c);
         uint32_t ticket = chr_wake_prepare(&c->wake);
@@ -631,10 +853,15 @@ static void members_applied(void *ctx, uint64_t index, uint64_t term,
         c->dir->members = *members;
         c->dir->members_index = index;
         c->dir->members_term = term;
+        (void)roster_members(&c->roster, index, members, chr_clock_mono_us(c->node->clock));
+        roster_save(&c->roster, c->dir);
         err = data_dir_save(c->dir, &msg);
         pthread_mutex_unlock(&c->lock);
-        if (!err)
+        if (!err) {
+            atomic_store(&c->say_hello, true);
+            chr_wake_signal(&c->wake);
             return;
+        }
         /* Nothing is applied until it is: a checkpoint beyond it would let the log go that says it,
          * and the next start would count wrong majorities. */
         if (!said)
@@ -652,20 +879,25 @@ static void members_applied(void *ctx, uint64_t index, uint64_t term,
 static chr_err add_listed(struct cluster *c, const char *text, size_t len, struct chr_errmsg *msg)
 {
     const char *equals = memchr(text, '=', len);
-    struct known *k = &c->known[c->known_count];
-    if (!equals || equals == text || (size_t)(equals - text) >= sizeof k->name ||
-        len - (size_t)(equals - text) > sizeof k->address)
+    struct peer_contact contact = {.name = ""};
+    if (!equals || equals == text || (size_t)(equals - text) >= sizeof contact.name ||
+        len - (size_t)(equals - text) > sizeof contact.address)
         return chr_fail(msg, CHR_EINVAL, "peers: `%.*s` is not ID=HOST:PORT", (int)len, text);
-    if (c->known_count == PEERS_MAX)
-        return chr_fail(msg, CHR_EINVAL, "peers: more than %u", PEERS_MAX);
-    *k = (struct known){.listed = true, .skew_us = INT64_MIN};
-    memcpy(k->name, text, (size_t)(equals - text));
-    memcpy(k->address, equals + 1, len - (size_t)(equals + 1 - text));
-    k->node = cluster_node_number(k->name);
-    if (k->node == c->self.node || find(c, k->node))
+    memcpy(contact.name, text, (size_t)(equals - text));
+    memcpy(contact.address, equals + 1, len - (size_t)(equals + 1 - text));
+    uint64_t node = cluster_node_number(contact.name);
+    if (node == c->self.node || find(c, node))
         return chr_fail(msg, CHR_EINVAL, "peers: %s is named twice, or is this node itself",
-                        k->name);
-    c->known_count++;
+                        contact.name);
+    chr_err err = roster_put(&c->roster, node, &contact);
+    if (err == CHR_EFULL)
+        return chr_fail(msg, err, "peers: more than %u", PEERS_MAX);
+    if (err)
+        return chr_fail(msg, err, "peers: `%.*s`: not a name (a-z, A-Z, 0-9, ., _, -) and address",
+                        (int)len, text);
+    roster_find(&c->roster, node)->listed = true;
+    remember(c, node, &contact);
+    find(c, node)->listed = true;
     return CHR_OK;
 }
 
@@ -732,6 +964,23 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
     return err;
 }
 
+/* Members that came later, from node.meta. */
+static chr_err open_roster(struct cluster *c, struct chr_errmsg *msg)
+{
+    if (c->dir->cluster_format > PEER_FORMAT)
+        return chr_fail(msg, CHR_EVERSION,
+                        "the cluster of %s writes format %u already; this program knows %u: run "
+                        "the version that the other nodes run",
+                        c->dir->path, c->dir->cluster_format, PEER_FORMAT);
+    atomic_store(&c->format, c->dir->cluster_format);
+    roster_load(&c->roster, c->dir, cluster_node_number);
+    for (uint32_t i = 0; i < c->roster.count; i++)
+        if (!find(c, c->roster.nodes[i].node))
+            remember(c, c->roster.nodes[i].node, &c->roster.nodes[i].contact);
+    c->silent_since_us = chr_clock_mono_us(c->node->clock);
+    return CHR_OK;
+}
+
 chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_errmsg *msg)
 {
     const struct broker_config *config = node->config;
@@ -750,12 +999,18 @@ chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_
     snprintf(c->self.version, sizeof c->self.version, "%s", CHRONOS_VERSION);
     snprintf(c->self.name, sizeof c->self.name, "%s", config->cluster.id);
     snprintf(c->self.address, sizeof c->self.address, "%s", config->address);
+    c->roster.self = c->self.node;
+    c->roster.incarnation = c->self.incarnation;
     chr_err err = parse_peers(c, config->cluster.peers, msg);
     c->self.peers_hash = peers_hash(c);
+    if (!err)
+        err = open_roster(c, msg);
     if (!err)
         err = open_peers(c, msg);
     if (!err)
         err = snapshots_open(node, c->peers, &c->snapshots);
+    if (!err)
+        err = cluster_calls_open(node, c, c->peers, &c->calls);
     if (err) {
         cluster_free(c);
         return err;
@@ -775,6 +1030,7 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .peers = c->peers,
         .members = dir->members.count ? dir->members : dir->founders,
         .members_index = dir->members.count ? dir->members_index : 0,
+        .lost_tail = config->fsync == RAFT_FSYNC_PERIODIC && !dir->was_clean,
         .election_min_us = (int64_t)config->cluster.election_ms * 1000,
         .heartbeat_us = (int64_t)config->cluster.heartbeat_ms * 1000,
         .ctx = c,
@@ -790,6 +1046,8 @@ chr_err cluster_start(struct cluster *c)
         return CHR_ENOMEM;
     c->thread_running = true;
     chr_err err = snapshots_start(c->snapshots);
+    if (!err)
+        err = cluster_calls_start(c->calls);
     if (err)
         return err;
     atomic_store(&c->say_hello, true);
@@ -812,6 +1070,7 @@ void cluster_stop(struct cluster *c)
     if (c->thread_running)
         pthread_join(c->thread, NULL);
     c->thread_running = false;
+    cluster_calls_stop(c->calls);
     peers_stop(c->peers);
 }
 
@@ -819,6 +1078,7 @@ void cluster_free(struct cluster *c)
 {
     if (!c)
         return;
+    cluster_calls_free(c->calls);
     snapshots_free(c->snapshots);
     peers_free(c->peers);
     pthread_mutex_destroy(&c->lock);
@@ -833,6 +1093,29 @@ struct peers *cluster_peers(struct cluster *c)
 uint64_t cluster_self(const struct cluster *c)
 {
     return c ? c->self.node : 0;
+}
+
+struct cluster_calls *cluster_calls(struct cluster *c)
+{
+    return c ? c->calls : NULL;
+}
+
+uint32_t cluster_format(const struct cluster *c)
+{
+    return c ? atomic_load(&c->format) : PEER_FORMAT;
+}
+
+enum roster_place cluster_place(struct cluster *c)
+{
+    pthread_mutex_lock(&c->lock);
+    enum roster_place place = c->dir->cluster ? roster_place(&c->roster) : ROSTER_OUTSIDE;
+    pthread_mutex_unlock(&c->lock);
+    return place;
+}
+
+void cluster_snapshots_stats(struct cluster *c, struct snapshots_stats *out)
+{
+    snapshots_stats(c->snapshots, out);
 }
 
 /* ---- As others see it -------------------------------------------------------------------------
@@ -853,7 +1136,8 @@ static void fill_from_raft(struct cluster_member *m, const struct broker_cluster
         m->match = p->match;
         m->lag = status->last_index > p->match ? status->last_index - p->match : 0;
         m->state = p->state;
-        m->heard_us_ago = p->heard_us_ago;
+        if (p->heard_us_ago >= 0 && m->heard)
+            m->heard_us_ago = CHR_MIN(m->heard_us_ago, p->heard_us_ago);
     }
 }
 
@@ -862,11 +1146,17 @@ uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_ME
 {
     broker_committer_status(c->node->committer, status);
     uint32_t count = 0;
+    int64_t now_us = chr_clock_mono_us(c->node->clock);
     pthread_mutex_lock(&c->lock);
     struct cluster_member *m = &out[count++];
-    *m = (struct cluster_member){
-        .node = c->self.node, .self = true, .up = true, .cluster = c->dir->cluster};
-    memcpy(m->name, c->self.name, sizeof m->name);
+    *m = (struct cluster_member){.node = c->self.node,
+                                 .self = true,
+                                 .up = true,
+                                 .heard = true,
+                                 .cluster = c->dir->cluster,
+                                 .incarnation = c->self.incarnation,
+                                 .format = PEER_FORMAT};
+    memcpy(m->name, c->self.name, sizeof c->self.name);
     memcpy(m->address, c->self.address, sizeof m->address);
     memcpy(m->version, c->self.version, sizeof m->version);
     for (uint32_t i = 0; i < c->known_count; i++) {
@@ -874,9 +1164,13 @@ uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_ME
         m = &out[count++];
         *m = (struct cluster_member){.node = k->node,
                                      .up = peers_up(c->peers, k->node, PEERS_CONTROL),
+                                     .heard = k->heard,
+                                     .heard_us_ago = now_us - k->heard_us,
                                      .skew_us = k->heard ? k->skew_us : INT64_MIN,
-                                     .cluster = k->hello.cluster};
-        memcpy(m->name, k->name, sizeof m->name);
+                                     .cluster = k->hello.cluster,
+                                     .incarnation = k->hello.incarnation,
+                                     .format = k->heard ? k->hello.format : 0};
+        memcpy(m->name, k->name, sizeof k->name);
         memcpy(m->address, k->address, sizeof m->address);
         memcpy(m->version, k->hello.version, sizeof m->version);
     }
@@ -885,9 +1179,11 @@ uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_ME
         bool listed = false;
         for (uint32_t j = 0; j < count; j++)
             listed |= out[j].node == status->peers[i].member.id;
-        if (!listed && count < CLUSTER_MEMBERS_MAX)
-            out[count++] =
-                (struct cluster_member){.node = status->peers[i].member.id, .skew_us = INT64_MIN};
+        if (listed || count == CLUSTER_MEMBERS_MAX)
+            continue;
+        m = &out[count++];
+        *m = (struct cluster_member){.node = status->peers[i].member.id, .skew_us = INT64_MIN};
+        cluster_name(c, m->node, m->name);
     }
     for (uint32_t i = 0; i < count; i++) {
         out[i].leader = out[i].node == status->leader;

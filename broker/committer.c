@@ -649,6 +649,7 @@ void broker_committer_status(broker_committer *c, struct broker_cluster_status *
     out->commit_index = raft->commit_index;
     out->last_index = raft->last_index;
     out->change_pending = raft->changes[raft->changes_count - 1].index > raft->commit_index;
+    out->catching_up = raft->catching_up;
     bool only_voter = raft->role == RAFT_LEADER && raft_members_voters(raft_members_now(raft)) == 1;
     out->quorum = c->alone || only_voter      ? true
                   : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
@@ -686,6 +687,9 @@ void broker_committer_stats(broker_committer *c, struct broker_committer_stats *
         .reads_lease = atomic_load_explicit(&c->reads_lease, memory_order_relaxed),
         .reads_round = atomic_load_explicit(&c->reads_round, memory_order_relaxed),
         .reads_asked = atomic_load_explicit(&c->reads_asked, memory_order_relaxed),
+        .commit_us_total = atomic_load_explicit(&c->commit_us_total, memory_order_relaxed),
     };
+    for (size_t i = 0; i <= BROKER_COMMIT_BUCKETS; i++)
+        out->commit_counts[i] = atomic_load_explicit(&c->commit_counts[i], memory_order_relaxed);
     raft_log_stats(c->options.log, &out->log);
 }

@@ -65,6 +65,7 @@ struct broker_cluster {
      * change said. count 0: not known yet (broker_committer_found, or a leader's append tells). */
     struct raft_members members;
     uint64_t members_index;
+    bool lost_tail; /* entries that were acknowledged may be lost (raft/raft.h) */
     int64_t election_min_us, election_max_us, heartbeat_us; /* 0: the core's defaults */
     void *ctx;
     /* Applier, before an entry that changes the members counts as applied: to be remembered
@@ -179,6 +180,7 @@ struct broker_cluster_status {
     int role; /* enum raft_role */
     uint64_t term, leader, commit_index, apply_index, last_index, first_index;
     bool change_pending, quorum; /* quorum: leader: it has a lease; else: it hears a leader */
+    bool catching_up;            /* it may have lost entries, and votes for nobody until then */
     struct broker_peer_status peers[RAFT_MEMBERS_MAX];
     uint32_t peers_count;
 };
@@ -186,11 +188,17 @@ void broker_committer_status(broker_committer *committer, struct broker_cluster_
 /* 0: none known. One atomic load. */
 uint64_t broker_committer_leader(const broker_committer *committer);
 
+/* How long groups took from the proposal of their first entry to their commit, where it was
+ * proposed: bucket i counts those up to broker_commit_bounds_us[i], the last one all others. */
+#define BROKER_COMMIT_BUCKETS 12
+extern const uint64_t broker_commit_bounds_us[BROKER_COMMIT_BUCKETS];
+
 struct broker_committer_stats {
     uint64_t groups, entries, entries_applied;
     bool leader, disk_full, hot_full;
     uint64_t term, elections, elections_won, forwarded, forwarded_again;
     uint64_t reads_lease, reads_round, reads_asked;
+    uint64_t commit_us_total, commit_counts[BROKER_COMMIT_BUCKETS + 1];
     struct raft_log_stats log;
 };
 void broker_committer_stats(broker_committer *committer, struct broker_committer_stats *out);

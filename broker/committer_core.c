@@ -161,6 +161,19 @@ static bool take_saved(struct broker_committer *c)
     return true;
 }
 
+/* Nothing of such an append is taken, so nothing is acknowledged: the node stays where it is until
+ * it runs a version that knows what it is sent. The leader sends again and again. */
+static void note_newer(struct broker_committer *c, uint64_t from)
+{
+    if (c->newer_logged)
+        return;
+    c->newer_logged = true;
+    chr_log_error("raft",
+                  "the leader sends entries in a format that this version does not know; nothing "
+                  "of them is taken: run the version that the other nodes run",
+                  CHR_KV_U("from", from), CHR_KV_U("knows_format", PEER_FORMAT));
+}
+
 /* An append. False: no room for it yet. */
 static bool take_append(struct broker_committer *c, struct peers_message *message)
 {
@@ -184,7 +197,9 @@ static bool take_append(struct broker_committer *c, struct peers_message *messag
                               message, &kept)
                   : CHR_EACCES;
     }
-    if (err && err != CHR_EBUSY)
+    if (err == CHR_EVERSION)
+        note_newer(c, message->from);
+    else if (err && err != CHR_EBUSY)
         chr_log_warning("raft", "an append was refused", CHR_KV_U("from", message->from),
                         CHR_KV_C("error", chr_strerror(err)));
     if (!kept)
@@ -466,8 +481,8 @@ chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg)
         .election_max_us = cluster->election_max_us,
         .heartbeat_us = cluster->heartbeat_us,
         .inflight_bytes_max = 8u << 20,
-        .lost_tail = !c->alone && c->options.fsync == RAFT_FSYNC_PERIODIC &&
-                     raft_log_last(log) > 0, /* a new disk has nothing to lose */
+        /* a new disk has nothing to lose */
+        .lost_tail = !c->alone && cluster->lost_tail && raft_log_last(log) > 0,
     };
     struct raft_stored stored = {
         .hard_state = recovery->hard_state,

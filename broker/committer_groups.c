@@ -206,6 +206,8 @@ bool committer__gather(struct broker_committer *c)
     for (uint32_t i = from; i < g->count; i++) {
         if (!g->proposals[i])
             continue;
+        if (!g->own)
+            g->proposed_us = c->raft.now_us;
         g->own = true;
         g->proposals[i]->index = g->entries[i].index;
         g->proposals[i]->hlc = g->entries[i].hlc;
@@ -349,11 +351,27 @@ void committer__group_written(struct broker_committer *c, struct committer_group
 /* ---- Committed, contradicted ------------------------------------------------------------------
  */
 
+const uint64_t broker_commit_bounds_us[BROKER_COMMIT_BUCKETS] = {
+    250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 256000, 1000000};
+
+/* The core's clock was read for the event that committed it: a group costs no call. */
+static void note_commit_time(struct broker_committer *c, const struct committer_group *g)
+{
+    uint64_t us = (uint64_t)CHR_MAX(c->raft.now_us - g->proposed_us, 0);
+    size_t bucket = 0;
+    while (bucket < BROKER_COMMIT_BUCKETS && us > broker_commit_bounds_us[bucket])
+        bucket++;
+    atomic_fetch_add_explicit(&c->commit_counts[bucket], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->commit_us_total, us, memory_order_relaxed);
+}
+
 void committer__pass_committed(struct broker_committer *c, uint64_t commit_index)
 {
     uint32_t passed = 0;
     while (passed < c->waiting_count && c->waiting[passed] != c->writing &&
            committer__last_kept(c->waiting[passed]) <= commit_index) {
+        if (c->waiting[passed]->own)
+            note_commit_time(c, c->waiting[passed]);
         atomic_fetch_add(&c->to_apply_bytes, c->waiting[passed]->bytes);
         bool pushed = chr_ring_push(&c->to_apply, c->waiting[passed]);
         CHR_ASSERT(pushed); /* the ring holds as many groups as there are */

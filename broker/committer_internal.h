@@ -70,7 +70,8 @@ struct committer_group {
     uint64_t bytes;                 /* of the entries */
     uint64_t first_index;           /* of entries[0] */
     uint64_t save_sequence;         /* the core's number of it */
-    bool own;                       /* some entry was proposed here */
+    bool own;                       /* some entry was proposed here … */
+    int64_t proposed_us;            /* … the first of them then; the core's clock */
     bool truncate;                  /* before its entries are appended … */
     uint64_t truncate_to;           /* … the log loses those above this one */
     struct peers_message *messages; /* whose bytes entries borrow; by next */
@@ -178,6 +179,7 @@ struct broker_committer {
     bool ended;                      /* a member has stopped: no turn does anything any more */
     bool turn_again;                 /* an effect made another turn worth while */
     uint64_t leader_seen, term_seen; /* for the log line */
+    bool newer_logged;               /* entries of an unknown format came */
 
     pthread_mutex_t groups_lock;
     struct committer_group *free_groups;
@@ -230,6 +232,7 @@ struct broker_committer {
     _Atomic uint64_t groups_count, entries_count, entries_applied;
     _Atomic uint64_t elections, elections_won, forwarded, forwarded_again, reads_lease, reads_round,
         reads_asked;
+    _Atomic uint64_t commit_us_total, commit_counts[BROKER_COMMIT_BUCKETS + 1];
     _Atomic bool hot_full;
 };
 

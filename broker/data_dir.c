@@ -16,6 +16,9 @@
 #include "base/compiler.h"
 #include "base/random.h"
 
+/* Numbers, twice the members in hex, a line for each other member. */
+#define META_BYTES_MAX (2048u + 4u * RAFT_MEMBERS_BYTES_MAX + RAFT_MEMBERS_MAX * 160u)
+
 static chr_err make_dir(const char *path, struct chr_errmsg *msg)
 {
     if (mkdir(path, 0700) == 0 || errno == EEXIST)
@@ -97,7 +100,7 @@ static bool get_members(const char *hex, struct raft_members *out)
 
 chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct chr_errmsg *msg)
 {
-    char fresh[4096], meta[4096], text[2048 + 4 * RAFT_MEMBERS_BYTES_MAX];
+    char fresh[4096], meta[4096], text[META_BYTES_MAX];
     chr_err err = join(fresh, sizeof fresh, path, "node.meta.new", msg);
     if (!err)
         err = join(meta, sizeof meta, path, "node.meta", msg);
@@ -122,6 +125,15 @@ chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct
                         dir->members_index, dir->members_term);
         len += put_members(text + len, &dir->members);
     }
+    for (uint32_t i = 0; i < dir->peers_count; i++)
+        len += snprintf(text + len, sizeof text - (size_t)len, "peer %s %s %s\n",
+                        dir->peers[i].contact.name, dir->peers[i].contact.address,
+                        dir->peers[i].votes ? "votes" : "learns");
+    if (dir->cluster_format > 1)
+        len += snprintf(text + len, sizeof text - (size_t)len, "cluster_format %" PRIu32 "\n",
+                        dir->cluster_format);
+    if (dir->clean)
+        len += snprintf(text + len, sizeof text - (size_t)len, "clean\n");
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool ok = fd >= 0 && write(fd, text, (size_t)len) == len && fsync(fd) == 0;
     int saved = errno;
@@ -136,6 +148,19 @@ chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct
         return chr_fail(msg, chr_err_from_errno(saved ? saved : errno), "can't write %s: %s", meta,
                         strerror(saved ? saved : errno));
     return CHR_OK;
+}
+
+/* "NAME HOST:PORT votes" */
+static bool get_peer(const char *text, struct data_dir *dir)
+{
+    struct data_dir_peer p = {.votes = false};
+    char word[8];
+    if (dir->peers_count == RAFT_MEMBERS_MAX ||
+        sscanf(text, "%63s %79s %7s", p.contact.name, p.contact.address, word) != 3)
+        return false;
+    p.votes = strcmp(word, "votes") == 0;
+    dir->peers[dir->peers_count++] = p;
+    return true;
 }
 
 static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
@@ -170,6 +195,12 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
                           &dir->members_term, &at) == 2) {
             if (!get_members(line + at, &dir->members))
                 seen |= 16;
+        } else if (!strncmp(line, "peer ", 5)) {
+            if (!get_peer(line + 5, dir))
+                seen |= 16;
+        } else if (sscanf(line, "cluster_format %" SCNu32, &dir->cluster_format) == 1) {
+        } else if (!strcmp(line, "clean")) {
+            dir->clean = true;
         }
     }
     if (seen != 15)
@@ -180,7 +211,7 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
 
 chr_err data_dir_read_meta(const char *path, struct data_dir *dir, struct chr_errmsg *msg)
 {
-    char meta[4096], text[4096];
+    char meta[4096], text[META_BYTES_MAX];
     chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
     if (err)
         return err;
@@ -194,7 +225,9 @@ chr_err data_dir_read_meta(const char *path, struct data_dir *dir, struct chr_er
         return chr_fail(msg, CHR_EIO, "can't read %s", meta);
     text[n] = 0;
     dir->log_parent = dir->log_fork = dir->boot = 0;
-    dir->founders.count = dir->members.count = 0;
+    dir->founders.count = dir->members.count = dir->peers_count = 0;
+    dir->cluster_format = 1;
+    dir->clean = false;
     return parse_meta(text, path, dir, msg);
 }
 
@@ -213,6 +246,8 @@ static chr_err read_or_make_meta(const char *path, bool create, uint64_t node, s
             chr_random_bytes(&dir->cluster, sizeof dir->cluster);
         chr_random_bytes(&dir->incarnation, sizeof dir->incarnation);
         dir->node = node ? node : 1;
+        dir->cluster_format = 1;
+        dir->clean = true; /* there was nothing to lose */
         return data_dir_write_meta(path, dir, msg);
     }
     return err ? chr_fail(msg, err, "%s", why.text) : CHR_OK;
@@ -294,21 +329,33 @@ chr_err data_dir_open(const char *path, bool create, struct data_dir *dir, struc
     return open_dir(path, create, 0, dir, msg);
 }
 
-chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *dir,
+/* A single node's state becomes that of a cluster of one, under the node's name. */
+static void adopt_single(struct data_dir *dir, uint64_t node)
+{
+    dir->node = node;
+    dir->founders.count = 1;
+    dir->founders.items[0] = (struct raft_member){node, dir->incarnation, true};
+}
+
+chr_err data_dir_open_member(const char *path, uint64_t node, bool adopt, struct data_dir *dir,
                              struct chr_errmsg *msg)
 {
     chr_err err = open_dir(path, true, node, dir, msg);
     if (err)
         return err;
+    if (dir->node == 1 && adopt)
+        adopt_single(dir, node);
     if (dir->node == 1)
         err = chr_fail(msg, CHR_EFOREIGN,
-                       "data directory %s is a single node's; a member of a cluster begins with an "
-                       "empty one",
+                       "data directory %s is a single node's, or a restored one; --bootstrap makes "
+                       "a cluster of one of it, to which others are added",
                        path);
     else if (dir->node != node)
         err = chr_fail(msg, CHR_EFOREIGN, "data directory %s belongs to a node with another --id",
                        path);
     if (!err) {
+        dir->was_clean = dir->clean;
+        dir->clean = false;
         /* Above those of a disk that was wiped, too, as far as clocks can tell. */
         uint64_t now_ms = (uint64_t)(chr_clock_wall_us(chr_clock_system()) / 1000);
         dir->boot = CHR_MAX(dir->boot + 1, now_ms);

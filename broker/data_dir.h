@@ -13,8 +13,13 @@
  *     boot 1764547200000   rises with each start of a member (R18): by one, or to the time in ms
  *     founders 0100…       members that the cluster began with (raft/members.h), in hex
  *     members 812 3 0100…  entry index and term of the last change applied, and who they are then
- *     log_parent 3f2a…     of a restored directory: incarnation of the log its state came from,
- *     log_fork 12345       and the last entry of that log in it (R22)
+ *     peer node4 10.0.0.4:8000 votes  another member: how it is reached; `learns` instead of
+ *                          `votes`: it is not to become a voter by itself
+ *     cluster_format 1     the newest format that the cluster may write (bridge/peer_codec.h); 1
+ *     clean                stopped in order, with all of the log on the disk; not there while a
+ *                          node runs
+ *     log_parent 3f2a…     of a restored directory, or a forced new cluster: incarnation of the log
+ *     log_fork 12345       its state came from, and the last entry of that log in it (R22)
  */
 #ifndef CHR_BROKER_DATA_DIR_H
 #define CHR_BROKER_DATA_DIR_H
@@ -23,9 +28,15 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "bridge/peer_codec.h"
 #include "raft/members.h"
 
 #define DATA_DIR_FORMAT 1
+
+struct data_dir_peer {
+    struct peer_contact contact;
+    bool votes;
+};
 
 struct data_dir {
     int lock_fd;
@@ -38,6 +49,11 @@ struct data_dir {
     struct raft_members founders; /* count 0: not known: it joined later, or has not yet */
     struct raft_members members;  /* as of entry members_index; count 0: as founders */
     uint64_t members_index, members_term;
+    struct data_dir_peer peers[RAFT_MEMBERS_MAX]; /* other members, as far as they are known */
+    uint32_t peers_count;
+    uint32_t cluster_format; /* not 0 */
+    bool clean;              /* as node.meta says */
+    bool was_clean;          /* before this start, or the directory is new: nothing was lost */
     char path[4096];
     char log_path[4096];
     char db_path[4096];
@@ -51,9 +67,10 @@ struct data_dir {
 CHR_MUST_USE chr_err data_dir_open(const char *path, bool create, struct data_dir *dir,
                                    struct chr_errmsg *msg);
 /* The same for a member of a cluster, this node (a number above 1). CHR_EFOREIGN: the directory is
- * another node's, or a single node's. Its boot number has risen, durably. */
-CHR_MUST_USE chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *dir,
-                                          struct chr_errmsg *msg);
+ * another node's, or a single node's; that one becomes, with adopt, a member of a cluster of which
+ * it is all there is. Its boot number has risen and its clean mark is gone, durably. */
+CHR_MUST_USE chr_err data_dir_open_member(const char *path, uint64_t node, bool adopt,
+                                          struct data_dir *dir, struct chr_errmsg *msg);
 /* Writes node.meta anew, durably, as dir says. */
 CHR_MUST_USE chr_err data_dir_save(const struct data_dir *dir, struct chr_errmsg *msg);
 void data_dir_close(struct data_dir *dir);

@@ -19,6 +19,7 @@ static const struct command commands[] = {
      "a node by itself; on a terminal with an SQL prompt"},
     {"node", command_node, node_help, "a member of a cluster"},
     {"client", command_client, client_help, "SQL prompt, one statement, or a script"},
+    {"cluster", command_cluster, cluster_help, "who its nodes are; one more, one less"},
     {"snapshot", command_snapshot, snapshot_help, "create or restore a backup"},
     {"passwd", command_passwd, passwd_help, "users of a password file"},
     {"check", command_check, check_help,

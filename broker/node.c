@@ -104,9 +104,9 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
 {
     const struct broker_config *config = node->config;
     const char *id = config->cluster.id;
-    chr_err err =
-        id ? data_dir_open_member(config->data_dir, cluster_node_number(id), &node->dir, msg)
-           : data_dir_open(config->data_dir, true, &node->dir, msg);
+    chr_err err = id ? data_dir_open_member(config->data_dir, cluster_node_number(id),
+                                            config->cluster.bootstrap, &node->dir, msg)
+                     : data_dir_open(config->data_dir, true, &node->dir, msg);
     if (!err && !id && node->dir.node != 1)
         err = chr_fail(msg, CHR_EFOREIGN,
                        "data directory %s is that of a member of a cluster: start it with "
@@ -264,6 +264,27 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     return CHR_OK;
 }
 
+/* All that was acknowledged is on the disk, and nothing more will be: the next start has lost
+ * nothing, whatever --fsync was (node.meta, `clean`). What an earlier crash may have cost is made
+ * good only when the node has caught up; a start that came to nothing leaves things as they were.
+ */
+static void note_clean_stop(struct broker_node *node)
+{
+    struct data_dir *dir = &node->dir;
+    const struct broker_config *config = node->config;
+    struct chr_errmsg msg = {{0}};
+    struct broker_cluster_status status = {.catching_up = !dir->was_clean};
+    if (!config->cluster.id || dir->lock_fd < 0)
+        return;
+    if (node->committer)
+        broker_committer_status(node->committer, &status);
+    dir->clean = !status.catching_up &&
+                 (!node->log || raft_log_durable(node->log) >= raft_log_last(node->log));
+    if (dir->clean && data_dir_save(dir, &msg))
+        chr_log_warning("node", "can't write down that it was a clean stop",
+                        CHR_KV_C("detail", msg.text));
+}
+
 void node_stop(struct broker_node *node)
 {
     atomic_store(&node->stopping, true);
@@ -293,7 +314,8 @@ void node_stop(struct broker_node *node)
     if (node->committer)
         broker_committer_stop(node->committer);
     cluster_stop(node->cluster); /* it carried what the committer said last */
-    checkpointer_free(cp);       /* only now: the applier may be about to kick it */
+    note_clean_stop(node);
+    checkpointer_free(cp); /* only now: the applier may be about to kick it */
     /* Likewise: whoever applied a loop's last batch may be about to wake the loop. */
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_free(node->loops[i]);

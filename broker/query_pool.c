@@ -10,6 +10,8 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "broker/auth/auth.h"
+#include "broker/cluster.h"
+#include "broker/cluster_calls.h"
 #include "broker/committer.h"
 #include "broker/config.h"
 #include "broker/node.h"
@@ -159,6 +161,22 @@ static chr_err host_kill_client(void *ctx, chr_slice client_id, const struct sql
     struct query_client *client = ctx;
     block_begin(client->pool);
     chr_err err = kick_client(client->pool->node, client_id, wait);
+    block_end(client->pool);
+    return err;
+}
+
+static chr_err host_alter_cluster(void *ctx, enum sql_cluster_action action, chr_slice name,
+                                  chr_slice address, const struct sql_host_wait *wait,
+                                  struct chr_errmsg *msg)
+{
+    static const enum call_kind kinds[] = {[SQL_CLUSTER_ADD] = CALL_ADD,
+                                           [SQL_CLUSTER_PROMOTE] = CALL_PROMOTE,
+                                           [SQL_CLUSTER_REMOVE] = CALL_REMOVE,
+                                           [SQL_CLUSTER_TRANSFER] = CALL_TRANSFER};
+    struct query_client *client = ctx;
+    block_begin(client->pool);
+    chr_err err = cluster_call(cluster_calls(client->pool->node->cluster), kinds[action], name,
+                               address, wait, msg);
     block_end(client->pool);
     return err;
 }
@@ -388,16 +406,18 @@ chr_err query_client_new(struct query_pool *pool, const struct query_client_opti
     client->read_only = options->read_only;
     chr_list_init(&client->requests);
     chr_list_init(&client->ready_link);
-    client->host = (struct sql_host){.ctx = client,
-                                     .propose = host_propose,
-                                     .entry_begin = host_entry_begin,
-                                     .read_barrier = host_read_barrier,
-                                     .retry_rejects = host_retry_rejects,
-                                     .relations = broker_relations,
-                                     .relations_count = BROKER_RELATIONS,
-                                     .read_relation = host_read_relation,
-                                     .kill_client = host_kill_client,
-                                     .clock = pool->node->clock};
+    client->host =
+        (struct sql_host){.ctx = client,
+                          .propose = host_propose,
+                          .entry_begin = host_entry_begin,
+                          .read_barrier = host_read_barrier,
+                          .retry_rejects = host_retry_rejects,
+                          .relations = broker_relations,
+                          .relations_count = BROKER_RELATIONS,
+                          .read_relation = host_read_relation,
+                          .kill_client = host_kill_client,
+                          .alter_cluster = pool->node->cluster ? host_alter_cluster : NULL,
+                          .clock = pool->node->clock};
     pthread_mutex_lock(&pool->lock);
     chr_list_push_back(&pool->clients, &client->link);
     pthread_mutex_unlock(&pool->lock);

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "broker/cluster.h"
+#include "broker/cluster_calls.h"
 #include "broker/config.h"
 #include "broker/net/listener.h"
 #include "broker/node.h"
@@ -34,12 +36,19 @@ static const struct sql_relation_column session_columns[] = {
     {"inflight", DB_INT},         {"queued_count", DB_INT},  {"queued_bytes", DB_INT},
     {"dropped", DB_INT},
 };
-enum { CLIENTS, SUBSCRIPTIONS, SESSIONS };
+static const struct sql_relation_column node_columns[] = {
+    {"node", DB_STRING},    {"address", DB_STRING}, {"role", DB_STRING},  {"voter", DB_BOOLEAN},
+    {"member", DB_BOOLEAN}, {"up", DB_BOOLEAN},     {"term", DB_INT},     {"commit_index", DB_INT},
+    {"match", DB_INT},      {"lag", DB_INT},        {"heard_ms", DB_INT}, {"skew_ms", DB_INT},
+    {"version", DB_STRING},
+};
+enum { CLIENTS, SUBSCRIPTIONS, SESSIONS, NODES };
 const struct sql_relation broker_relations[BROKER_RELATIONS] = {
     [CLIENTS] = {"chronos_clients", "clients", client_columns, CHR_COUNT_OF(client_columns)},
     [SUBSCRIPTIONS] = {"chronos_subscriptions", "subscriptions", subscription_columns,
                        CHR_COUNT_OF(subscription_columns)},
     [SESSIONS] = {"chronos_sessions", "sessions", session_columns, CHR_COUNT_OF(session_columns)},
+    [NODES] = {"chronos_nodes", "nodes", node_columns, CHR_COUNT_OF(node_columns)},
 };
 
 /* ---- A row, column by column ------------------------------------------------------------------
@@ -231,6 +240,78 @@ static chr_err read_subscriptions(const struct reading *r, const struct sql_host
     return err;
 }
 
+/* ---- Nodes ------------------------------------------------------------------------------------
+ */
+
+static void integer_if(struct row *row, bool known, int64_t v)
+{
+    if (known)
+        integer(row, (uint64_t)v);
+    else
+        null(row);
+}
+
+static chr_err add_node(const struct reading *r, const struct call_node *n)
+{
+    static const char *const roles[] = {[CALL_ROLE_NONE] = "none",
+                                        [CALL_ROLE_FOLLOWER] = "follower",
+                                        [CALL_ROLE_CANDIDATE] = "candidate",
+                                        [CALL_ROLE_LEADER] = "leader",
+                                        [CALL_ROLE_LEARNER] = "learner"};
+    struct row row = {.count = 0};
+    text(&row, chr_slice_cstr(n->name));
+    text(&row, chr_slice_cstr(n->address));
+    text(&row, chr_slice_cstr(roles[n->role]));
+    boolean(&row, n->voter);
+    boolean(&row, n->member);
+    boolean(&row, n->up);
+    integer(&row, n->term);
+    integer_if(&row, n->progress, (int64_t)n->commit_index);
+    integer_if(&row, n->progress, (int64_t)n->match);
+    integer_if(&row, n->progress, (int64_t)n->lag);
+    integer_if(&row, n->heard, (int64_t)n->heard_ms);
+    integer_if(&row, n->clock, n->skew_ms);
+    if (n->version[0])
+        text(&row, chr_slice_cstr(n->version));
+    else
+        null(&row);
+    return sql_relation_add(r->rows, row.values);
+}
+
+/* A cluster of one without a name. */
+static void single_node(struct broker_node *node, struct call_node *out)
+{
+    struct broker_cluster_status status;
+    broker_committer_status(node->committer, &status);
+    *out = (struct call_node){.name = "single-node",
+                              .version = CHRONOS_VERSION,
+                              .role = CALL_ROLE_LEADER,
+                              .voter = true,
+                              .member = true,
+                              .up = true,
+                              .term = status.term,
+                              .progress = true,
+                              .commit_index = status.commit_index,
+                              .match = status.last_index,
+                              .heard = true,
+                              .clock = true};
+    memcpy(out->address, node->mqtt_address, sizeof out->address);
+}
+
+static chr_err read_nodes(const struct reading *r, const struct sql_host_wait *wait)
+{
+    struct call_node nodes[CALL_NODES_MAX];
+    uint32_t count = 1;
+    chr_err err = CHR_OK;
+    if (r->node->cluster)
+        err = cluster_call_nodes(cluster_calls(r->node->cluster), wait, nodes, &count);
+    else
+        single_node(r->node, nodes);
+    for (uint32_t i = 0; i < count && !err; i++)
+        err = add_node(r, &nodes[i]);
+    return err;
+}
+
 chr_err broker_relation_read(struct broker_node *node, const struct sql_relation *relation,
                              struct sql_relation_rows *rows, const struct sql_host_wait *wait)
 {
@@ -238,6 +319,8 @@ chr_err broker_relation_read(struct broker_node *node, const struct sql_relation
     uint64_t bytes_max = node->config->query_memory_bytes;
     if (relation == &broker_relations[SUBSCRIPTIONS])
         return read_subscriptions(&r, wait);
+    if (relation == &broker_relations[NODES])
+        return read_nodes(&r, wait);
     bool clients = relation == &broker_relations[CLIENTS];
     return inspect_sessions(node, clients, bytes_max, wait, clients ? add_client : add_session, &r);
 }

@@ -49,9 +49,8 @@ chr_err run_file_read(const char *data_dir, struct run_file *out, struct chr_err
         err = files_read(path, &text, msg);
     if (!err) {
         chr_buf_add_u8(&text, 0);
-        const char *admin = strstr((const char *)text.ptr, "\nadmin ");
-        if (text.failed || !admin ||
-            sscanf(admin, " admin %79s token %79s", out->admin, out->token) != 2)
+        if (text.failed || sscanf((const char *)text.ptr, "mqtt %79s admin %79s token %79s",
+                                  out->mqtt, out->admin, out->token) != 3)
             err = chr_fail(msg, CHR_ECORRUPT, "%s is damaged", path);
     }
     chr_buf_free(&text);

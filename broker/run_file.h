@@ -16,6 +16,7 @@
 struct broker_node;
 
 struct run_file {
+    char mqtt[80]; /* or "none" */
     char admin[80];
     char token[80];
 };

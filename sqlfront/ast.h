@@ -153,7 +153,8 @@ enum sql_stmt_kind {
     SQL_STMT_EXPLAIN,
     SQL_STMT_SET,
     SQL_STMT_RETRY_REJECTS,
-    SQL_STMT_KILL_CLIENT, /* name: its client id */
+    SQL_STMT_KILL_CLIENT,   /* name: its client id */
+    SQL_STMT_ALTER_CLUSTER, /* table: what to do; name: a node, or NAME=HOST:PORT */
 };
 
 enum sql_conflict { SQL_CONFLICT_ERROR, SQL_CONFLICT_NOTHING, SQL_CONFLICT_UPDATE };

@@ -8,7 +8,7 @@ bool sql__run_select(struct sql_query *q, const struct sql_stmt *stmt, const str
 {
     db_read *read = NULL;
     *rows = 0;
-    if (!sql__begin_read(q, &read))
+    if (!sql__begin_read(q, !sql__reads_relation(q, stmt), &read))
         return false;
     struct sql_plan *plan = sql__plan_select(q, db_read_catalog(read), stmt);
     struct sql_run_counts counts = {0};
@@ -166,7 +166,7 @@ bool sql__run_explain(struct sql_query *q, const struct sql_stmt *stmt, uint64_t
     struct lines l = {.q = q};
     chr_buf_init(&l.buf, 64u << 10);
     bool ok = false;
-    if (!sql__begin_read(q, &read))
+    if (!sql__begin_read(q, true, &read))
         goto out;
     struct sql_plan *plan = sql__plan_select(q, db_read_catalog(read), stmt->select);
     if (!plan)

@@ -47,7 +47,7 @@ static struct sql_ast *call_named(struct sql_parse *p, const struct sql_token *a
  * FORMAT csv, UPDATE t SET …, FROM t LEFT JOIN …) cannot simply fall back: they are names only where
  * the grammar says nm. */
 %fallback ID
-  ALL ANALYZE BOTH BY CLIENT CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST GRANT IF KEY KILL LAST LEADING
+  ALL ALTER ANALYZE BOTH BY CLIENT CLUSTER CONFLICT DESCRIBE DO ESCAPE EXISTS EXPLAIN EXTRACT FILTER FIRST GRANT IF KEY KILL LAST LEADING
   NOTHING NULLS OUTER OVER PRECISION REJECTS REPLACE RETRY REVOKE SHOW SUBSTRING TABLES TO TRAILING TRIM
   TRUNCATE UNKNOWN UPDATE VALUES DELETE INSERT DROP.
 %token_class nm ID|CROSS|FORMAT|FULL|INNER|LEFT|NATURAL|RIGHT|SET|EXCEPT|INTERSECT.
@@ -577,6 +577,14 @@ cmd(A) ::= RETRY(T) REJECTS FOR nm(N). {
     A->pos = T.pos;
     A->table = N.text;
     A->table_pos = N.pos;
+}
+cmd(A) ::= ALTER(T) CLUSTER any(W) STRING(N). {
+    A = sql__stmt(p, SQL_STMT_ALTER_CLUSTER);
+    A->pos = T.pos;
+    A->table = W.text;
+    A->table_pos = W.pos;
+    A->name = N.text;
+    A->name_pos = N.pos;
 }
 cmd(A) ::= KILL(T) CLIENT STRING(N). {
     A = sql__stmt(p, SQL_STMT_KILL_CLIENT);

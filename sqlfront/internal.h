@@ -187,6 +187,8 @@ bool sql__run_grant(struct sql_query *q, const struct sql_stmt *stmt, struct sql
 bool sql__run_show_grants(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_retry_rejects(struct sql_query *q, const struct sql_stmt *stmt, uint64_t *rows);
 bool sql__run_kill_client(struct sql_query *q, const struct sql_stmt *stmt, struct sql_done *done);
+bool sql__run_alter_cluster(struct sql_query *q, const struct sql_stmt *stmt,
+                            struct sql_done *done);
 
 /* -- Writes (write.c) --------------------------------------------------------------------------*/
 /* Begins an atomic entry with the host's own operations in front. */
@@ -213,6 +215,7 @@ bool sql__send_rows(struct sql_query *q, const struct sql_sink *sink,
 /* A small table of texts (SHOW, DESCRIBE, EXPLAIN): cells[row * columns + column], NULL: NULL. */
 bool sql__send_texts(struct sql_query *q, const struct sql_column *columns, uint32_t columns_count,
                      const char *const *cells, uint32_t rows);
-bool sql__begin_read(struct sql_query *q, db_read **read);
+/* barrier: it has to see what was acknowledged before (unless the session reads stale). */
+bool sql__begin_read(struct sql_query *q, bool barrier, db_read **read);
 
 #endif

@@ -27,6 +27,7 @@ static const struct {
     int code;
 } keywords[] = {
     {"all", TK_ALL},
+    {"alter", TK_ALTER},
     {"analyze", TK_ANALYZE},
     {"and", TK_AND},
     {"as", TK_AS},
@@ -38,6 +39,7 @@ static const struct {
     {"cast", TK_CAST},
     {"check", TK_CHECK},
     {"client", TK_CLIENT},
+    {"cluster", TK_CLUSTER},
     {"conflict", TK_CONFLICT},
     {"constraint", TK_CONSTRAINT},
     {"create", TK_CREATE},
@@ -197,6 +199,13 @@ static bool binds_like_not(int code)
     return code == TK_LIKE || code == TK_ILIKE || code == TK_IN || code == TK_BETWEEN;
 }
 
+/* ALTER is known in front of CLUSTER alone. */
+static bool before_cluster(struct sql_lexer lexer)
+{
+    struct sql_token next;
+    return sql__lex(&lexer, &next) == TK_CLUSTER;
+}
+
 static void feed(struct sql_parse *p, void *parser)
 {
     struct sql_lexer lexer = {.parse = p, .cursor = p->text.ptr};
@@ -207,7 +216,8 @@ static void feed(struct sql_parse *p, void *parser)
     while (!p->failed) {
         if (code == SQL_TOKEN_ILLEGAL)
             return;
-        if (starts && code != TK_SEMI && code != TK_DESC && is_foreign_statement(token.text))
+        if (starts && code != TK_SEMI && code != TK_DESC && is_foreign_statement(token.text) &&
+            !(code == TK_ALTER && before_cluster(lexer)))
             sql__parse_feature(p, &token, NULL);
         if ((previous == TK_CREATE || previous == TK_DROP) && code != TK_TABLE &&
             is_foreign_object(token.text))

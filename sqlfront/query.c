@@ -254,10 +254,10 @@ bool sql__send_texts(struct sql_query *q, const struct sql_column *columns, uint
     return true;
 }
 
-bool sql__begin_read(struct sql_query *q, db_read **read)
+bool sql__begin_read(struct sql_query *q, bool barrier, db_read **read)
 {
     sql_session *s = q->session;
-    if (!s->settings.stale && s->host.read_barrier) {
+    if (barrier && !s->settings.stale && s->host.read_barrier) {
         chr_err err = s->host.read_barrier(s->host.ctx);
         if (err)
             return sql__fail(

@@ -19,6 +19,8 @@ CHR_INLINE bool sql__is_relation(const struct db_table_def *table)
 
 /* The relation of this name as a table; NULL: there is none, or out of memory (q->failed). */
 const struct db_table_def *sql__find_relation(struct sql_query *q, chr_slice name);
+/* Does the statement read one of them, and so nothing of the log? It needs no leader then. */
+bool sql__reads_relation(const struct sql_query *q, const struct sql_stmt *stmt);
 /* Name i of those that can be read; NULL: no more. */
 const char *sql__relation_name(const struct sql_query *q, uint32_t i);
 /* SHOW <word>: the relation it stands for, or NULL. */

@@ -122,6 +122,9 @@ static bool run(struct sql_query *q, const struct sql_stmt *stmt, struct sql_don
     case SQL_STMT_KILL_CLIENT:
         done->command = "KILL CLIENT";
         return sql__run_kill_client(q, stmt, done);
+    case SQL_STMT_ALTER_CLUSTER:
+        done->command = "ALTER CLUSTER";
+        return sql__run_alter_cluster(q, stmt, done);
     }
     return false;
 }

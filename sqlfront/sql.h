@@ -61,6 +61,13 @@ struct sql_host_wait {
     int64_t deadline_us;       /* monotonic; 0: none */
 };
 
+enum sql_cluster_action {
+    SQL_CLUSTER_ADD, /* as a learner */
+    SQL_CLUSTER_PROMOTE,
+    SQL_CLUSTER_REMOVE,
+    SQL_CLUSTER_TRANSFER, /* it leads */
+};
+
 struct sql_host {
     void *ctx;
     /* Proposes an entry and waits until it is applied here. Blocks. bytes: borrowed until return.
@@ -90,6 +97,12 @@ struct sql_host {
     /* KILL CLIENT: ends a client's connection. May block, as read_relation may. CHR_ENOTFOUND: no
      * such client is connected. May be NULL: 0A000. */
     chr_err (*kill_client)(void *ctx, chr_slice client_id, const struct sql_host_wait *wait);
+    /* ALTER CLUSTER: changes who belongs to the cluster, or who leads, and waits until that is
+     * done. name: a node's; address: of SQL_CLUSTER_ADD. 0: msg says what was done, else what is in
+     * the way. May block, as read_relation may. NULL: there is no cluster (0A000). */
+    chr_err (*alter_cluster)(void *ctx, enum sql_cluster_action action, chr_slice name,
+                             chr_slice address, const struct sql_host_wait *wait,
+                             struct chr_errmsg *msg);
     /* Times statements, deadlines and now(). Never NULL. */
     const struct chr_clock *clock;
 };

@@ -147,7 +147,7 @@ static bool change_once(struct sql_query *q, const struct sql_stmt *stmt, struct
     struct change ch = {.q = q};
     bool ok = false;
     *again = false;
-    if (!sql__begin_read(q, &read))
+    if (!sql__begin_read(q, true, &read))
         return false;
     struct sql_plan plan = {.q = q};
     ch.plan = &plan;

@@ -1,6 +1,7 @@
 /* broker/admin/health.c: GET /health: one JSON object, 200 while the node can do its work. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "broker/admin/internal.h"
 #include "broker/cluster.h"
@@ -15,14 +16,44 @@ static const char *role_name(const struct broker_cluster_status *s)
 }
 
 /* Waiting for memory (hot_full) is backpressure and passes; a full disk takes no write. */
-static const char *status_word(const struct broker_committer_stats *stats,
+static const char *status_word(const struct broker_node *node,
+                               const struct broker_committer_stats *stats,
                                const struct broker_cluster_status *cluster, bool stopping)
 {
     if (stopping)
         return "stopping";
     if (stats->disk_full)
         return "disk_full";
+    if (atomic_load(&node->restart_wanted))
+        return "restarting"; /* on a snapshot that has come */
+    enum roster_place place = node->cluster ? cluster_place(node->cluster) : ROSTER_VOTER;
+    if (place == ROSTER_REMOVED)
+        return "removed";
+    if (place == ROSTER_OUTSIDE)
+        return "no_member";
     return cluster->quorum ? "ok" : "no_leader";
+}
+
+static const char *const memberships[] = {[ROSTER_OUTSIDE] = "none",
+                                          [ROSTER_LEARNER] = "learner",
+                                          [ROSTER_VOTER] = "voter",
+                                          [ROSTER_REMOVED] = "removed"};
+
+/* Only while there is one. */
+static void add_snapshot(struct cluster *cluster, struct chr_buf *out)
+{
+    struct snapshots_stats s;
+    char to[80];
+    cluster_snapshots_stats(cluster, &s);
+    if (s.sending_to) {
+        cluster_name(cluster, s.sending_to, to);
+        chr_buf_addf(
+            out, ",\"snapshot_sending\":{\"to\":\"%s\",\"part\":%" PRIu64 ",\"parts\":%" PRIu64 "}",
+            to, s.sending_part, s.sending_parts);
+    }
+    if (s.receiving_parts && s.receiving_part < s.receiving_parts)
+        chr_buf_addf(out, ",\"snapshot_receiving\":{\"part\":%" PRIu64 ",\"parts\":%" PRIu64 "}",
+                     s.receiving_part, s.receiving_parts);
 }
 
 static void add_cluster(struct cluster *cluster, struct chr_buf *out)
@@ -36,12 +67,17 @@ static void add_cluster(struct cluster *cluster, struct chr_buf *out)
     if (status.leader)
         cluster_name(cluster, status.leader, leader);
     chr_buf_addf(out,
-                 ",\"node\":\"%s\",\"cluster\":\"%016" PRIx64 "\",\"leader\":\"%s\",\"quorum\":%s,"
-                 "\"commit_index\":%" PRIu64 ",\"lag\":%" PRIu64 ",\"peers\":[",
-                 members[0].name, members[0].cluster, leader, status.quorum ? "true" : "false",
-                 status.commit_index,
+                 ",\"node\":\"%s\",\"cluster\":\"%016" PRIx64
+                 "\",\"membership\":\"%s\",\"leader\":\"%s\",\"quorum\":%s,"
+                 "\"change_pending\":%s,\"format\":%" PRIu32 ",\"commit_index\":%" PRIu64
+                 ",\"lag\":%" PRIu64,
+                 members[0].name, members[0].cluster, memberships[cluster_place(cluster)], leader,
+                 status.quorum ? "true" : "false", status.change_pending ? "true" : "false",
+                 cluster_format(cluster), status.commit_index,
                  status.commit_index > status.apply_index ? status.commit_index - status.apply_index
                                                           : 0);
+    add_snapshot(cluster, out);
+    chr_buf_add_slice(out, CHR_LIT(",\"peers\":["));
     for (uint32_t i = 1; i < count; i++) {
         const struct cluster_member *m = &members[i];
         chr_buf_addf(out, "%s{\"node\":\"%s\",\"up\":%s,\"member\":%s,\"voter\":%s",
@@ -64,7 +100,7 @@ unsigned admin_health_text(const struct broker_node *node, bool stopping, struct
     broker_committer_stats(node->committer, &stats);
     broker_committer_status(node->committer, &cluster);
     int64_t uptime_us = chr_clock_mono_us(node->clock) - node->started_mono_us;
-    const char *status = status_word(&stats, &cluster, stopping);
+    const char *status = status_word(node, &stats, &cluster, stopping);
     chr_buf_addf(out,
                  "{\"status\":\"%s\",\"role\":\"%s\",\"term\":%" PRIu64 ",\"apply_index\":%" PRIu64
                  ",\"log_first\":%" PRIu64 ",\"log_index\":%" PRIu64 ",\"durable_index\":%" PRIu64
@@ -79,8 +115,7 @@ unsigned admin_health_text(const struct broker_node *node, bool stopping, struct
                  "\"mqtt\":\"%s\"}\n",
                  stats.disk_full ? "true" : "false", stats.hot_full ? "true" : "false",
                  (double)uptime_us / 1e6, CHRONOS_VERSION, node->mqtt_address);
-    bool well = !stopping && !stats.disk_full && cluster.quorum;
-    return well ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
+    return strcmp(status, "ok") == 0 ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
 }
 
 bool admin__health(struct admin_request *request)

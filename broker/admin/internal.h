@@ -159,6 +159,14 @@ void admin__snapshot_free(void *work);
 /* All of them have ended, or are about to. */
 void admin__snapshots_join(struct admin *admin);
 
+/* metrics.c: a line of HELP, one of TYPE; the same and one sample. */
+void admin__metric_head(struct chr_buf *out, const char *name, const char *type, const char *help);
+void admin__metric(struct chr_buf *out, const char *type, const char *name, uint64_t value,
+                   const char *help);
+/* metrics_cluster.c: of a member of a cluster. */
+void admin__metrics_cluster(const struct broker_node *node, const struct broker_committer_stats *c,
+                            struct chr_buf *out);
+
 /* Text of the two: pure of HTTP, for tests. */
 unsigned admin_health_text(const struct broker_node *node, bool stopping, struct chr_buf *out);
 void admin_metrics_text(const struct broker_node *node, uint64_t requests, uint64_t refused,

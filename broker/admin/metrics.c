@@ -21,17 +21,20 @@
 #include "db/durable.h"
 #include "proto/mqtt/packet.h"
 
-static void head(struct chr_buf *out, const char *name, const char *type, const char *help)
+void admin__metric_head(struct chr_buf *out, const char *name, const char *type, const char *help)
 {
     chr_buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void integer(struct chr_buf *out, const char *type, const char *name, uint64_t value,
-                    const char *help)
+void admin__metric(struct chr_buf *out, const char *type, const char *name, uint64_t value,
+                   const char *help)
 {
-    head(out, name, type, help);
+    admin__metric_head(out, name, type, help);
     chr_buf_addf(out, "%s %" PRIu64 "\n", name, value);
 }
+
+#define head    admin__metric_head
+#define integer admin__metric
 
 static void number(struct chr_buf *out, const char *type, const char *name, double value,
                    const char *help)
@@ -240,6 +243,25 @@ static void add_limits(const struct broker_node *node, struct chr_buf *out)
 /* ---- The road behind them ---------------------------------------------------------------------
  */
 
+/* Cumulative, as a histogram has to be. */
+static void add_commits(const struct broker_committer_stats *c, struct chr_buf *out)
+{
+    static const char name[] = "chronos_commit_seconds";
+    uint64_t sum = 0;
+    char text[CHR_NUM_TEXT_MAX];
+    head(out, name, "histogram",
+         "From the proposal of a group's first entry to its commit, on the node that leads.");
+    for (size_t i = 0; i <= BROKER_COMMIT_BUCKETS; i++) {
+        sum += c->commit_counts[i];
+        if (i < BROKER_COMMIT_BUCKETS)
+            chr_format_f64((double)broker_commit_bounds_us[i] / 1e6, text);
+        chr_buf_addf(out, "%s_bucket{le=\"%s\"} %" PRIu64 "\n", name,
+                     i < BROKER_COMMIT_BUCKETS ? text : "+Inf", sum);
+    }
+    chr_format_f64((double)c->commit_us_total / 1e6, text);
+    chr_buf_addf(out, "%s_sum %s\n%s_count %" PRIu64 "\n", name, text, name, sum);
+}
+
 static void add_log(const struct broker_node *node, struct chr_buf *out)
 {
     struct broker_committer_stats c;
@@ -262,6 +284,9 @@ static void add_log(const struct broker_node *node, struct chr_buf *out)
     SECONDS("counter", "log_sync_seconds_total", c.log.sync_us_total, "Time spent in them.");
     SECONDS("gauge", "log_sync_seconds_max", c.log.sync_us_max, "The longest of them.");
     COUNTER("log_disk_full_total", c.log.enospc_waits, "Times the log met a full disk.");
+    add_commits(&c, out);
+    if (node->cluster)
+        admin__metrics_cluster(node, &c, out);
 }
 
 /* What outlives connections, db/durable.h. */

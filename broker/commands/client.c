@@ -3,28 +3,34 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "broker/commands/client_options.h"
 #include "broker/commands/commands.h"
 #include "broker/net/acceptor.h"
-#include "broker/options.h"
-#include "sqlfront/cli/cli.h"
 
 struct client {
-    struct cli_options cli;
+    struct cli_options cli; /* first: CLIENT_OPTIONS */
     bool help;
 };
 
-static chr_err set_leader(struct options *options, void *target, const char *value,
+chr_err client_set_leader(struct options *options, void *target, const char *value,
                           struct chr_errmsg *msg)
 {
-    struct client *client = target;
+    struct cli_options *cli = target;
     char host[256];
-    chr_err err = net_parse_address(value, host, sizeof host, &client->cli.port, msg);
+    chr_err err = net_parse_address(value, host, sizeof host, &cli->port, msg);
     if (!err && !host[0])
         err = chr_fail(msg, CHR_EINVAL, "\"%s\" has no host", value);
     if (err)
         return err;
-    client->cli.host = chr_arena_cstr(&options->arena, chr_slice_cstr(host));
-    return client->cli.host ? CHR_OK : chr_fail(msg, CHR_ENOMEM, "out of memory");
+    cli->host = chr_arena_cstr(&options->arena, chr_slice_cstr(host));
+    return cli->host ? CHR_OK : chr_fail(msg, CHR_ENOMEM, "out of memory");
+}
+
+const char *client_options_wrong(const struct cli_options *cli)
+{
+    return (cli->cert || cli->key || cli->insecure) && !cli->cafile
+               ? "--cert, --key and --insecure are for TLS: give --cafile as well"
+               : NULL;
 }
 
 static chr_err add_statement(struct options *options, void *target, const char *value,
@@ -58,20 +64,7 @@ static const struct option_choice formats[] = {
 
 /* clang-format off: a table, one option a line or two */
 static const struct option table[] = {
-    {OPTION_CUSTOM, "leader", NULL, 0, true, CLI(host), 0, 0, NULL, set_leader, "HOST:PORT",
-     "a node; the same as -h HOST -p PORT"},
-    {OPTION_TEXT, "host", NULL, 'h', true, CLI(host), 0, 0, NULL, NULL, "HOST", "a node"},
-    {OPTION_U16, "port", NULL, 'p', true, CLI(port), 1, 0, NULL, NULL, "PORT", "its MQTT port"},
-    {OPTION_TEXT, "username", NULL, 'u', true, CLI(user), 0, 0, NULL, NULL, "NAME", "user"},
-    {OPTION_TEXT, "pw", "password", 'P', true, CLI(password), 0, 0, NULL, NULL, "PASSWORD",
-     "password"},
-    {OPTION_TEXT, "cafile", NULL, 0, true, CLI(cafile), 0, 0, NULL, NULL, "FILE",
-     "TLS: certificates to trust (PEM)"},
-    {OPTION_TEXT, "cert", NULL, 0, true, CLI(cert), 0, 0, NULL, NULL, "FILE",
-     "TLS: certificate of this client"},
-    {OPTION_TEXT, "key", NULL, 0, true, CLI(key), 0, 0, NULL, NULL, "FILE", "TLS: its key"},
-    {OPTION_BOOL, "insecure", NULL, 0, true, CLI(insecure), 0, 0, NULL, NULL, NULL,
-     "TLS: don't compare the certificate's name with the host"},
+    CLIENT_OPTIONS,
     {OPTION_CUSTOM, "execute", NULL, 'e', true, CLI(statements), 0, 0, NULL, add_statement, "SQL",
      "run this and exit; may be given several times"},
     {OPTION_TEXT, "file", NULL, 'f', true, CLI(file), 0, 0, NULL, NULL, "FILE",
@@ -111,8 +104,8 @@ int command_client(int argc, char **argv)
     } else if (client.help) {
         client_help(stdout);
         status = EXIT_DONE;
-    } else if ((client.cli.cert || client.cli.key || client.cli.insecure) && !client.cli.cafile) {
-        complain("client", "--cert, --key and --insecure are for TLS: give --cafile as well");
+    } else if (client_options_wrong(&client.cli)) {
+        complain("client", "%s", client_options_wrong(&client.cli));
     } else {
         (void)setlocale(LC_CTYPE, ""); /* the line editor's characters */
         status = cli_run(&client.cli);

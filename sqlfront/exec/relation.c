@@ -15,6 +15,11 @@ static const struct sql_relation *find(const struct sql_query *q, chr_slice name
     return NULL;
 }
 
+bool sql__reads_relation(const struct sql_query *q, const struct sql_stmt *stmt)
+{
+    return stmt->table.ptr && find(q, stmt->table) != NULL;
+}
+
 const char *sql__relation_name(const struct sql_query *q, uint32_t i)
 {
     const struct sql_host *host = &q->session->host;
