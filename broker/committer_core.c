@@ -254,7 +254,6 @@ static bool take_tick(struct broker_committer *c)
     chr_err err = committer__step(c, (struct raft_event){.type = RAFT_EVENT_TICK});
     if (err)
         chr_log_warning("raft", "a tick failed", CHR_KV_C("error", chr_strerror(err)));
-    committer__reads_tick(c);
     return true;
 }
 
@@ -278,6 +277,8 @@ bool committer__core_turn(struct broker_committer *c)
             worked |= take_tick(c);
             worked |= send_held(c);
             worked |= take_inbox(c);
+            /* Not with the ticks: a follower that hears its leader has none. */
+            committer__reads_again(c);
             if (!leads(c))
                 worked |= committer__forward_take(c);
         }

@@ -351,7 +351,9 @@ void committer__forward_look_again(struct broker_committer *c);
 
 /* core_lock. After each step. */
 void committer__reads_step(struct broker_committer *c);
-/* core_lock. Those that were asked and not answered are asked again. */
-void committer__reads_tick(struct broker_committer *c);
+/* core_lock. Those that were not answered, or had no leader to ask, are asked again when it is
+ * time.
+ */
+void committer__reads_again(struct broker_committer *c);
 
 #endif

@@ -26,20 +26,18 @@ static bool by_lease(struct broker_committer *c, uint64_t *index)
     return chr_clock_mono_us(c->options.clock) < until_us;
 }
 
-/* core_lock */
-static void ask(struct broker_committer *c, struct read_waiter *w)
+/* core_lock. What a question came to is in c->effects. False: it could not be asked. */
+static bool ask(struct broker_committer *c)
 {
-    w->number = ++c->read_number;
-    w->asked_us = chr_clock_mono_us(c->options.clock);
-    w->state = READ_NO_LEADER;
-    chr_err err =
-        committer__step(c, (struct raft_event){.type = RAFT_EVENT_READ, .read_number = w->number});
-    if (err)
-        return;
+    return committer__step(c, (struct raft_event){.type = RAFT_EVENT_READ,
+                                                  .read_number = ++c->read_number}) == CHR_OK;
+}
+
+/* core_lock. Of the question that was just asked for it. */
+static void note_asked(struct broker_committer *c, struct read_waiter *w)
+{
     const struct raft_effects *e = &c->effects;
-    /* The step may have answered it already. */
-    if (w->state == READ_KNOWN)
-        return;
+    w->asked_us = chr_clock_mono_us(c->options.clock);
     switch (e->read) {
     case RAFT_READ_NOW:
         w->index = e->read_index;
@@ -55,6 +53,7 @@ static void ask(struct broker_committer *c, struct read_waiter *w)
         break;
     case RAFT_READ_NONE:
     case RAFT_READ_NO_LEADER:
+        w->state = READ_NO_LEADER;
         break;
     }
 }
@@ -89,17 +88,34 @@ void committer__reads_step(struct broker_committer *c)
         wake_readers(c);
 }
 
-void committer__reads_tick(struct broker_committer *c)
+static bool due(const struct broker_committer *c, const struct read_waiter *w, int64_t now_us)
 {
+    return w->state != READ_KNOWN &&
+           ((w->state == READ_NO_LEADER && c->raft.leader) || now_us - w->asked_us >= ASK_AGAIN_US);
+}
+
+/* A leader that is known now, or a question that was lost. One question serves all, and so does a
+ * late answer to an earlier one: their numbers stay those of when they came, or whoever is answered
+ * more slowly than it asks would never be. */
+void committer__reads_again(struct broker_committer *c)
+{
+    if (chr_list_empty(&c->readers))
+        return;
     int64_t now_us = chr_clock_mono_us(c->options.clock);
+    bool any = false, known = false;
+    CHR_LIST_FOR (link, &c->readers)
+        any |= due(c, CHR_CONTAINER_OF(link, struct read_waiter, link), now_us);
+    if (!any || !ask(c))
+        return;
     CHR_LIST_FOR (link, &c->readers) {
         struct read_waiter *w = CHR_CONTAINER_OF(link, struct read_waiter, link);
-        if (w->state != READ_KNOWN && now_us - w->asked_us >= ASK_AGAIN_US) {
-            ask(c, w);
-            if (w->state == READ_KNOWN)
-                wake_readers(c);
-        }
+        if (!due(c, w, now_us))
+            continue; /* or answered by this very step */
+        note_asked(c, w);
+        known |= w->state == READ_KNOWN;
     }
+    if (known)
+        wake_readers(c);
 }
 
 /* Waits until done() or the deadline. False: the deadline. */
@@ -158,7 +174,9 @@ chr_err broker_committer_read_barrier(broker_committer *c, uint32_t timeout_ms)
         struct read_waiter w = {.state = READ_NO_LEADER};
         pthread_mutex_lock(&c->core_lock);
         chr_list_push_back(&c->readers, &w.link);
-        ask(c, &w);
+        w.number = c->read_number + 1;
+        if (ask(c))
+            note_asked(c, &w);
         count(w.state == READ_ASKED ? &c->reads_asked : &c->reads_round);
         bool known = w.state == READ_KNOWN;
         pthread_mutex_unlock(&c->core_lock);
