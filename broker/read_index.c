@@ -21,12 +21,18 @@ static bool by_lease(struct broker_committer *c, uint64_t *index)
     return chr_clock_mono_us(c->options.clock) < atomic_load(&c->lease_until_us);
 }
 
+/* core_lock; index_known looks without it. */
+static void set_state(struct read_waiter *w, enum read_state state)
+{
+    __atomic_store_n(&w->state, state, __ATOMIC_RELEASE);
+}
+
 /* core_lock */
 static void ask(struct broker_committer *c, struct read_waiter *w)
 {
     w->number = ++c->read_number;
     w->asked_us = chr_clock_mono_us(c->options.clock);
-    w->state = READ_NO_LEADER;
+    set_state(w, READ_NO_LEADER);
     chr_err err =
         committer__step(c, (struct raft_event){.type = RAFT_EVENT_READ, .read_number = w->number});
     if (err)
@@ -38,7 +44,7 @@ static void ask(struct broker_committer *c, struct read_waiter *w)
     switch (e->read) {
     case RAFT_READ_NOW:
         w->index = e->read_index;
-        w->state = READ_KNOWN;
+        set_state(w, READ_KNOWN);
         break;
     case RAFT_READ_ROUND:
         w->index = e->read_index;
@@ -46,7 +52,7 @@ static void ask(struct broker_committer *c, struct read_waiter *w)
         w->state = e->read_round <= e->read_confirmed ? READ_KNOWN : READ_WAITS_ROUND;
         break;
     case RAFT_READ_ASKED:
-        w->state = READ_ASKED;
+        set_state(w, READ_ASKED);
         break;
     case RAFT_READ_NONE:
     case RAFT_READ_NO_LEADER:
@@ -70,13 +76,13 @@ void committer__reads_step(struct broker_committer *c)
     CHR_LIST_FOR (link, &c->readers) {
         struct read_waiter *w = CHR_CONTAINER_OF(link, struct read_waiter, link);
         if (w->state == READ_WAITS_ROUND && e->reads_lost) {
-            w->state = READ_NO_LEADER;
+            set_state(w, READ_NO_LEADER);
         } else if (w->state == READ_WAITS_ROUND && w->round <= e->read_confirmed) {
-            w->state = READ_KNOWN;
+            set_state(w, READ_KNOWN);
             known = true;
         } else if (w->state == READ_ASKED && e->read_answered && w->number <= e->read_answered) {
             w->index = e->read_answer;
-            w->state = READ_KNOWN;
+            set_state(w, READ_KNOWN);
             known = true;
         }
     }
