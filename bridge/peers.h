@@ -112,7 +112,7 @@ struct peers_options {
 
 /* Starts the two threads (and another for as long as a host name is being looked up); connections
  * are tried at once and again with back-off (50 ms doubling to 2 s, with jitter). CHR_ENOMEM;
- * CHR_EINVAL: msg says what of the options. */
+ * CHR_EINVAL: msg says what of the options. *out is set before the first callback. */
 CHR_MUST_USE chr_err peers_start(const struct peers_options *options, struct peers **out,
                                  struct chr_errmsg *msg);
 /* No callback after it returns; peers_send then says CHR_ECLOSED. Messages still owned by the

@@ -529,11 +529,12 @@ chr_err broker_propose_wait(broker_committer *c, chr_slice bytes, uint32_t timeo
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
+    /* The node's clock says when it is over: a wait may end early. */
+    int64_t until_us = chr_clock_mono_us(c->options.clock) + (int64_t)timeout_ms * 1000;
     pthread_mutex_lock(&w->lock);
-    int waited = 0;
-    while (!w->done && waited == 0)
-        waited = timeout_ms ? pthread_cond_timedwait(&w->cond, &w->lock, &until)
-                            : pthread_cond_wait(&w->cond, &w->lock);
+    while (!w->done && (timeout_ms == 0 || chr_clock_mono_us(c->options.clock) < until_us))
+        (void)(timeout_ms ? pthread_cond_timedwait(&w->cond, &w->lock, &until)
+                          : pthread_cond_wait(&w->cond, &w->lock));
     bool done = w->done;
     err = done ? w->err : CHR_ETIMEDOUT;
     w->abandoned = !done;
