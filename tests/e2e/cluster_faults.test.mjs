@@ -124,7 +124,8 @@ test('the leader stands still for 3 s: another leads, and what it then says is n
             const { rows, error } = JSON.parse(payload.toString());
             if (error) {
                 refused++;
-                if (error.code !== '08006') oldAnswers.push(JSON.stringify(error));
+                // No leader; or, on a slow machine, more questions wait than one client may have.
+                if (error.code !== '08006' && error.code !== '53300') oldAnswers.push(JSON.stringify(error));
             } else {
                 answers++;
                 if (rows[0][0] < floor) oldAnswers.push(`${rows[0][0]} although ${floor} was acknowledged`);
