@@ -195,14 +195,15 @@ class Bench:
 class Server:
     """A child process in its own session; ended by its pid and nothing else."""
 
-    def __init__(self, bench, command, directory):
+    def __init__(self, bench, command, directory, label=None):
+        """label: of its log, where several of a kind run."""
         self.bench = bench
         self.name = os.path.basename(command[0])
         self.command = command
         self.directory = directory
         self.address = None
         self.admin = None
-        self.log = os.path.join(bench.data, self.name + ".log")
+        self.log = os.path.join(bench.data, (label or self.name) + ".log")
         with open(self.log, "w", encoding="utf-8") as log:
             self.child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -375,7 +376,9 @@ class SqlError(Exception):
     pass
 
 
-class Sql:
+class Client:
+    """A clean session of MQTT 3.1.1; use in a with statement."""
+
     def __init__(self, address, timeout_s=600):
         host, port = address.split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=timeout_s)
@@ -383,11 +386,15 @@ class Sql:
         self.input = self.socket.makefile("rb")
         self.token = os.urandom(8).hex()
         self.packet_id = 0
-        client_id = self._string("bench-sql-" + self.token)
+        client_id = self._string("bench-" + self.token)
         self._send(0x10, self._string("MQTT") + bytes([4, 2, 0, 0]) + client_id)
         self._expect(0x20)
-        self._send(0x82, struct.pack("!H", 1) + self._string(self._result_topic()) + b"\1")
-        self._expect(0x90)
+
+    def publish(self, topic, payload):
+        """At QoS 1; returns when it is acknowledged."""
+        self.packet_id = self.packet_id % 65535 + 1
+        self._send(0x32, self._string(topic) + struct.pack("!H", self.packet_id) + payload)
+        self._expect(0x40)
 
     def close(self):
         try:
@@ -400,36 +407,6 @@ class Sql:
 
     def __exit__(self, *exc):
         self.close()
-
-    def ask(self, sql):
-        """The answer as a dict, its parts joined, with wall_us added; raises SqlError."""
-        self.packet_id = self.packet_id % 65535 + 1
-        start = time.monotonic()
-        self._send(
-            0x32,
-            self._string("$chronos/sql/" + self.token)
-            + struct.pack("!H", self.packet_id)
-            + sql.encode(),
-        )
-        whole = None
-        while True:
-            part = json.loads(self._expect(0x30))
-            if "error" in part:
-                raise SqlError(f"{part['error'].get('code')}: {part['error'].get('message')}")
-            if whole is None:
-                whole = part
-            else:
-                whole["rows"] += part["rows"]
-                whole.update((k, v) for k, v in part.items() if k != "rows")
-            if part.get("last", True):
-                whole["wall_us"] = (time.monotonic() - start) * 1e6
-                return whole
-
-    def rows(self, sql):
-        return self.ask(sql)["rows"]
-
-    def _result_topic(self):
-        return "$chronos/result/" + self.token
 
     @staticmethod
     def _string(text):
@@ -474,6 +451,43 @@ class Sql:
                 if kind == 0x20 and body[1] != 0:
                     raise Failure(f"SQL connection refused, code {body[1]}")
                 return body
+
+
+class Sql(Client):
+    def __init__(self, address, timeout_s=600):
+        super().__init__(address, timeout_s)
+        self._send(0x82, struct.pack("!H", 1) + self._string(self._result_topic()) + b"\1")
+        self._expect(0x90)
+
+    def ask(self, sql):
+        """The answer as a dict, its parts joined, with wall_us added; raises SqlError."""
+        self.packet_id = self.packet_id % 65535 + 1
+        start = time.monotonic()
+        self._send(
+            0x32,
+            self._string("$chronos/sql/" + self.token)
+            + struct.pack("!H", self.packet_id)
+            + sql.encode(),
+        )
+        whole = None
+        while True:
+            part = json.loads(self._expect(0x30))
+            if "error" in part:
+                raise SqlError(f"{part['error'].get('code')}: {part['error'].get('message')}")
+            if whole is None:
+                whole = part
+            else:
+                whole["rows"] += part["rows"]
+                whole.update((k, v) for k, v in part.items() if k != "rows")
+            if part.get("last", True):
+                whole["wall_us"] = (time.monotonic() - start) * 1e6
+                return whole
+
+    def rows(self, sql):
+        return self.ask(sql)["rows"]
+
+    def _result_topic(self):
+        return "$chronos/result/" + self.token
 
 
 # --- is everything there? ---

@@ -6,8 +6,9 @@
  * It speaks as little MQTT as a lane needs: CONNECT of 3.1.1, one SUBSCRIBE, PUBLISH of QoS 0 to
  * our own topics, PINGREQ, DISCONNECT. The socket is always read: what may be outstanding is
  * bounded by the window, so what comes in has room (T2), and a peer that sends more than it may is
- * cut off. Bytes are received into the lane's scratch behind what was left over of a packet;
- * messages are put together in their own memory, which their receiver owns afterwards. */
+ * cut off. Bytes are received into the lane's scratch behind what was left over of a packet, and
+ * stay there until another connection has something to say; messages are put together in memory of
+ * their own, which their receiver owns afterwards. */
 #include <errno.h>
 #include <lz4.h>
 #include <stdlib.h>
@@ -71,6 +72,8 @@ static void inbound_free(struct inbound *in)
     drop_partial(in);
     chr_list_remove(&in->link);
     in->lane->unproved -= !in->proved;
+    if (in->lane->scratch_owner == in)
+        in->lane->scratch_owner = NULL;
     close(in->fd);
     chr_buf_free(&in->in);
     chr_buf_free(&in->out);
@@ -384,6 +387,34 @@ static void handle_open(struct inbound *in, const struct mqtt_frame *frame)
 /* ---- Input --------------------------------------------------------------------------------------
  */
 
+static void keep(struct inbound *in, chr_slice rest)
+{
+    chr_buf_reset(&in->in);
+    if (rest.len == 0 && in->in.capacity)
+        chr_buf_free(&in->in);
+    chr_buf_add_slice(&in->in, rest);
+    if (in->in.failed)
+        refuse(in, "out of memory");
+}
+
+/* The scratch is this connection's now, what was left over of it at its beginning. */
+static void take_scratch(struct inbound *in)
+{
+    struct lane *lane = in->lane;
+    struct inbound *other = lane->scratch_owner;
+    if (other == in)
+        return;
+    if (other)
+        keep(other, chr_slice_of(lane->scratch + lane->scratch_from,
+                                 lane->scratch_to - lane->scratch_from));
+    lane->scratch_owner = in;
+    lane->scratch_from = 0;
+    lane->scratch_to = in->in.len;
+    if (in->in.len)
+        memcpy(lane->scratch, in->in.ptr, in->in.len);
+    chr_buf_free(&in->in);
+}
+
 /* Returns how many bytes were whole packets. */
 static size_t take_packets(struct inbound *in, chr_slice bytes)
 {
@@ -417,24 +448,19 @@ static size_t take_packets(struct inbound *in, chr_slice bytes)
     return used;
 }
 
-static void keep(struct inbound *in, chr_slice rest)
-{
-    chr_buf_reset(&in->in);
-    if (rest.len == 0 && in->in.capacity)
-        chr_buf_free(&in->in);
-    chr_buf_add_slice(&in->in, rest);
-    if (in->in.failed)
-        refuse(in, "out of memory");
-}
-
 static void read_more(struct inbound *in)
 {
-    uint8_t *scratch = in->lane->scratch;
-    size_t held = in->in.len;
-    if (held)
-        memcpy(scratch, in->in.ptr, held);
-    CHR_ASSERT(held < PEER_PACKET_BYTES_MAX);
-    ssize_t n = recv(in->fd, scratch + held, LANE_SCRATCH_BYTES - held, MSG_DONTWAIT);
+    struct lane *lane = in->lane;
+    take_scratch(in);
+    size_t held = lane->scratch_to - lane->scratch_from;
+    CHR_ASSERT(held <= PEER_PACKET_BYTES_MAX);
+    if (LANE_SCRATCH_BYTES - lane->scratch_to < PEER_PACKET_BYTES_MAX) {
+        memmove(lane->scratch, lane->scratch + lane->scratch_from, held);
+        lane->scratch_from = 0;
+        lane->scratch_to = held;
+    }
+    ssize_t n = recv(in->fd, lane->scratch + lane->scratch_to,
+                     LANE_SCRATCH_BYTES - lane->scratch_to, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
     if (n <= 0) {
@@ -444,11 +470,12 @@ static void read_more(struct inbound *in)
             refuse(in, "it left without a proof");
         return;
     }
-    in->heard_us = in->lane->now_us;
-    size_t len = held + (size_t)n;
-    size_t used = take_packets(in, chr_slice_of(scratch, len));
-    if (!in->closing)
-        keep(in, chr_slice_of(scratch + used, len - used));
+    in->heard_us = lane->now_us;
+    lane->scratch_to += (size_t)n;
+    lane->scratch_from +=
+        take_packets(in, chr_slice_of(lane->scratch + lane->scratch_from, held + (size_t)n));
+    if (lane->scratch_from == lane->scratch_to)
+        lane->scratch_from = lane->scratch_to = 0;
     flush(in);
 }
 

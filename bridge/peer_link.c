@@ -29,9 +29,8 @@
 /* Handed over in one turn: then it is the others' turn. */
 #define TURN_BYTES_MAX ((size_t)1 << 20)
 /* From here on a message is sent from where it is; smaller ones are packed into one packet of at
- * most PACK_BYTES_MAX: a system call for each would cost more than the copy. */
-#define ALONE_BYTES    ((size_t)16 << 10)
-#define PACK_BYTES_MAX ((size_t)64 << 10)
+ * most PEERS_PACK_BYTES_MAX: a system call for each would cost more than the copy. */
+#define ALONE_BYTES ((size_t)16 << 10)
 /* Less is not worth the call; more than so many messages are not left untried. */
 #define LZ4_BYTES_MIN 512u
 #define LZ4_SKIP_MAX  16u
@@ -156,6 +155,17 @@ static const char *answer_challenge(struct link *l, chr_slice bytes)
                : NULL;
 }
 
+static bool wants_lz4(const struct link *l)
+{
+    const struct peers *peers = l->lane->peers;
+    char address[64];
+    bool loopback;
+    if (l->lane->number != PEERS_BULK || peers->compress == PEERS_COMPRESS_NEVER)
+        return false;
+    peers__address_of(mosquitto_socket(l->mosq), address, sizeof address, &loopback);
+    return peers->compress == PEERS_COMPRESS_ALWAYS || !loopback;
+}
+
 /* The other side has proved itself, too: the link is up. */
 static const char *take_terms(struct link *l, chr_slice bytes)
 {
@@ -169,6 +179,7 @@ static const char *take_terms(struct link *l, chr_slice bytes)
     l->state = LINK_UP;
     l->backoff_us = 0;
     l->told = NULL;
+    l->lz4 = wants_lz4(l);
     atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
     pthread_mutex_lock(&peers->lock);
     l->window = CHR_MIN(peers->window, terms.window);
@@ -305,7 +316,7 @@ static void begin(struct link *l)
  * messages: readings that are compressed already come in rows. */
 static struct outgoing *compress(struct link *l, struct outgoing *o)
 {
-    if (l->lane->number != PEERS_BULK || o->raw < LZ4_BYTES_MIN)
+    if (!l->lz4 || o->raw < LZ4_BYTES_MIN)
         return o;
     if (l->lz4_pause) {
         l->lz4_pause--;
@@ -386,11 +397,11 @@ static size_t send_part(struct link *l)
 /* Several small messages. */
 static size_t send_packed(struct link *l)
 {
-    uint8_t *at = l->lane->scratch;
+    uint8_t *at = l->lane->pack;
     size_t len = 0;
     for (struct outgoing *o; (o = next_outgoing(l)) != NULL; drop_first(l)) {
         size_t whole = PEER_FRAME_HEAD_BYTES + o->stored;
-        if (o->stored >= ALONE_BYTES || len + whole > PACK_BYTES_MAX)
+        if (o->stored >= ALONE_BYTES || len + whole > PEERS_PACK_BYTES_MAX)
             break;
         struct peer_frame frame = {.raw = o->raw, .stored = o->stored, .kind = o->kind};
         peer_frame_head(&frame, o->stored, o->bytes);

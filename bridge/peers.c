@@ -349,7 +349,8 @@ void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
         (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     struct lane *lane = &peers->lanes[number];
     pthread_mutex_lock(&peers->lock);
-    bool room = !atomic_load(&lane->stopping) && lane->letters_count < PEERS_UNPROVED_MAX;
+    bool stopping = atomic_load(&lane->stopping);
+    bool room = !stopping && lane->letters_count < PEERS_UNPROVED_MAX;
     if (room) {
         letter->next = lane->letters;
         lane->letters = letter;
@@ -359,7 +360,8 @@ void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
     if (room) {
         peers__lane_wake(lane);
     } else {
-        peers__stranger(peers, address, "too many connections that want to be a peer's");
+        if (!stopping)
+            peers__stranger(peers, address, "too many connections that want to be a peer's");
         close(fd);
         free(letter);
     }
@@ -412,6 +414,7 @@ static chr_err fill(struct peers *p, const struct peers_options *o)
     p->certfile = copy_of(o->certfile, &err);
     p->keyfile = copy_of(o->keyfile, &err);
     p->window = o->window_bytes ? o->window_bytes : PEERS_WINDOW_DEFAULT;
+    p->compress = o->compress;
     p->clock = o->clock ? o->clock : chr_clock_system();
     p->ctx = o->ctx;
     p->received = o->received;
@@ -428,9 +431,10 @@ static chr_err fill(struct peers *p, const struct peers_options *o)
         lane->number = (enum peers_lane)i;
         lane->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         lane->scratch = malloc(LANE_SCRATCH_BYTES);
+        lane->pack = malloc(PEERS_PACK_BYTES_MAX);
         chr_list_init(&lane->inbounds);
         chr_random_bytes(&lane->random.state, sizeof lane->random.state);
-        if (lane->wake_fd < 0 || !lane->scratch)
+        if (lane->wake_fd < 0 || !lane->scratch || !lane->pack)
             err = CHR_ENOMEM;
     }
     return p->secret ? err : CHR_ENOMEM;
@@ -496,6 +500,7 @@ void peers_free(struct peers *peers)
     for (unsigned i = 0; i < PEERS_LANES; i++) {
         CHR_ASSERT(!peers->lanes[i].started);
         free(peers->lanes[i].scratch);
+        free(peers->lanes[i].pack);
         if (peers->lanes[i].wake_fd >= 0)
             close(peers->lanes[i].wake_fd);
         for (uint32_t j = 0; j < PEERS_MAX; j++)

@@ -65,6 +65,10 @@ enum peers_kind {
     PEERS_KINDS = 13
 };
 
+/* Whose BULK messages are compressed by LZ4, if that makes them smaller by a tenth at least: on one
+ * machine bytes are cheaper than the CPU it takes (bench/bench_peer_lane.c). */
+enum peers_compress { PEERS_COMPRESS_REMOTE, PEERS_COMPRESS_ALWAYS, PEERS_COMPRESS_NEVER };
+
 struct peers; /* opaque */
 
 struct peers_peer {
@@ -93,6 +97,7 @@ struct peers_options {
     /* Of one peer on one lane, in each direction; 64 KiB to 4 GiB; 0: 16 MiB. A message counts for
      * its bytes and 128 more; one that is larger than the window can't be sent (CHR_ETOOBIG). */
     uint64_t window_bytes;
+    enum peers_compress compress;  /* 0: to peers that are not at a loopback address */
     const struct chr_clock *clock; /* borrowed until peers_free; NULL: the system's */
     void *ctx;
     /* All three are needed. */
@@ -127,7 +132,7 @@ void peers_remove(struct peers *peers, uint64_t node);
  *   CHR_EAGAIN     the window is full; nothing was sent; writable() follows
  *   CHR_ETOOBIG    above PEERS_MESSAGE_BYTES_MAX or the window
  *   CHR_ENOMEM
- * Compressed by LZ4 when that makes a BULK message smaller by a tenth at least. */
+ * On BULK perhaps compressed: enum peers_compress. */
 CHR_MUST_USE chr_err peers_send(struct peers *peers, uint64_t node, enum peers_lane lane,
                                 uint8_t kind, const chr_slice *parts, uint32_t parts_count);
 /* Any thread. Gives the message back; its room in the sender's window follows (T1). */

@@ -27,6 +27,7 @@
 #include "bridge/peers.h"
 
 struct mosquitto;
+struct inbound;
 
 #define PEERS_WINDOW_DEFAULT   ((uint64_t)16 << 20)
 #define PEERS_WINDOW_BYTES_MIN ((uint64_t)64 << 10)
@@ -114,6 +115,7 @@ struct link {
     char topic[PEER_TOPIC_BYTES_MAX]; /* of frames */
     struct outgoing *taken;           /* from the queue, in order; the first may be under way */
     size_t taken_sent;                /* bytes of the first one that were handed over */
+    bool lz4;                         /* compress, on this connection */
     uint32_t lz4_pause, lz4_skip;     /* messages that are not tried, of how many next time */
     struct pollfd *poll;              /* of this turn; NULL: none */
 };
@@ -149,11 +151,17 @@ struct lane {
     int64_t now_us; /* of this turn */
     struct chr_list inbounds;
     uint32_t unproved;
-    uint8_t *scratch; /* LANE_SCRATCH_BYTES */
+    /* What is received lands here, and what is left of a packet stays as long as its connection is
+     * the last one that was read: between two nodes nothing is moved but by accident. */
+    uint8_t *scratch;              /* LANE_SCRATCH_BYTES */
+    struct inbound *scratch_owner; /* whose bytes [scratch_from, scratch_to) are; NULL: nobody's */
+    size_t scratch_from, scratch_to;
+    uint8_t *pack; /* PEERS_PACK_BYTES_MAX: small messages in one packet */
     struct chr_random random;
 };
-/* What is left over of a packet, and a good piece behind it; also a packet to be sent. */
-#define LANE_SCRATCH_BYTES (2 * PEER_PACKET_BYTES_MAX)
+/* What is left over of a packet, and a good piece behind it. */
+#define LANE_SCRATCH_BYTES   (2 * PEER_PACKET_BYTES_MAX)
+#define PEERS_PACK_BYTES_MAX ((size_t)64 << 10)
 
 struct peers {
     uint64_t self;
@@ -161,6 +169,7 @@ struct peers {
     size_t secret_bytes;
     char *cafile, *certfile, *keyfile;
     uint64_t window;
+    enum peers_compress compress;
     const struct chr_clock *clock;
     void *ctx;
     void (*received)(void *ctx, struct peers_message *message);
@@ -203,7 +212,6 @@ void peers__link_stop(struct link *link);
 /* -- peer_accept.c: lane thread
  * ---------------------------------------------------------------------*/
 
-struct inbound;
 void peers__inbound_open(struct lane *lane, struct letter *letter); /* frees it */
 void peers__inbounds_turn(struct lane *lane);                       /* timeouts, credits */
 void peers__inbounds_due(const struct lane *lane, int64_t *until_us);

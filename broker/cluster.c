@@ -14,8 +14,10 @@
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
+#include "broker/session/across.h"
 #include "broker/session/elsewhere.h"
 #include "broker/session/wakeups.h"
+#include "broker/snapshots.h"
 #include "db/durable.h"
 #include "db/op.h"
 
@@ -55,10 +57,11 @@ struct down {
 struct cluster {
     struct broker_node *node;
     struct data_dir *dir;
-    struct peers *peers;
+    struct peers *peers; /* set under lock, once; a lane may call before peers_start returns */
     _Atomic(broker_committer *) committer;
     pthread_mutex_t lock; /* all below */
     struct peer_hello self;
+    struct snapshots *snapshots;
     struct known known[PEERS_MAX];
     uint32_t known_count;
     bool bootstrap;
@@ -275,7 +278,13 @@ static void received(void *ctx, struct peers_message *message)
 {
     struct cluster *c = ctx;
     broker_committer *committer = atomic_load(&c->committer);
-    switch (committer ? message->kind : 0) {
+    if (!committer) { /* perhaps even before peers_start has returned */
+        pthread_mutex_lock(&c->lock);
+        peers_release(c->peers, message);
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    switch (message->kind) {
     case PEERS_HELLO:
         hello_received(c, message);
         break;
@@ -287,6 +296,17 @@ static void received(void *ctx, struct peers_message *message)
             break;
         broker_committer_received(committer, message);
         return;
+    case PEERS_SNAPSHOT:
+    case PEERS_SNAPSHOT_REPLY:
+        if (foreign(c, message->from))
+            break;
+        snapshots_received(c->snapshots, message);
+        return;
+    case PEERS_DELIVER:
+    case PEERS_DELIVERED:
+        if (across_of(c->node) && !foreign(c, message->from))
+            across_received(across_of(c->node), message);
+        break;
     case PEERS_CONNECTED:
         if (!foreign(c, message->from))
             elsewhere_received(c->node, message);
@@ -312,15 +332,36 @@ static void changed(void *ctx, uint64_t node, enum peers_lane lane, bool up)
     broker_committer *committer = atomic_load(&c->committer);
     if (up && committer)
         broker_committer_lane(committer);
+    if (across_of(c->node))
+        across_lane(across_of(c->node), node, lane, up);
 }
 
 static void writable(void *ctx, uint64_t node, enum peers_lane lane)
 {
     struct cluster *c = ctx;
-    (void)node;
     broker_committer *committer = atomic_load(&c->committer);
     if (committer && lane == PEERS_BULK)
         broker_committer_lane(committer);
+    if (across_of(c->node))
+        across_writable(across_of(c->node), node, lane);
+}
+
+/* Under the core's lock. */
+static void snapshot_wanted(void *ctx, uint64_t node)
+{
+    struct cluster *c = ctx;
+    snapshots_wanted(c->snapshots, node);
+}
+
+/* For the sender of one. Called while the log keeps what is behind index. */
+void cluster_describe(struct cluster *c, uint64_t *cluster, uint64_t *members_index,
+                      struct raft_members *members)
+{
+    pthread_mutex_lock(&c->lock);
+    *cluster = c->dir->cluster;
+    *members_index = c->dir->members.count ? c->dir->members_index : 0;
+    *members = c->dir->members.count ? c->dir->members : c->dir->founders;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- What the leader looks after --------------------------------------------------------------
@@ -653,7 +694,10 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
         .changed = changed,
         .writable = writable,
     };
-    return peers_start(&options, &c->peers, msg);
+    pthread_mutex_lock(&c->lock);
+    chr_err err = peers_start(&options, &c->peers, msg);
+    pthread_mutex_unlock(&c->lock);
+    return err;
 }
 
 chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_errmsg *msg)
@@ -678,6 +722,8 @@ chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_
     c->self.peers_hash = peers_hash(c);
     if (!err)
         err = open_peers(c, msg);
+    if (!err)
+        err = snapshots_open(node, c->peers, &c->snapshots);
     if (err) {
         cluster_free(c);
         return err;
@@ -701,6 +747,7 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .heartbeat_us = (int64_t)config->cluster.heartbeat_ms * 1000,
         .ctx = c,
         .members_applied = members_applied,
+        .snapshot_wanted = snapshot_wanted,
     };
 }
 
@@ -710,9 +757,18 @@ chr_err cluster_start(struct cluster *c)
     if (pthread_create(&c->thread, NULL, cluster_main, c))
         return CHR_ENOMEM;
     c->thread_running = true;
+    chr_err err = snapshots_start(c->snapshots);
+    if (err)
+        return err;
     atomic_store(&c->say_hello, true);
     chr_wake_signal(&c->wake);
     return CHR_OK;
+}
+
+void cluster_stop_snapshots(struct cluster *c)
+{
+    if (c)
+        snapshots_stop(c->snapshots);
 }
 
 void cluster_stop(struct cluster *c)
@@ -731,6 +787,7 @@ void cluster_free(struct cluster *c)
 {
     if (!c)
         return;
+    snapshots_free(c->snapshots);
     peers_free(c->peers);
     pthread_mutex_destroy(&c->lock);
     free(c);

@@ -43,6 +43,11 @@ CHR_MUST_USE chr_err cluster_start(struct cluster *cluster);
 void cluster_stop(struct cluster *cluster);
 void cluster_free(struct cluster *cluster); /* accepts NULL */
 
+/* Ends what reads the database for others; before the committer is stopped. Accepts NULL. */
+void cluster_stop_snapshots(struct cluster *cluster);
+/* Who belongs to it as of what is applied here; for a snapshot. Any thread. */
+void cluster_describe(struct cluster *cluster, uint64_t *number, uint64_t *members_index,
+                      struct raft_members *members);
 /* To all peers, on their control lanes; who can't be reached now does not hear of it. Any thread.
  * parts: as peers_send has them. */
 void cluster_tell(struct cluster *cluster, enum peers_kind kind, const chr_slice *parts,

@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "broker/committer_internal.h"
 
@@ -157,6 +158,7 @@ static chr_err join_in(struct broker_committer *c)
     atomic_store(&c->term, c->raft.term);
     atomic_store(&c->last_index, c->raft.last_index);
     atomic_store(&c->raft_due_us, INT64_MIN);
+    c->read_number = c->cluster.boot << 20; /* an answer to an earlier life is none to this one */
     c->inbox_entries = calloc(COMMITTER_GROUP_ENTRIES, sizeof *c->inbox_entries);
     return c->inbox_entries ? CHR_OK : CHR_ENOMEM;
 }
@@ -194,6 +196,8 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
     c->alone = options->cluster == NULL;
     if (options->cluster)
         c->cluster = *options->cluster;
+    /* A wiped disk begins to number anew, so it is another origin. */
+    c->origin = chr_hash_u64(c->cluster.self ^ chr_hash_u64(c->cluster.incarnation)) | 1;
     chr_list_init(&c->readers);
     pthread_mutex_init(&c->inbox_lock, NULL);
     pthread_mutex_init(&c->groups_lock, NULL);

@@ -96,7 +96,8 @@ struct broker_committer_options {
     void (*woken)(void *ctx, const struct db_apply_result *result);
     void *woken_ctx;
     /* Called on the applier after each entry was applied, whoever proposed it, with its bytes
-     * (operations only); must not block. ours: proposed by this process. May be NULL. */
+     * (operations only); must not block. ours: proposed by this process, which has its done()
+     * already; then without the bytes. May be NULL. */
     void (*entry_applied)(void *ctx, uint64_t index, chr_slice operations, bool ours,
                           const struct db_apply_result *result);
     void *entry_applied_ctx;

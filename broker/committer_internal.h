@@ -104,9 +104,9 @@ struct forward {
     struct forward_slot slots[FORWARD_SLOTS]; /* of sequence s: s & (FORWARD_SLOTS - 1) */
     uint64_t first, sent, next; /* not applied yet; to be sent next; to be given next */
     uint64_t bytes;             /* of [first, next) */
-    uint32_t next_source;       /* the ring that is looked at next; options.loops: the workers */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
+    uint32_t next_source;       /* a loop, or the workers: who is looked at next; core_lock */
     struct chr_list again;      /* proposals known not to be committed: to be proposed again */
     struct forward_unsure *unsure;
     uint32_t unsure_count, unsure_capacity;
@@ -134,6 +134,7 @@ struct broker_committer {
     struct broker_committer_options options;
     struct broker_cluster cluster; /* options.cluster; zeros: a cluster of one */
     bool alone;
+    uint64_t origin;                /* of what this node forwards (R18): the node with this disk */
     struct committer_group *groups; /* [COMMITTER_GROUPS] */
 
     /* Proposers → core */
@@ -311,9 +312,9 @@ void committer__forward_reply(struct broker_committer *c, const struct peers_mes
 /* core_lock. An entry of ours is not in our log any more, or its group went unsaved. */
 void committer__forward_unsure(struct broker_committer *c, struct broker_proposal *proposal,
                                uint64_t index, uint64_t term);
-/* apply_lock. An entry was applied: whoever waits for it here is answered. origin: NULL unless it
- * was forwarded. */
-void committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
+/* apply_lock. An entry was applied: whoever waits for it here is answered; true: somebody was.
+ * origin: NULL unless it was forwarded. */
+bool committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
                                 const struct db_origin *origin,
                                 const struct db_apply_result *result);
 /* Replicator: sends what is due to the leader. False: nothing could be sent. */

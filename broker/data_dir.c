@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/compiler.h"
 #include "base/random.h"
 
 static chr_err make_dir(const char *path, struct chr_errmsg *msg)
@@ -31,8 +33,7 @@ static chr_err join(char *out, size_t size, const char *path, const char *name,
     return CHR_OK;
 }
 
-/* Has it anything but our own LOCK? */
-static bool holds_files(const char *path)
+bool data_dir_holds_files(const char *path)
 {
     DIR *d = opendir(path);
     if (!d)
@@ -94,7 +95,7 @@ static bool get_members(const char *hex, struct raft_members *out)
     return raft_members_decode(chr_slice_of(bytes, len), out) == CHR_OK;
 }
 
-static chr_err write_meta(const char *path, const struct data_dir *dir, struct chr_errmsg *msg)
+chr_err data_dir_write_meta(const char *path, const struct data_dir *dir, struct chr_errmsg *msg)
 {
     char fresh[4096], meta[4096], text[2048 + 4 * RAFT_MEMBERS_BYTES_MAX];
     chr_err err = join(fresh, sizeof fresh, path, "node.meta.new", msg);
@@ -106,6 +107,10 @@ static chr_err write_meta(const char *path, const struct data_dir *dir, struct c
                        "format %d\ncluster %016" PRIx64 "\nnode %" PRIu64
                        "\nincarnation %016" PRIx64 "\n",
                        DATA_DIR_FORMAT, dir->cluster, dir->node, dir->incarnation);
+    if (dir->log_parent)
+        len += snprintf(text + len, sizeof text - (size_t)len,
+                        "log_parent %016" PRIx64 "\nlog_fork %" PRIu64 "\n", dir->log_parent,
+                        dir->log_fork);
     if (dir->boot)
         len += snprintf(text + len, sizeof text - (size_t)len, "boot %" PRIu64 "\n", dir->boot);
     if (dir->founders.count) {
@@ -154,6 +159,9 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
             seen |= 4;
         } else if (sscanf(line, "incarnation %" SCNx64, &dir->incarnation) == 1) {
             seen |= 8;
+        } else if (sscanf(line, "log_parent %" SCNx64, &dir->log_parent) == 1 ||
+                   sscanf(line, "log_fork %" SCNu64, &dir->log_fork) == 1) {
+            continue;
         } else if (sscanf(line, "boot %" SCNu64, &dir->boot) == 1) {
         } else if (!strncmp(line, "founders ", 9)) {
             if (!get_members(line + 9, &dir->founders))
@@ -170,16 +178,33 @@ static chr_err parse_meta(char *text, const char *path, struct data_dir *dir,
     return CHR_OK;
 }
 
-static chr_err read_or_make_meta(const char *path, bool create, uint64_t node, struct data_dir *dir,
-                                 struct chr_errmsg *msg)
+chr_err data_dir_read_meta(const char *path, struct data_dir *dir, struct chr_errmsg *msg)
 {
     char meta[4096], text[4096];
     chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
     if (err)
         return err;
     int fd = open(meta, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) {
-        if (holds_files(path) || !create)
+    if (fd < 0)
+        return chr_fail(msg, errno == ENOENT ? CHR_ENOTFOUND : chr_err_from_errno(errno),
+                        "can't read %s: %s", meta, strerror(errno));
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n < 0)
+        return chr_fail(msg, CHR_EIO, "can't read %s", meta);
+    text[n] = 0;
+    dir->log_parent = dir->log_fork = dir->boot = 0;
+    dir->founders.count = dir->members.count = 0;
+    return parse_meta(text, path, dir, msg);
+}
+
+static chr_err read_or_make_meta(const char *path, bool create, uint64_t node, struct data_dir *dir,
+                                 struct chr_errmsg *msg)
+{
+    struct chr_errmsg why = {{0}};
+    chr_err err = data_dir_read_meta(path, dir, &why);
+    if (err == CHR_ENOTFOUND) {
+        if (data_dir_holds_files(path) || !create)
             return chr_fail(msg, CHR_EFOREIGN,
                             "%s is not a Chronos data directory (it has no node.meta) and is not "
                             "empty; choose another --data-dir",
@@ -188,16 +213,9 @@ static chr_err read_or_make_meta(const char *path, bool create, uint64_t node, s
             chr_random_bytes(&dir->cluster, sizeof dir->cluster);
         chr_random_bytes(&dir->incarnation, sizeof dir->incarnation);
         dir->node = node ? node : 1;
-        return write_meta(path, dir, msg);
+        return data_dir_write_meta(path, dir, msg);
     }
-    if (fd < 0)
-        return chr_fail(msg, chr_err_from_errno(errno), "can't read %s: %s", meta, strerror(errno));
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n < 0)
-        return chr_fail(msg, CHR_EIO, "can't read %s", meta);
-    text[n] = 0;
-    return parse_meta(text, path, dir, msg);
+    return err ? chr_fail(msg, err, "%s", why.text) : CHR_OK;
 }
 
 /* What an interrupted transfer left is of no use to anyone. */
@@ -217,7 +235,7 @@ static void empty_tmp(const char *tmp)
 
 chr_err data_dir_save(const struct data_dir *dir, struct chr_errmsg *msg)
 {
-    return write_meta(dir->path, dir, msg);
+    return data_dir_write_meta(dir->path, dir, msg);
 }
 
 /* node 0: a single node's, or whoever's it is. */
@@ -242,7 +260,7 @@ static chr_err open_dir(const char *path, bool create, uint64_t node, struct dat
     /* Look before the lock file makes it ours. */
     char meta[4096];
     chr_err err = join(meta, sizeof meta, path, "node.meta", msg);
-    if (!err && access(meta, F_OK) && holds_files(path))
+    if (!err && access(meta, F_OK) && data_dir_holds_files(path))
         err = chr_fail(msg, CHR_EFOREIGN,
                        "%s is not a Chronos data directory (it has no node.meta) and is not empty; "
                        "choose another --data-dir",
@@ -251,24 +269,23 @@ static chr_err open_dir(const char *path, bool create, uint64_t node, struct dat
         err = take_lock(path, dir, msg);
     if (!err)
         err = read_or_make_meta(path, create, node, dir, msg);
-    char tmp[4096];
     if (!err)
         err = join(dir->log_path, sizeof dir->log_path, path, "log", msg);
     if (!err)
         err = join(dir->db_path, sizeof dir->db_path, path, "db", msg);
     if (!err)
-        err = join(tmp, sizeof tmp, path, "tmp", msg);
+        err = join(dir->tmp_path, sizeof dir->tmp_path, path, "tmp", msg);
     if (!err)
         err = make_dir(dir->log_path, msg);
     if (!err)
         err = make_dir(dir->db_path, msg);
     if (!err)
-        err = make_dir(tmp, msg);
+        err = make_dir(dir->tmp_path, msg);
     if (err) {
         data_dir_close(dir);
         return err;
     }
-    empty_tmp(tmp);
+    empty_tmp(dir->tmp_path);
     return CHR_OK;
 }
 
@@ -292,8 +309,9 @@ chr_err data_dir_open_member(const char *path, uint64_t node, struct data_dir *d
         err = chr_fail(msg, CHR_EFOREIGN, "data directory %s belongs to a node with another --id",
                        path);
     if (!err) {
-        /* The first one of a new directory is above those of one that was wiped. */
-        dir->boot = dir->boot ? dir->boot + 1 : (uint64_t)time(NULL);
+        /* Above those of a disk that was wiped, too, as far as clocks can tell. */
+        uint64_t now_ms = (uint64_t)(chr_clock_wall_us(chr_clock_system()) / 1000);
+        dir->boot = CHR_MAX(dir->boot + 1, now_ms);
         err = data_dir_save(dir, msg);
     }
     if (err)

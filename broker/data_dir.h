@@ -2,15 +2,19 @@
  * it.
  *
  *     data/LOCK  node.meta  log/  db/  tmp/        (design section 5)
+ *     data/install.new  install  install.done     a snapshot on its way in (broker/install.h)
+ *     data/run                                    how to reach the node (broker/run_file.h)
  *
  * node.meta is text, one `key value` per line, replaced as a whole:
  *     format 1
  *     cluster 5f0c…        of a single node random; of a member made of its founders; 0: none yet
  *     node 1               node number; of a member: a hash of its --id
  *     incarnation 83aa…    random, made with the directory (R20)
- *     boot 1764543017      rises with each start of a member (R18), from the time of the first one
+ *     boot 1764547200000   rises with each start of a member (R18): by one, or to the time in ms
  *     founders 0100…       members that the cluster began with (raft/members.h), in hex
  *     members 812 3 0100…  entry index and term of the last change applied, and who they are then
+ *     log_parent 3f2a…     of a restored directory: incarnation of the log its state came from,
+ *     log_fork 12345       and the last entry of that log in it (R22)
  */
 #ifndef CHR_BROKER_DATA_DIR_H
 #define CHR_BROKER_DATA_DIR_H
@@ -28,6 +32,7 @@ struct data_dir {
     uint64_t cluster;
     uint64_t node;
     uint64_t incarnation;
+    uint64_t log_parent, log_fork; /* 0: not restored */
     /* Of a member of a cluster: */
     uint64_t boot;
     struct raft_members founders; /* count 0: not known: it joined later, or has not yet */
@@ -36,6 +41,7 @@ struct data_dir {
     char path[4096];
     char log_path[4096];
     char db_path[4096];
+    char tmp_path[4096];
 };
 
 /* Makes the directory when absent (create), takes the lock, reads or writes node.meta, empties
@@ -51,5 +57,14 @@ CHR_MUST_USE chr_err data_dir_open_member(const char *path, uint64_t node, struc
 /* Writes node.meta anew, durably, as dir says. */
 CHR_MUST_USE chr_err data_dir_save(const struct data_dir *dir, struct chr_errmsg *msg);
 void data_dir_close(struct data_dir *dir);
+
+/* Writes `path`/node.meta, durably and as a whole. */
+CHR_MUST_USE chr_err data_dir_write_meta(const char *path, const struct data_dir *dir,
+                                         struct chr_errmsg *msg);
+/* Reads `path`/node.meta into dir's numbers. CHR_ENOTFOUND, CHR_ECORRUPT, CHR_EVERSION. */
+CHR_MUST_USE chr_err data_dir_read_meta(const char *path, struct data_dir *dir,
+                                        struct chr_errmsg *msg);
+/* Has it files of anybody's, a node's or another's, beside what a file system puts there? */
+bool data_dir_holds_files(const char *path);
 
 #endif

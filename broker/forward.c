@@ -98,7 +98,7 @@ static struct broker_proposal *pop_proposal(struct broker_committer *c)
     uint32_t sources = c->options.loops + 1;
     for (uint32_t i = 0; i < sources; i++) {
         uint32_t at = f->next_source;
-        f->next_source = (at + 1) % sources;
+        f->next_source = (f->next_source + 1) % sources;
         struct broker_proposal *p =
             at < c->options.loops ? chr_ring_pop(&c->rings[at]) : pop_submitted(c);
         if (p)
@@ -176,7 +176,7 @@ bool committer__forward_idle(struct broker_committer *c)
 
 static void put_origin(struct broker_committer *c, uint64_t sequence, uint8_t *out)
 {
-    chr_put_u64le(out, c->cluster.self);
+    chr_put_u64le(out, c->origin);
     chr_put_u64le(out + 8, c->cluster.boot);
     chr_put_u64le(out + 16, sequence);
 }
@@ -278,7 +278,7 @@ static bool expected(struct broker_committer *c, const struct peers_message *m)
         return false;
     uint64_t boot = chr_get_u64le(p), first = chr_get_u64le(p + 8);
     uint64_t sequence = chr_get_u64le(p + FORWARD_HEAD_BYTES + 16);
-    if (chr_get_u64le(p + FORWARD_HEAD_BYTES) != m->from ||
+    if (chr_get_u64le(p + FORWARD_HEAD_BYTES) == 0 ||
         chr_get_u64le(p + FORWARD_HEAD_BYTES + 8) != boot)
         return false;
     struct forward_origin *o = origin_of(&c->forward, m->from);
@@ -404,7 +404,7 @@ static struct broker_proposal *resolve(struct forward *f, const struct raft_entr
     return found;
 }
 
-void committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
+bool committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
                                 const struct db_origin *origin,
                                 const struct db_apply_result *result)
 {
@@ -416,7 +416,7 @@ void committer__forward_applied(struct broker_committer *c, const struct raft_en
         p = resolve(f, entry);
         kick = f->unsure_count == 0;
     }
-    if (origin && origin->node == c->cluster.self && origin->boot == c->cluster.boot) {
+    if (origin && origin->node == c->origin && origin->boot == c->cluster.boot) {
         if (result->origin == DB_ORIGIN_NEW) {
             CHR_ASSERT(origin->sequence == f->first && f->first < f->next); /* F1 */
             p = slot_of(f, f->first++)->proposal;
@@ -437,6 +437,7 @@ void committer__forward_applied(struct broker_committer *c, const struct raft_en
     }
     if (kick)
         chr_wake_signal(&c->writer_wake); /* there is room, or an answer to what held it up */
+    return p != NULL;
 }
 
 void committer__forward_abandon(struct broker_committer *c)

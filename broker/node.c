@@ -10,21 +10,27 @@
 #include "broker/checkpointer.h"
 #include "broker/cluster.h"
 #include "broker/data_dir.h"
+#include "broker/install.h"
 #include "broker/net/acceptor.h"
 #include "broker/net/limits.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
+#include "broker/run_file.h"
+#include "broker/session/across.h"
 #include "broker/session/dispatch.h"
 #include "broker/session/wakeups.h"
 
-/* What a member keeps of its log for those that are behind, at least. */
+/* What a member keeps of its log for those that are behind, unless log-retain-bytes says. */
 #define MEMBER_LOG_RETAIN_BYTES (UINT64_C(512) << 20)
 
 /* Applier thread, after each group. */
 static void after_group(void *ctx)
 {
     struct broker_node *node = ctx;
+    struct across *across = across_of(node);
+    if (across)
+        across_applied(across);
     struct checkpointer *cp = atomic_load_explicit(&node->checkpointer, memory_order_acquire);
     if (cp && db_checkpoint_due(node->db, raft_log_bytes(node->log),
                                 chr_clock_mono_us(node->clock)) != DB_CHECKPOINT_NONE)
@@ -38,6 +44,17 @@ static void woken(void *ctx, const struct db_apply_result *result)
     struct wakeups *wakeups = atomic_load_explicit(&node->wakeups, memory_order_acquire);
     if (wakeups) /* else session_node_init looks for itself */
         wakeups_applied(wakeups, result);
+}
+
+/* Applier thread. */
+static void entry_applied(void *ctx, uint64_t index, chr_slice operations, bool ours,
+                          const struct db_apply_result *result)
+{
+    struct broker_node *node = ctx;
+    struct across *across = across_of(node);
+    (void)index;
+    if (across && !ours)
+        across_entry_applied(across, operations, result);
 }
 
 /* ---- Users and ACLs --------------------------------------------------------------------------
@@ -95,6 +112,8 @@ static chr_err open_storage(struct broker_node *node, struct raft_log_recovery *
                        "data directory %s is that of a member of a cluster: start it with "
                        "`chronos node`",
                        config->data_dir);
+    if (!err)
+        err = install_apply(config->data_dir, &node->dir, NULL, msg);
     if (err)
         return err;
     err = db_kv_lmdb_open(node->dir.db_path, config->map_bytes, &node->kv, msg);
@@ -140,7 +159,8 @@ static chr_err start_committer(struct broker_node *node, const struct raft_log_r
         cluster_for_committer(node->cluster, &cluster);
     struct broker_committer_options options = {
         .cluster = node->cluster ? &cluster : NULL,
-        .log_retain_bytes = CHR_MAX(node->config->log_retain_bytes, MEMBER_LOG_RETAIN_BYTES),
+        .log_retain_bytes = node->config->log_retain_bytes ? node->config->log_retain_bytes
+                                                           : MEMBER_LOG_RETAIN_BYTES,
         .log = node->log,
         .db = node->db,
         .clock = node->clock,
@@ -151,6 +171,8 @@ static chr_err start_committer(struct broker_node *node, const struct raft_log_r
         .applied_ctx = node,
         .woken = woken,
         .woken_ctx = node,
+        .entry_applied = node->cluster ? entry_applied : NULL,
+        .entry_applied_ctx = node,
         .recovery = recovery,
     };
     return broker_committer_start(&options, &node->committer, msg);
@@ -225,6 +247,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     if (!err)
         err = acceptor_start(node, &node->acceptor);
     if (!err && node->cluster)
+        err = across_start(across_of(node));
+    if (!err && node->cluster)
         err = cluster_start(node->cluster);
     if (err) {
         if (!msg->text[0])
@@ -234,6 +258,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         node_free(node);
         return err;
     }
+    run_file_write(node);
     log_limits(config);
     *out = node;
     return CHR_OK;
@@ -242,6 +267,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
 void node_stop(struct broker_node *node)
 {
     atomic_store(&node->stopping, true);
+    if (!node->failed)
+        run_file_remove(node);
     if (node->committer)
         broker_committer_hurry(node->committer);
     acceptor_stop(node->acceptor);
@@ -256,8 +283,10 @@ void node_stop(struct broker_node *node)
         loop_stop(node->loops[i]);
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_join(node->loops[i]);
+    across_stop(across_of(node));
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_take_last_mail(node->loops[i]);
+    cluster_stop_snapshots(node->cluster);
     cluster_leave(node->cluster);
     struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
     checkpointer_stop(cp, !node->failed);

@@ -15,6 +15,7 @@ chr_err db__checkpoint_init(struct db *d)
     d->checkpoint = cp;
     if (!cp)
         return CHR_ENOMEM;
+    pthread_mutex_init(&cp->save_lock, NULL);
     chr_buf_init(&cp->buf, DB_KV_VALUE_MAX);
     cp->next_chunk_id = 1;
     cp->last_mono_us = INT64_MIN;
@@ -36,6 +37,8 @@ void db__checkpoint_free(struct db *d)
     db__durable_saving_free(d);
     db__pending_free(cp);
     db__sealer_free(cp->sealer);
+    CHR_ASSERT(cp->snapshots == 0);
+    pthread_mutex_destroy(&cp->save_lock);
     chr_buf_free(&cp->buf);
     free(cp->pending);
     free(cp->dropped);
@@ -242,6 +245,7 @@ chr_err db_checkpoint(db *d, enum db_checkpoint_reason reason,
         err = db__durable_write_ahead(d);
     if (!err)
         err = wait_synced(arg, cp->read->index); /* keeps D3 */
+    pthread_mutex_lock(&cp->save_lock);          /* keeps P3 */
     if (!err)
         err = db__checkpoint_save(d, msg);
     bool saved = !err;
@@ -254,6 +258,7 @@ chr_err db_checkpoint(db *d, enum db_checkpoint_reason reason,
         cp->last_mono_us = mono_us;
         DB__COUNT(d, checkpoints, 1);
     }
+    pthread_mutex_unlock(&cp->save_lock);
     uint64_t index = cp->read->index;
     db_read_end(cp->read);
     cp->read = NULL;

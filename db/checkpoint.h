@@ -13,9 +13,14 @@
  *   P1  A chunk's parts are in the store before its record is, and its record is gone before its
  *       parts are: 'g' records name what is in between, chunk ids from Meta.next_chunk_id on are
  *       leftovers of a checkpoint that never was.
- *   P2  Parts are deleted only when no version holds the chunk any more. */
+ *   P2  Parts are deleted only when no version and no snapshot holds the chunk any more.
+ *   P3  Beside the transaction that saves a checkpoint, and all under save_lock, nothing changes
+ *       what the last one holds: written ahead are chunks it does not name and messages of later
+ *       entries, deleted are chunks that it does not name any more. */
 #ifndef CHR_DB_CHECKPOINT_H
 #define CHR_DB_CHECKPOINT_H
+
+#include <pthread.h>
 
 #include "db/seal.h"
 #include "db/store.h"
@@ -46,7 +51,11 @@ struct db__pending {
 };
 
 struct db__checkpoint {
-    struct db__sealer *sealer; /* NULL but while jobs run */
+    /* Held from a checkpoint's last transaction until memory follows it, and while a snapshot pins
+     * one: what is durable does not move. Before apply_lock. */
+    pthread_mutex_t save_lock;
+    _Atomic uint32_t snapshots; /* pinned */
+    struct db__sealer *sealer;  /* NULL but while jobs run */
     uint64_t next_chunk_id;
     _Atomic int64_t last_mono_us; /* INT64_MIN: not yet; the applier looks, too */
     /* What the store has: */

@@ -60,7 +60,8 @@ struct db_due_will; /* db/durable.h */
 
 /* Where a forwarded entry comes from (R18, db/origin.h). */
 struct db_origin {
-    uint64_t node, boot, sequence;
+    uint64_t node; /* with its disk: not the node number; not 0 */
+    uint64_t boot, sequence;
 };
 enum db_origin_verdict {
     DB_ORIGIN_NEW,      /* applied */

@@ -104,6 +104,11 @@ void db_node_starts_read(db *db,
 void db_subscriptions_read(db *db, uint64_t epoch,
                            void (*each)(void *arg, const struct db_subscription *subscription),
                            void *arg);
+/* The messages of an entry (its operations) that took effect when it was applied with this result,
+ * in order; repeated ones and those of sessions that are gone are left out. Pure. Slices point into
+ * the entry. */
+void db_entry_messages(chr_slice operations, const struct db_apply_result *result,
+                       void (*each)(void *arg, const struct db_publish *publish), void *arg);
 /* Moves with every change of a subscription of any session; for caches. One atomic load. */
 uint64_t db_subscriptions_version(const db *db);
 /* Would a message of QoS above 0 be queued for anybody now? */

@@ -13,8 +13,9 @@
  *       and no read of that version has a lower index.
  *   V2  Index, HLC and version are published together under pin_lock.
  *
- * Locks, in order: apply_lock (db_apply; the checkpoint's cut and swap), durable.lock
- * (db/durable.h), pin_lock (a few loads and stores), then the locks around pointers of marks. */
+ * Locks, in order: save_lock (db/checkpoint.h), apply_lock (db_apply; the checkpoint's cut and
+ * swap), durable.lock (db/durable.h), pin_lock (a few loads and stores), then the locks around
+ * pointers of marks. */
 #ifndef CHR_DB_INTERNAL_H
 #define CHR_DB_INTERNAL_H
 

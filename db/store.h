@@ -14,6 +14,7 @@
  *   'r' message u64                             this message is retained (empty)
  *   'w' epoch u64, generation u32               Will
  *   'g' chunk u64                               a chunk whose parts are still to be deleted
+ *   '~'                                         how far a snapshot has come that is being received
  *
  * Numbers in keys are big-endian, so that they sort; values begin with db/value_crc.h, bodies are
  * protobuf (proto/catalog.proto) but for 'b' (u64 words, little-endian), 'd', 'p', 'e', 'g' and 'r'
@@ -47,6 +48,7 @@ enum db__record {
     DB__RECORD_SUBSCRIPTION = 'u',
     DB__RECORD_RETAINED = 'r',
     DB__RECORD_WILL = 'w',
+    DB__RECORD_RECEIVING = '~', /* db/snapshot_receive.c; only in a store without Meta */
 };
 
 struct db__store_key {

@@ -112,7 +112,7 @@ chr_err raft_log_cut_prefix(raft_log *log, uint64_t index)
     while (n + 1 < log->segments.count && log->segments.items[n + 1]->first_index <= index + 1 &&
            log->segments.items[n + 1]->end > RAFT__HEADER_BYTES && !log->segments.items[n]->dirty)
         n++;
-    if (n && !RAFT__RESERVE(&log->garbage, n)) {
+    if (n && !CHR_ARRAY_RESERVE(&log->garbage, n)) {
         pthread_mutex_unlock(&log->lock);
         return CHR_ENOMEM;
     }
@@ -191,7 +191,8 @@ chr_err raft_log_open(const struct raft_io *io, const struct raft_log_options *o
     chr_buf_init(&log->pending, 2 * RAFT__GROUP_BYTES_MAX);
     chr_err err = fill_options(&log->options, msg);
     if (!err)
-        err = raft__recover(log, CHR_MAX(start_index, (uint64_t)1), recovery, msg);
+        err = raft__recover(log, options->read_only ? start_index : CHR_MAX(start_index, 1u),
+                            recovery, msg);
     if (!err && !log->options.read_only)
         err = leave_witness(log, msg);
     if (!err && log->options.prepare_ahead && !log->options.read_only) {

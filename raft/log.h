@@ -72,6 +72,15 @@ enum raft_fsync {
     RAFT_FSYNC_PERIODIC /* answered before; synced every periodic_ms (and each 16 MiB) */
 };
 
+/* What comes before the first entry of a log that begins behind a snapshot. */
+struct raft_log_base {
+    uint64_t term; /* of the entry before; 0: not known, or there is none */
+    chr_hlc hlc;   /* of that entry; entries of this log are later (L2) */
+    /* What the node has promised so far: it goes with the node, not with the log. Its term is not
+     * below the other one. */
+    struct raft_hard_state hard_state;
+};
+
 struct chr_clock;
 struct raft_log_options {
     /* 0: 64 MiB. A multiple of 4096, at most 1 GiB. An entry that does not fit gets a larger
@@ -86,6 +95,9 @@ struct raft_log_options {
     bool prepare_ahead;   /* a helper thread zero-writes the next segment; off in the simulator */
     bool read_only;       /* verify and read; changes nothing (`chronos check`) */
     uint64_t incarnation; /* of a log that is created now (R22); 0: a random one */
+    /* Of a log that is created now, at raft_log_open's start_index; zeros: the very first one. A
+     * log that is there already keeps what it was created with. */
+    struct raft_log_base base;
     const struct chr_clock *clock; /* for the statistics alone; NULL: the system's. Borrowed */
 };
 
@@ -106,10 +118,13 @@ struct raft_log_recovery {
 typedef struct raft_log raft_log; /* opaque; from raft_log_open, to raft_log_close */
 
 /* Opens and verifies the whole log. start_index: index after the last one a checkpoint holds; an
- * empty log begins there, and a log must join on to it. io is borrowed until close.
+ * empty log begins there, behind options->base, which is then as durable as an entry, and a log
+ * must join on to it. 0, where the log is only read: whatever it holds is right. io is borrowed
+ * until close.
  *   CHR_ECORRUPT  a bad record is followed by a valid record of a later group, a segment is
  * missing, or the log does not reach start_index; msg names segment, offset and remedy. Nothing was
- * changed. CHR_EVERSION  a segment of a newer format. */
+ * changed. CHR_EVERSION  a segment of a newer format. CHR_EINVAL  options->base contradicts itself.
+ */
 CHR_MUST_USE chr_err raft_log_open(const struct raft_io *io, const struct raft_log_options *options,
                                    uint64_t start_index, raft_log **log,
                                    struct raft_log_recovery *recovery, struct chr_errmsg *msg);

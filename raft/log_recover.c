@@ -51,12 +51,12 @@ static void note_file(void *arg, const char *name)
     if (strcmp(name, RAFT__PREPARE_NAME) == 0) {
         r->prepare_left = true;
     } else if (parse_number(name, ".seg", &number)) {
-        if (!RAFT__RESERVE(&r->files, 1))
+        if (!CHR_ARRAY_RESERVE(&r->files, 1))
             r->nomem = true;
         else
             r->files.items[r->files.count++] = (struct raft__found){.id = number, .handle = -1};
     } else if (strncmp(name, "spare-", 6) == 0 && parse_number(name + 6, ".seg", &number)) {
-        if (!RAFT__RESERVE(&r->log->spares, 1))
+        if (!CHR_ARRAY_RESERVE(&r->log->spares, 1))
             r->nomem = true;
         else
             r->log->spares.items[r->log->spares.count++] = number;
@@ -149,7 +149,7 @@ static chr_err add_segment(struct raft__recovery *r)
     raft_log *log = r->log;
     struct raft__found *file = &r->files.items[r->at];
     struct raft__segment *segment = calloc(1, sizeof *segment);
-    if (!segment || !RAFT__RESERVE(&log->segments, 1)) {
+    if (!segment || !CHR_ARRAY_RESERVE(&log->segments, 1)) {
         free(segment);
         return CHR_ENOMEM;
     }
@@ -288,8 +288,14 @@ static chr_err walk(struct raft__recovery *r)
 static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
 {
     raft_log *log = r->log;
+    const struct raft_log_base *base = &log->options.base;
     if (log->options.read_only)
         return chr_fail(r->msg, CHR_ENOTFOUND, "no log here");
+    if (base->term > base->hard_state.term || (start_index <= 1 && base->term))
+        return chr_fail(r->msg, CHR_EINVAL,
+                        "log: nothing of term %" PRIu64 " can come before entry %" PRIu64
+                        " where the present term is %" PRIu64,
+                        base->term, start_index, base->hard_state.term);
     log->incarnation = log->options.incarnation;
     while (log->incarnation == 0)
         chr_random_bytes(&log->incarnation, sizeof log->incarnation);
@@ -300,10 +306,13 @@ static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
         .segment_bytes = log->options.first_segment_bytes,
         .next_index = start_index,
         .group = begin,
+        .last_term = base->term,
+        .last_hlc = base->hlc,
+        .hard_state = base->hard_state,
     };
     uint8_t head[RAFT__HEADER_BYTES];
     raft__header_encode(&header, head);
-    if (!RAFT__RESERVE(&log->segments, 1))
+    if (!CHR_ARRAY_RESERVE(&log->segments, 1))
         return chr_fail(r->msg, CHR_ENOMEM, "log: out of memory");
     struct raft__segment *segment;
     chr_err err = raft__settle_spares(r);
@@ -313,8 +322,14 @@ static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
     if (err)
         return err;
     segment->first_index = start_index;
+    segment->base_term = base->term;
+    segment->base_hlc = base->hlc;
     log->segments.items[log->segments.count++] = segment;
-    log->tail = (struct raft__tail){.pos = begin, .last_index = start_index - 1};
+    log->tail = (struct raft__tail){.pos = begin,
+                                    .last_index = start_index - 1,
+                                    .last_term = base->term,
+                                    .last_hlc = base->hlc,
+                                    .hard_state = base->hard_state};
     return CHR_OK;
 }
 
@@ -327,7 +342,8 @@ static chr_err recover_log(struct raft__recovery *r, uint64_t start_index)
     if (err)
         return err;
     uint64_t first = log->segments.items[0]->first_index;
-    if (first > start_index)
+    bool anywhere = start_index == 0;
+    if (!anywhere && first > start_index)
         return chr_fail(r->msg, CHR_ECORRUPT,
                         "the log begins at entry %" PRIu64 " in segment %020" PRIu64
                         ".seg, but the checkpoint ends before %" PRIu64 "; " RAFT__REMEDY,

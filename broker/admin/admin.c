@@ -207,6 +207,7 @@ void admin_stop(struct admin *admin)
     }
     if (admin->daemon)
         MHD_stop_daemon(admin->daemon);
+    admin__snapshots_join(admin); /* nobody takes their parts any more */
     /* Nobody can wake any more: all requests are gone. */
     admin__resume_woken(admin);
     ingest_decoder_free(admin->decoder);

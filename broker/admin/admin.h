@@ -3,6 +3,7 @@
  *     GET  /health    200 or 503, JSON: role, term, indexes, what is full
  *     GET  /metrics   Prometheus text
  *     POST /query     SQL in the body; the answer streams, as fast as the client reads it
+ *     GET  /snapshot  a backup, made and sent part by part; for admins
  *     POST /ingest    readings as JSON; answered after commit. Only with enable_ingest
  *
  * One thread drives all connections (external polling: libmicrohttpd starts none). A request that

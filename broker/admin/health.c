@@ -67,10 +67,11 @@ unsigned admin_health_text(const struct broker_node *node, bool stopping, struct
     const char *status = status_word(&stats, &cluster, stopping);
     chr_buf_addf(out,
                  "{\"status\":\"%s\",\"role\":\"%s\",\"term\":%" PRIu64 ",\"apply_index\":%" PRIu64
-                 ",\"log_index\":%" PRIu64 ",\"durable_index\":%" PRIu64
+                 ",\"log_first\":%" PRIu64 ",\"log_index\":%" PRIu64 ",\"durable_index\":%" PRIu64
                  ",\"checkpoint_index\":%" PRIu64,
                  status, role_name(&cluster), stats.term, db_apply_index(node->db),
-                 raft_log_last(node->log), raft_log_durable(node->log), db_durable_index(node->db));
+                 raft_log_first(node->log), raft_log_last(node->log), raft_log_durable(node->log),
+                 db_durable_index(node->db));
     if (node->cluster)
         add_cluster(node->cluster, out);
     chr_buf_addf(out,

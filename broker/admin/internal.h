@@ -30,6 +30,8 @@
 #define ADMIN_IDLE_S 30
 /* From the first byte (or the end of the request before) to the last one, however it trickles. */
 #define ADMIN_ARRIVAL_US INT64_C(60000000)
+/* At a time: each holds chunks that the next checkpoints would delete. */
+#define ADMIN_SNAPSHOTS_MAX 2u
 /* A statement, as sql_limits has it. */
 #define ADMIN_SQL_BYTES_MAX (4u << 20)
 
@@ -41,6 +43,7 @@ struct admin_endpoint {
     size_t body_bytes_max;
     bool ingest; /* only with enable_ingest */
     bool open;   /* for whoever asks; else a user is needed */
+    bool admins; /* for admins alone */
     /* The request is whole, or something woke it: queues a response and returns true, or returns
      * false to wait for admin__wake. */
     bool (*handle)(struct admin_request *request);
@@ -85,6 +88,13 @@ struct admin_request {
     bool woken;
 };
 
+/* The thread that makes a snapshot. */
+struct snapshot_place {
+    bool used; /* admin thread only */
+    atomic_bool finished;
+    pthread_t thread;
+};
+
 struct admin {
     struct broker_node *node;
     struct MHD_Daemon *daemon;
@@ -102,6 +112,8 @@ struct admin {
 
     ingest_mappings *mappings; /* of POST /ingest; made when first needed */
     ingest_decoder *decoder;
+
+    struct snapshot_place snapshots[ADMIN_SNAPSHOTS_MAX];
 
     uint64_t requests, refused; /* admin thread only */
 };
@@ -140,6 +152,12 @@ void admin__query_ended(struct admin_request *request);
 void admin__query_free(void *work);
 bool admin__ingest(struct admin_request *request);
 void admin__ingest_free(void *work);
+
+bool admin__snapshot(struct admin_request *request);
+void admin__snapshot_ended(struct admin_request *request);
+void admin__snapshot_free(void *work);
+/* All of them have ended, or are about to. */
+void admin__snapshots_join(struct admin *admin);
 
 /* Text of the two: pure of HTTP, for tests. */
 unsigned admin_health_text(const struct broker_node *node, bool stopping, struct chr_buf *out);

@@ -87,6 +87,8 @@ static const struct loop_metric loop_metrics[] = {
      LOOP(dropped[DROP_TOO_LARGE])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"inbox\"", NULL,
      LOOP(dropped[DROP_INBOX])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"peer\"", NULL,
+     LOOP(dropped[DROP_PEER])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"expired\"", NULL,
      LOOP(dropped[DROP_EXPIRED])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"message_size\"", NULL,

@@ -14,15 +14,37 @@
 static bool index_page(struct admin_request *request);
 
 static const struct admin_endpoint endpoints[] = {
-    {"/health", "GET", 0, false, true, admin__health, NULL, NULL,
-     "is this node well (200) or not (503)"},
-    {"/metrics", "GET", 0, false, false, admin__metrics, NULL, NULL,
-     "counters, as Prometheus reads them"},
-    {"/query", "POST", ADMIN_SQL_BYTES_MAX, false, false, admin__query, admin__query_ended,
-     admin__query_free, "SQL in the body; ?format=json|csv|ndjson|table or the Accept header"},
-    {"/ingest", "POST", INGEST_PAYLOAD_BYTES_MAX, true, false, admin__ingest, NULL,
-     admin__ingest_free, "readings as JSON, answered after commit"},
-    {"/", "GET", 0, false, true, index_page, NULL, NULL, "this list"},
+    {.path = "/health",
+     .method = "GET",
+     .open = true,
+     .handle = admin__health,
+     .summary = "is this node well (200) or not (503)"},
+    {.path = "/metrics",
+     .method = "GET",
+     .handle = admin__metrics,
+     .summary = "counters, as Prometheus reads them"},
+    {.path = "/query",
+     .method = "POST",
+     .body_bytes_max = ADMIN_SQL_BYTES_MAX,
+     .handle = admin__query,
+     .ended = admin__query_ended,
+     .free_work = admin__query_free,
+     .summary = "SQL in the body; ?format=json|csv|ndjson|table or the Accept header"},
+    {.path = "/ingest",
+     .method = "POST",
+     .body_bytes_max = INGEST_PAYLOAD_BYTES_MAX,
+     .ingest = true,
+     .handle = admin__ingest,
+     .free_work = admin__ingest_free,
+     .summary = "readings as JSON, answered after commit"},
+    {.path = "/snapshot",
+     .method = "GET",
+     .admins = true,
+     .handle = admin__snapshot,
+     .ended = admin__snapshot_ended,
+     .free_work = admin__snapshot_free,
+     .summary = "a backup of everything, for chronos snapshot restore"},
+    {.path = "/", .method = "GET", .open = true, .handle = index_page, .summary = "this list"},
 };
 
 static bool index_page(struct admin_request *request)
@@ -243,6 +265,8 @@ static void check_right(struct admin_request *request)
         const struct db_table_def *table = db_catalog_find(catalog, CHR_LIT("readings"));
         may = !table || (db_table_privileges(table, p->user, p->role) & DB_PRIVILEGE_INSERT);
         db_catalog_release(catalog);
+    } else if (request->endpoint->admins) {
+        may = p->role == DB_ROLE_ADMIN;
     } else {
         may = p->role != DB_ROLE_DEVICE;
     }

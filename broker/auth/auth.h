@@ -116,8 +116,8 @@ struct auth *auth_now(struct authority *authority);
 /* Any thread. Is it the present one? */
 bool auth_is_now(struct authority *authority, const struct auth *auth);
 
-/* A token that makes an admin of whoever is in this process: its prompt. 64 hex digits, made at the
- * start, told to nobody. */
+/* A token that makes an admin of whoever is in this process, its prompt, or may read the data
+ * directory (broker/run_file.h). 64 hex digits, made at the start. */
 #define AUTH_OWN_TOKEN_BYTES 65
 void authority_own_token(const struct authority *authority, char out[AUTH_OWN_TOKEN_BYTES]);
 

@@ -12,8 +12,10 @@
 
 #include "base/buf.h"
 #include "broker/commands/commands.h"
+#include "broker/commands/compare.h"
 #include "broker/config.h"
 #include "broker/data_dir.h"
+#include "broker/install.h"
 #include "broker/options.h"
 #include "db/db.h"
 #include "db/kv.h"
@@ -23,9 +25,9 @@
 #define READ_ENTRIES 4096
 
 struct check {
-    const char *data_dir;
+    const char *data_dir, *against;
     uint64_t map_bytes;
-    bool help;
+    bool help, at_any_entry;
     uint64_t findings;
     bool watched; /* stderr is a terminal: how far it is stands in its last line */
     int shown;    /* columns of that line */
@@ -40,12 +42,31 @@ static chr_err set_help(struct options *options, void *target, const char *value
     return CHR_OK;
 }
 
+static chr_err set_at_any_entry(struct options *options, void *target, const char *value,
+                                struct chr_errmsg *msg)
+{
+    (void)options, (void)value, (void)msg;
+    ((struct check *)target)->at_any_entry = true;
+    return CHR_OK;
+}
+
 static const struct option table[] = {
     {.kind = OPTION_TEXT,
      .name = "data-dir",
      .offset = offsetof(struct check, data_dir),
      .value = "DIR",
      .help = "data directory of a node that does not run"},
+    {.kind = OPTION_TEXT,
+     .name = "against",
+     .offset = offsetof(struct check, against),
+     .value = "DIR",
+     .help = "compare with another node's directory instead: checksums of every table, of sessions "
+             "and of retained messages"},
+    {.kind = OPTION_CUSTOM_FLAG,
+     .name = "at-any-entry",
+     .offset = offsetof(struct check, at_any_entry),
+     .set = set_at_any_entry,
+     .help = "with --against: compare what both have, though they are not at the same entry"},
     {.kind = OPTION_BYTES64,
      .name = "map-size",
      .offset = offsetof(struct check, map_bytes),
@@ -70,10 +91,15 @@ void check_help(FILE *out)
 {
     struct check defaults;
     set_defaults(&defaults);
-    fputs("Usage: chronos check [--data-dir DIR]\n\n"
+    fputs("Usage: chronos check [--data-dir DIR]\n"
+          "       chronos check [--data-dir DIR] --against DIR [--at-any-entry]\n\n"
           "Verifies every checksum, index and statistic of a data directory. The node must not\n"
           "run. Exit status: 0 clean, 1 findings (one line each), 2 it could not be checked.\n"
-          "On a terminal the last line says how far it is.\n\n",
+          "On a terminal the last line says how far it is.\n\n"
+          "With --against nothing is verified, but the rows of two directories are compared by\n"
+          "checksums that do not depend on how they are stored: nodes of a cluster have the same\n"
+          "ones at the same entry. Exit status: 0 the same, 1 a difference, or not at the same\n"
+          "entry, 2 they could not be compared.\n\n",
           out);
     options_help(out, table, CHR_COUNT_OF(table), &defaults);
 }
@@ -232,6 +258,12 @@ static int run(struct check *check)
         complain(NULL, "%s", msg.text);
         return EXIT_USAGE;
     }
+    if (install_waits(check->data_dir)) {
+        complain(NULL, "%s: a snapshot waits to be installed; start the node first",
+                 check->data_dir);
+        data_dir_close(&dir);
+        return EXIT_USAGE;
+    }
     uint64_t durable_index = 0;
     check->watched = isatty(STDERR_FILENO);
     if (check_db(check, dir.db_path, &durable_index))
@@ -255,6 +287,10 @@ int command_check(int argc, char **argv)
     } else if (check.help) {
         check_help(stdout);
         status = EXIT_DONE;
+    } else if (check.against) {
+        status = compare(check.data_dir, check.against, check.map_bytes, check.at_any_entry);
+    } else if (check.at_any_entry) {
+        complain("check", "--at-any-entry: goes with --against");
     } else {
         status = run(&check);
     }

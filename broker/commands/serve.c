@@ -57,6 +57,7 @@ static void block_signals(sigset_t *set, bool prompt)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGHUP);
     sigaddset(set, SIGUSR1);
+    sigaddset(set, SIGUSR2); /* the node asks to be started again */
     sigaddset(set, SIGINT);
     pthread_sigmask(SIG_BLOCK, set, NULL);
     if (prompt)
@@ -79,9 +80,9 @@ static void checkpoint_now(struct broker_node *node)
                        CHR_KV_I("us", chr_clock_mono_us(node->clock) - began_us));
 }
 
-/* Returns when the node is to stop. reload: NULL under a prompt, where SIGHUP is the terminal's
- * end. */
-static void wait_for_stop(const sigset_t *set, struct broker_node *node,
+/* Returns when the node is to stop; true: and to start again. reload: NULL under a prompt, where
+ * SIGHUP is the terminal's end. */
+static bool wait_for_stop(const sigset_t *set, struct broker_node *node,
                           struct settings_reload *reload)
 {
     for (;;) {
@@ -96,7 +97,9 @@ static void wait_for_stop(const sigset_t *set, struct broker_node *node,
             process_notify("READY=1");
         } else if (number != SIGUSR2) {
             chr_log_notice("node", "stopping", CHR_KV_C("signal", strsignal(number)));
-            return;
+            return false;
+        } else if (atomic_load(&node->restart_wanted)) {
+            return true;
         }
     }
 }
@@ -156,7 +159,7 @@ struct signal_thread {
 static void *signal_main(void *arg)
 {
     struct signal_thread *signals = arg;
-    wait_for_stop(&signals->set, signals->node, NULL);
+    (void)wait_for_stop(&signals->set, signals->node, NULL);
     uint64_t one = 1;
     ssize_t n = write(signals->stop_fd, &one, sizeof one);
     (void)n;
@@ -169,14 +172,14 @@ static void prompt(const struct settings *settings, struct broker_node *node, co
         chr_log_warning("node", "no prompt: no listener speaks plain MQTT over TCP");
         sigset_t all = *set;
         sigaddset(&all, SIGINT);
-        wait_for_stop(&all, node, false);
+        (void)wait_for_stop(&all, node, false);
         return;
     }
     struct signal_thread signals = {.node = node, .set = *set};
     signals.stop_fd = eventfd(0, EFD_CLOEXEC);
     if (signals.stop_fd < 0 || pthread_create(&signals.thread, NULL, signal_main, &signals)) {
         chr_log_warning("node", "no prompt: can't start a thread");
-        wait_for_stop(set, node, NULL);
+        (void)wait_for_stop(set, node, NULL);
         return;
     }
     struct cli_options options;
@@ -248,6 +251,36 @@ static void say_loopback_only(const struct broker_config *config)
             "say who may come in (`password_file`, or `allow_anonymous true` for everybody)");
 }
 
+/* A snapshot waits to be put in place (broker/snapshots.h): the node stops and starts within the
+ * process, at the addresses it had. NULL: it can't; said already. */
+static struct broker_node *start_again(struct broker_node *node, struct settings_reload *reload,
+                                       const struct settings *settings, bool cluster, int argc,
+                                       char **argv)
+{
+    static struct broker_config config; /* as long as the node; there is one */
+    static char mqtt[80], admin[80];
+    struct chr_errmsg msg = {{0}};
+    config = settings->config;
+    snprintf(mqtt, sizeof mqtt, "%s", node->mqtt_address);
+    snprintf(admin, sizeof admin, "%s", node->admin_address);
+    if (strcmp(mqtt, "none") && !strcmp(config.address, config.listeners[0].address)) {
+        config.address = mqtt;
+        config.listeners[0].address = mqtt;
+    }
+    config.admin_address = admin;
+    node->failed = true; /* what it holds is about to be replaced: no last checkpoint */
+    node_stop(node);
+    node_free(node);
+    settings_reload_free(reload);
+    if (node_start(&config, chr_clock_system(), &node, &msg)) {
+        complain(NULL, "%s", msg.text);
+        return NULL;
+    }
+    settings_reload_init(reload, settings, cluster, argc, argv);
+    node_reload_register(node, &log_output_reload);
+    return node;
+}
+
 int serve(const struct settings *settings, bool cluster, int argc, char **argv)
 {
     const struct broker_config *config = &settings->config;
@@ -286,10 +319,18 @@ int serve(const struct settings *settings, bool cluster, int argc, char **argv)
     say_loopback_only(config);
     say_ready(node);
     process_notify("READY=1");
-    if (with_prompt)
+    if (with_prompt) {
         prompt(settings, node, &set);
-    else
-        wait_for_stop(&set, node, &reload);
+    } else {
+        while (wait_for_stop(&set, node, &reload)) {
+            node = start_again(node, &reload, settings, cluster, argc, argv);
+            if (!node) {
+                process_remove_pid(config->pid_file);
+                log_output_stop();
+                return EXIT_FAILED;
+            }
+        }
+    }
     process_notify("STOPPING=1");
 
     /* Stopping waits for what was accepted; whoever is in a hurry may interrupt once more: what was

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "broker/session/across.h"
 #include "broker/session/authorize.h"
 #include "broker/session/enhanced.h"
 #include "broker/session/internal.h"
@@ -128,6 +129,7 @@ void session_connection_lost(struct conn *conn)
 {
     if (conn->connect)
         session__connect_abandon(conn);
+    across_subscribe_end(conn);
     session__login_abandon(conn);
     struct session *s = conn->session;
     if (!s)
@@ -440,6 +442,13 @@ chr_err session_node_init(struct broker_node *node)
     if (err)
         return err;
     atomic_store_explicit(&node->wakeups, wakeups, memory_order_release);
+    if (node->peers) {
+        struct across *across = NULL;
+        err = across_new(node, &across);
+        if (err)
+            return err;
+        atomic_store_explicit(&node->across, across, memory_order_release);
+    }
     /* Sessions come to the node that their client connects to; those that were connected by this
      * one are closed by the leader, which hears that it has started anew, and looks after wills. */
     if (node->cluster)
@@ -461,6 +470,8 @@ void session_node_free(struct broker_node *node)
 {
     retained_free(node->retained);
     subscriptions_free(node->subscriptions);
+    across_free(across_of(node));
+    node->across = NULL;
     registry_free(node->registry);
     wakeups_free(node->wakeups);
     node->wakeups = NULL;

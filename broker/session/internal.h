@@ -146,6 +146,10 @@ void session__log_ended(const struct conn *conn, const struct session *session);
 void session__deliver(struct broker_loop *loop, struct message *message, struct route *route);
 /* The same for a message that is not retained and whose topic has no route yet. */
 void session__deliver_topic(struct broker_loop *loop, struct message *message);
+/* One that came from another node, to this node's subscribers: plain ones, and one member of each
+ * of the groups (interest_group). */
+void session__deliver_arrived(struct broker_loop *loop, struct message *message, bool plain,
+                              const uint64_t *groups, uint32_t groups_count);
 void session__outboxes_flush(struct broker_loop *loop);
 void session__outboxes_free(struct broker_loop *loop);
 struct session *session__by_number(const struct broker_loop *loop, uint64_t number);

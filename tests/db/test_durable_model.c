@@ -3,8 +3,8 @@
  * Each seed lives a life: sessions open, close and expire, subscribe, acknowledge; messages are
  * published with all options, retained, expire; wills fall due and are taken, twice, too; clients
  * move between nodes, which are declared down; between them checkpoints (some fail, some lose
- * power), restarts with replays. After each entry the results and all that can be read are compared
- * with the twin (durable_twin.h).
+ * power), restarts with replays, moves to another store by a snapshot. After each entry the results
+ * and all that can be read are compared with the twin (durable_twin.h).
  *
  *     CHR_SEED=17 test_db_durable_model      lives one life
  *     CHR_SEEDS=10000 test_db_durable_model  lives more of them */
@@ -20,8 +20,10 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "db/digest.h"
 #include "db/durable.h"
 #include "tests/db/durable_twin.h"
+#include "tests/db/snapshot_kit.h"
 #include "tests/sim/fake_kv.h"
 
 /* -- A life -------------------------------------------------------------------------------------*/
@@ -39,7 +41,8 @@ struct life {
         size_t len;
         chr_hlc hlc;
     } log[ENTRIES + 1];
-    uint64_t queued, checkpoints, reopened, wills_taken, lost;
+    struct transfer transfer;
+    uint64_t queued, checkpoints, reopened, wills_taken, moved, lost;
 };
 
 static struct life *living;
@@ -544,6 +547,7 @@ static void checkpoint(struct life *l)
     l->checkpoints += !db_checkpoint(l->d, DB_CHECKPOINT_REQUEST, synced, NULL, 0, &msg);
     *faults = (struct fake_kv_faults){0};
     if (fake_kv_crashed(l->store) || chance(l, 40)) {
+        transfer_end(&l->transfer);
         db_close(l->d);
         fake_kv_reopen(l->store);
         l->reopened++;
@@ -553,7 +557,42 @@ static void checkpoint(struct life *l)
     compare(l);
 }
 
-static void live(uint64_t seed, uint64_t sums[5])
+static void digests(struct life *l, struct db_digest out[2])
+{
+    struct chr_errmsg msg;
+    REQUIRE(!db_digest_sessions(l->d, &out[0], &msg));
+    db_digest_retained(l->d, &out[1]);
+    REQUIRE(out[0].count == l->twin->sessions_count);
+}
+
+/* A snapshot is pinned, carried over while life goes on, and lived in afterwards. */
+static void move(struct life *l)
+{
+    struct transfer *t = &l->transfer;
+    if (!t->snapshot) {
+        kit_small_limits(&l->random);
+        chr_err err = transfer_begin(t, l->d, below(l, UINT64_MAX));
+        REQUIRE(!err || (err == CHR_ENOTFOUND && db_durable_index(l->d) == 0));
+        return;
+    }
+    if (!transfer_pump(t, &l->random, 1 + below(l, 60)))
+        return;
+    fake_kv *old = l->store;
+    struct db_digest before[2], after[2];
+    digests(l, before);
+    l->store = transfer_finish(t);
+    l->kv = fake_kv_seam(l->store);
+    db_close(l->d);
+    fake_kv_free(old);
+    open_db(l);
+    digests(l, after);
+    REQUIRE(memcmp(before, after, sizeof before) == 0);
+    l->moved++;
+    check(l);
+    compare(l);
+}
+
+static void live(uint64_t seed, uint64_t sums[6])
 {
     struct life *l = calloc(1, sizeof *l);
     living = l;
@@ -569,7 +608,10 @@ static void live(uint64_t seed, uint64_t sums[5])
         compare(l);
         if (chance(l, 6))
             checkpoint(l);
+        if (chance(l, 8))
+            move(l);
     }
+    transfer_end(&l->transfer);
     db_close(l->d);
     fake_kv_reopen(l->store);
     open_db(l);
@@ -579,7 +621,8 @@ static void live(uint64_t seed, uint64_t sums[5])
     sums[1] += l->checkpoints;
     sums[2] += l->reopened;
     sums[3] += l->wills_taken;
-    sums[4] += l->lost;
+    sums[4] += l->moved;
+    sums[5] += l->lost;
     db_close(l->d);
     fake_kv_free(l->store);
     for (size_t i = 0; i < ENTRIES; i++)
@@ -594,7 +637,7 @@ static void test_lives(void **state)
 {
     (void)state;
     const char *seed = getenv("CHR_SEED"), *seeds = getenv("CHR_SEEDS");
-    uint64_t sums[5] = {0}, count = seeds ? strtoull(seeds, NULL, 10) : 100;
+    uint64_t sums[6] = {0}, count = seeds ? strtoull(seeds, NULL, 10) : 100;
     chr_log_set_level(CHR_LOG_ERROR);
     count = count > 100 && !getenv("LONG") ? 100 : count; /* these lives are longer than others */
     if (seed) {
@@ -603,9 +646,11 @@ static void test_lives(void **state)
     }
     for (uint64_t s = 1; s <= count; s++)
         live(s, sums);
-    printf("%llu queued, %llu checkpoints, %llu restarts, %llu wills taken, %llu sessions moved\n",
-           (unsigned long long)sums[0], (unsigned long long)sums[1], (unsigned long long)sums[2],
-           (unsigned long long)sums[3], (unsigned long long)sums[4]);
+    printf(
+        "%llu queued, %llu checkpoints, %llu restarts, %llu wills taken, %llu moves, %llu sessions "
+        "moved\n",
+        (unsigned long long)sums[0], (unsigned long long)sums[1], (unsigned long long)sums[2],
+        (unsigned long long)sums[3], (unsigned long long)sums[4], (unsigned long long)sums[5]);
     if (count >= 20) { /* the lives were not empty */
         assert_true(sums[0] > count * 50);
         assert_true(sums[1] > count * 5);

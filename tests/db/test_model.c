@@ -3,8 +3,8 @@
  * Each seed lives a life: tables come and go, rows are inserted in all modes, updated, deleted and
  * expire, sessions and their guards, request keys, atomic entries; between them checkpoints with
  * tiny chunks (some fail), reads pinned and looked at much later, crashes and replays from the
- * store. After each step what can be seen is compared row for row with the twin, ids, system
- * columns and statistics included.
+ * store; some move house by a snapshot (db/snapshot.h) while they go on. After each step what can
+ * be seen is compared row for row with the twin, ids, system columns and statistics included.
  *
  *     CHR_SEED=17 test_db_model      lives one life
  *     CHR_SEEDS=10000 test_db_model  lives more of them */
@@ -21,7 +21,9 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "db/check_internal.h"
+#include "db/digest.h"
 #include "db/scan.h"
+#include "tests/db/snapshot_kit.h"
 #include "tests/db/twin.h"
 #include "tests/sim/fake_kv.h"
 
@@ -45,7 +47,8 @@ struct life {
     db_read *pins[PINS_MAX];
     uint32_t favourite; /* table */
     int applies_left;   /* while a checkpoint waits */
-    uint64_t stats_answered, chunks_seen, checkpoints, reopened;
+    struct transfer transfer;
+    uint64_t stats_answered, chunks_seen, checkpoints, reopened, moved;
 };
 
 static struct life *living;
@@ -871,10 +874,30 @@ static chr_err waits(void *arg, uint64_t index)
     return CHR_OK;
 }
 
+/* Of all tables: wherever their rows are, they are the same rows. */
+static uint64_t digest_all(struct life *l)
+{
+    struct chr_errmsg msg = {.text = ""};
+    struct db_digest digest;
+    db_read *read;
+    uint64_t all = 0;
+    REQUIRE(!db_read_begin(l->d, &read));
+    const db_catalog *catalog = db_read_catalog(read);
+    for (size_t i = 0; i < db_catalog_tables_count(catalog); i++) {
+        const struct db_table_def *def = db_catalog_table_at(catalog, i);
+        REQUIRE(!db_digest_table(read, def, &digest, &msg), "%s", msg.text);
+        REQUIRE((digest.count == 0) == (digest.sum == 0));
+        all = all * 31 + digest.count + digest.sum;
+    }
+    db_read_end(read);
+    return all;
+}
+
 static void reopen(struct life *l)
 {
     struct chr_errmsg msg = {.text = ""};
     unpin_all(l);
+    transfer_end(&l->transfer);
     db_close(l->d);
     fake_kv_reopen(l->store);
     *fake_kv_faults(l->store) = (struct fake_kv_faults){0};
@@ -941,6 +964,36 @@ static void checkpoint(struct life *l)
         REQUIRE(db_durable_index(l->d) == cut);
 }
 
+/* A snapshot is pinned, carried over while life goes on, and lived in afterwards. */
+static void move(struct life *l)
+{
+    struct transfer *t = &l->transfer;
+    if (!t->snapshot) {
+        uint64_t durable = db_durable_index(l->d);
+        kit_small_limits(&l->random);
+        chr_err err = transfer_begin(t, l->d, below(l, UINT64_MAX));
+        REQUIRE(!err || (err == CHR_ENOTFOUND && durable == 0), "%s", chr_errname(err));
+        REQUIRE(err || db_snapshot_info(t->snapshot)->index == durable);
+        return;
+    }
+    uint64_t index = db_snapshot_info(t->snapshot)->index;
+    if (!transfer_pump(t, &l->random, 1 + below(l, 60)))
+        return;
+    fake_kv *old = l->store;
+    uint64_t digest = digest_all(l);
+    l->store = transfer_finish(t);
+    l->kv = fake_kv_seam(l->store);
+    unpin_all(l);
+    db_close(l->d);
+    fake_kv_free(old);
+    l->d = NULL;
+    reopen(l);
+    REQUIRE(db_durable_index(l->d) == index);
+    REQUIRE(digest_all(l) == digest);
+    check(l);
+    l->moved++;
+}
+
 static void count_finding(void *arg, const char *finding)
 {
     (void)finding;
@@ -1002,8 +1055,10 @@ static void live(uint64_t seed, int steps)
             compare_now(&l, chance(&l, 70));
         } else if (kind < 88) {
             checkpoint(&l);
-        } else if (kind < 92) {
+        } else if (kind < 90) {
             reopen(&l);
+        } else if (kind < 94) {
+            move(&l);
         } else {
             db_read **pin = &l.pins[below(&l, PINS_MAX)];
             if (*pin)
@@ -1023,11 +1078,13 @@ static void live(uint64_t seed, int steps)
     damage(&l);
     if (getenv("CHR_VERBOSE"))
         printf("seed %llu: %llu entries, %llu checkpoints, %llu chunks seen, %llu statistics, "
-               "%llu reopened\n",
+               "%llu reopened, %llu moved\n",
                (unsigned long long)seed, (unsigned long long)l.twin.index,
                (unsigned long long)l.checkpoints, (unsigned long long)l.chunks_seen,
-               (unsigned long long)l.stats_answered, (unsigned long long)l.reopened);
+               (unsigned long long)l.stats_answered, (unsigned long long)l.reopened,
+               (unsigned long long)l.moved);
     unpin_all(&l);
+    transfer_end(&l.transfer);
     db_close(l.d);
     fake_kv_free(l.store);
     for (size_t i = 0; i < l.log_count; i++)

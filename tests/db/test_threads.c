@@ -1,5 +1,6 @@
-/* tests/db/test_threads.c: one applier, one checkpointer, several readers; for TSan, and for the
- * promise that a read sees exactly the entries up to its index whatever the others do.
+/* tests/db/test_threads.c: one applier, one checkpointer, several readers, and one that takes
+ * snapshots; for TSan, and for the promise that a read, and a snapshot, sees exactly the entries up
+ * to its index whatever the others do.
  *
  * Entry i inserts three rows into `window` and deletes those of entry i - WINDOW, and puts the
  * value i under key i % KEYS into `latest`; so what a read at index X must see is arithmetic. */
@@ -18,6 +19,7 @@
 #include "db/db.h"
 #include "db/op.h"
 #include "db/scan.h"
+#include "tests/db/snapshot_kit.h"
 #include "tests/sim/fake_kv.h"
 
 #define ENTRIES 3000
@@ -30,7 +32,7 @@
 struct shared {
     db *d;
     _Atomic bool done;
-    _Atomic uint64_t reads, checkpoints;
+    _Atomic uint64_t reads, checkpoints, snapshots;
 };
 
 #define REQUIRE(cond)                                                                              \
@@ -226,6 +228,45 @@ static void *run_reader(void *arg)
     return NULL;
 }
 
+/* What the snapshot holds, as a database of its own. */
+static void look_into(fake_kv *store, uint64_t index)
+{
+    struct db_kv kv = fake_kv_seam(store);
+    struct db_options options;
+    struct chr_errmsg msg;
+    db *copy;
+    db_read *read;
+    uint64_t findings;
+    db_options_default(&options);
+    REQUIRE(!db_open(&kv, &options, &copy, &msg));
+    REQUIRE(db_apply_index(copy) == index);
+    REQUIRE(!db_read_begin(copy, &read));
+    look(read);
+    db_read_end(read);
+    REQUIRE(!db_check(copy, NULL, NULL, &findings));
+    REQUIRE(findings == 0);
+    db_close(copy);
+    fake_kv_free(store);
+}
+
+static void *run_snapshotter(void *arg)
+{
+    struct shared *s = arg;
+    struct chr_random random = {.state = 1};
+    struct transfer t = {0};
+    kit_small_limits(&random);
+    while (!s->done) {
+        if (transfer_begin(&t, s->d, s->snapshots))
+            continue; /* no checkpoint yet */
+        uint64_t index = db_snapshot_info(t.snapshot)->index;
+        while (!transfer_pump(&t, &random, 1000))
+            ;
+        look_into(transfer_finish(&t), index);
+        s->snapshots++;
+    }
+    return NULL;
+}
+
 static void test_threads(void **state)
 {
     (void)state;
@@ -245,19 +286,22 @@ static void test_threads(void **state)
     create(&entry, "latest", true);
     apply(s.d, &entry);
     db_entry_free(&entry);
-    pthread_t threads[READERS + 2];
+    pthread_t threads[READERS + 3];
     pthread_create(&threads[0], NULL, run_applier, &s);
     pthread_create(&threads[1], NULL, run_checkpointer, &s);
     for (int i = 0; i < READERS; i++)
         pthread_create(&threads[2 + i], NULL, run_reader, &s);
-    for (int i = 0; i < READERS + 2; i++)
+    pthread_create(&threads[2 + READERS], NULL, run_snapshotter, &s);
+    for (int i = 0; i < READERS + 3; i++)
         pthread_join(threads[i], NULL);
     db_read *read;
     REQUIRE(!db_read_begin(s.d, &read));
     look(read);
     db_read_end(read);
-    printf("%llu reads, %llu checkpoints beside %d entries\n", (unsigned long long)s.reads,
-           (unsigned long long)s.checkpoints, ENTRIES);
+    printf("%llu reads, %llu checkpoints, %llu snapshots beside %d entries\n",
+           (unsigned long long)s.reads, (unsigned long long)s.checkpoints,
+           (unsigned long long)s.snapshots, ENTRIES);
+    REQUIRE(s.snapshots > 0);
     uint64_t findings;
     REQUIRE(!db_check(s.d, NULL, NULL, &findings));
     REQUIRE(findings == 0);

@@ -145,6 +145,10 @@ static inline bool life_same(struct life *life, const struct life_state *state, 
     if (first > life->checkpoint + 1)
         return life_fail(life, "first index %llu beyond the checkpoint %llu", U(first),
                          U(life->checkpoint));
+    if (raft_log_term_of(life->log, first - 1) != state->entries[first - 1].term)
+        return life_fail(life, "term_of(%llu), before the first entry, is %llu, expected %llu",
+                         U(first - 1), U(raft_log_term_of(life->log, first - 1)),
+                         U(state->entries[first - 1].term));
     for (uint64_t next = first; next <= last;) {
         size_t count;
         chr_err err = raft_log_read(life->log, next, 8192, &life->buf, entries, 32, &count);
@@ -221,6 +225,24 @@ static inline bool life_check_marks(struct life *life)
     if (life->written == life->ops_count ? synced != last : false)
         return life_fail(life, "all is synced, but synced is %llu of %llu", U(synced), U(last));
     return true;
+}
+
+/* A third of the logs begin behind a snapshot. */
+static inline void life_begin_behind(struct life *life)
+{
+    uint64_t index = 1 + life_below(life, 1000);
+    struct raft_log_base *base = &life->options.base;
+    base->term = life_below(life, 4) ? 1 + life_below(life, 5) : 0;
+    base->hlc = life_below(life, 1000);
+    base->hard_state.term = base->term + life_below(life, 3);
+    base->hard_state.vote = life_below(life, 4);
+    life->base.last = index;
+    life->base.hard = base->hard_state;
+    life->base.entries[index] = (struct life_entry){.term = base->term, .hlc = base->hlc};
+    life->now = life->base;
+    life->checkpoint = index;
+    life->term = base->hard_state.term + 1;
+    life->hlc = base->hlc;
 }
 
 /* ---- opening ---- */
@@ -609,6 +631,8 @@ static inline bool life_run(struct life *life, uint64_t seed, uint64_t steps,
     };
     life->disk.faults.sync_lies = plants.sync_lies;
     life->disk.faults.names_unordered = life_below(life, 2);
+    if (life_below(life, 3) == 0)
+        life_begin_behind(life);
     bool ok = life_open(life, 0, "creation", NULL, 0, 0);
     while (ok && life->steps < steps)
         ok = life_step(life) && life_check_marks(life);

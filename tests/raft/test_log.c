@@ -30,6 +30,69 @@ static void test_empty(void **state)
     TEST_END;
 }
 
+/* Raft's previous term of the first entry, and the vote, are known without the entries before. */
+static void test_behind_a_snapshot(void **state)
+{
+    TEST_BEGIN;
+    kit.start = 1001;
+    kit.options.base =
+        (struct raft_log_base){.term = 7, .hlc = 5000, .hard_state = {.term = 9, .vote = 3}};
+    for (int life = 0; life < 3; life++) {
+        if (life == 1) /* of the log's making, not of its opening */
+            kit.options.base = (struct raft_log_base){0};
+        kit_open(&kit);
+        assert_int_equal(kit.recovery.first_index, 0);
+        assert_int_equal(kit.recovery.last_index, 1000);
+        assert_int_equal(kit.recovery.last_term, 7);
+        assert_int_equal(kit.recovery.last_hlc, 5000);
+        assert_int_equal(kit.recovery.hard_state.term, 9);
+        assert_int_equal(kit.recovery.hard_state.vote, 3);
+        assert_int_equal(raft_log_term_of(kit.log, 1000), 7);
+        assert_int_equal(raft_log_term_of(kit.log, 999), 0);
+        if (life == 0)
+            kit_die(&kit, true); /* it is durable as soon as it is there */
+        else
+            kit_close(&kit);
+    }
+    kit_open(&kit);
+    kit.term = 9;
+    kit_group(&kit, 3);
+    assert_int_equal(raft_log_truncate_suffix(kit.log, 1000), CHR_OK);
+    assert_int_equal(raft_log_term_of(kit.log, 1000), 7);
+    kit_close(&kit);
+    kit_open(&kit);
+    assert_int_equal(kit.recovery.last_index, 1000);
+    assert_int_equal(kit.recovery.last_term, 7);
+    kit.hlc = 5000;
+    kit_group(&kit, 3);
+    kit_verify(&kit);
+    kit_close(&kit);
+    kit.start = 1000; /* a checkpoint that does not reach it */
+    assert_int_equal(kit_try_open(&kit), CHR_ECORRUPT);
+    kit.options.read_only = true;
+    assert_int_equal(kit_try_open(&kit), CHR_ECORRUPT);
+    kit.start = 0; /* none at all: just looking */
+    kit_open(&kit);
+    assert_int_equal(kit.recovery.first_index, 1001);
+    assert_int_equal(kit.recovery.hard_state.vote, 3);
+    TEST_END;
+}
+
+static void test_impossible_base(void **state)
+{
+    TEST_BEGIN;
+    kit.start = 11;
+    kit.options.base = (struct raft_log_base){.term = 7, .hard_state = {.term = 6}};
+    assert_int_equal(kit_try_open(&kit), CHR_EINVAL);
+    kit.start = 1;
+    kit.options.base.hard_state.term = 7;
+    assert_int_equal(kit_try_open(&kit), CHR_EINVAL);
+    kit.options.base.term = 0; /* a new node that voted before it had an entry */
+    kit_open(&kit);
+    assert_int_equal(kit.recovery.hard_state.term, 7);
+    TEST_END;
+}
+
 static void test_reopen(void **state)
 {
     TEST_BEGIN;
@@ -600,6 +663,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_behind_a_snapshot),
+        cmocka_unit_test(test_impossible_base),
         cmocka_unit_test(test_reopen),
         cmocka_unit_test(test_unsynced_is_not_written),
         cmocka_unit_test(test_one_write_one_sync),

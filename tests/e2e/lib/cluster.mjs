@@ -123,14 +123,18 @@ export class Cluster {
 
     /** The node that leads by the word of `of` (all that run) in the highest term. */
     async leader(of = this.running()) {
+        let states;
         return until('a leader that all know', async () => {
-            const states = await Promise.all(of.map((n) => this.health(n)));
+            states = await Promise.all(of.map((n) => this.health(n)));
             if (states.some((s) => !s?.leader)) return false;
             const names = new Set(states.map((s) => s.leader));
             if (names.size !== 1) return false;
             const leader = this.nodes.find((n) => n.name === [...names][0]);
             return of.includes(leader) && states[of.indexOf(leader)].role === 'leader' ? leader : false;
-        }, 30000);
+        }, 30000).catch((err) => {
+            throw new Error(`${err.message}\n${JSON.stringify(states, null, 1)}\n` +
+                of.map((n) => `${n.name}:\n${n.stderr.split('\n').filter((l) => !/mqtt: /.test(l)).slice(-(Number(process.env.LINES) || 12)).join('\n')}`).join('\n'));
+        });
     }
 
     running() {
