@@ -105,7 +105,6 @@ struct forward {
     struct forward_slot slots[FORWARD_SLOTS]; /* of sequence s: s & (FORWARD_SLOTS - 1) */
     uint64_t first, sent, next; /* not applied yet; to be sent next; to be given next */
     uint64_t bytes;             /* of [first, next) */
-    uint32_t next_source;       /* the ring that is looked at next; options.loops: the workers */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
     bool full;             /* the lane takes nothing now; a hint that is looked at again soon */

@@ -215,11 +215,7 @@ bool session__verbatim(struct broker_loop *loop, struct route *route, uint8_t qo
     if (qos == 0)
         return false;
     const struct match *match = route_match(&state_of(loop)->routes, route);
-    if (!match || match->durable)
-        return true;
-    /* Sessions whose clients were connected by other nodes, or are by none, are known there alone.
-     */
-    return loop->node->cluster && db_subscribed(loop->node->db, route_topic(route));
+    return !match || match->durable;
 }
 
 uint64_t session__publisher(const struct session *s)

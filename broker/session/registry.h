@@ -25,7 +25,9 @@ struct session *registry_claim(struct registry *registry, chr_slice client_id,
                                struct session *session, struct broker_loop **owner);
 void registry_remove(struct registry *registry, struct session *session);
 /* One more session that outlives its connection is on its way to the log, unless with the `lasting`
- * ones that it has there are `most` (0: no limit): false. Any thread. */
+ * ones that it has there are `most` (0: no limit): false. Until the loop has heard of the log's
+ * answer a session may be counted twice, and not those on their way from other nodes. Any thread.
+ */
 bool registry_reserve(struct registry *registry, uint64_t lasting, uint32_t most);
 void registry_unreserve(struct registry *registry);
 uint32_t registry_reserved(const struct registry *registry);
