@@ -105,6 +105,7 @@ struct forward {
     struct forward_slot slots[FORWARD_SLOTS]; /* of sequence s: s & (FORWARD_SLOTS - 1) */
     uint64_t first, sent, next; /* not applied yet; to be sent next; to be given next */
     uint64_t bytes;             /* of [first, next) */
+    uint32_t next_source;       /* a loop, or the workers: who is looked at next; core_lock */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
     bool full;             /* the lane takes nothing now; a hint that is looked at again soon */
