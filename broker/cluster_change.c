@@ -246,7 +246,13 @@ static void add(struct change *c)
 static void promote(struct change *c)
 {
     const struct cluster_member *m = find(c, c->id);
-    if (m->voter)
+    int64_t until_us = now_us(c) + CATCH_UP_US;
+    /* One that has just received a snapshot starts again on it. */
+    while (m && !m->voter && !answers(m) && leads(c) && later(c, until_us))
+        m = find(c, c->id);
+    if (!m || !leads(c))
+        elsewhere(c);
+    else if (m->voter)
         fail(c, CHR_EEXIST, "%s is a voter already", c->call->name);
     else if (!answers(m))
         fail(c, CHR_ECLOSED, "%s can't be reached", c->call->name);

@@ -188,8 +188,9 @@ void broker_committer_status(broker_committer *committer, struct broker_cluster_
 /* 0: none known. One atomic load. */
 uint64_t broker_committer_leader(const broker_committer *committer);
 
-/* How long groups took from the proposal of their first entry to their commit, where it was
- * proposed: bucket i counts those up to broker_commit_bounds_us[i], the last one all others. */
+/* How long a leader's groups took from the proposal of their first entry, which may be one that was
+ * forwarded, to their commit: bucket i counts those up to broker_commit_bounds_us[i], the last one
+ * all others. */
 #define BROKER_COMMIT_BUCKETS 12
 extern const uint64_t broker_commit_bounds_us[BROKER_COMMIT_BUCKETS];
 

@@ -46,6 +46,7 @@ static void group_empty(struct broker_committer *c, struct committer_group *g)
     g->count = g->keep = 0;
     g->bytes = 0;
     g->truncate = g->own = false;
+    g->proposed_us = 0;
 }
 
 void committer__groups_free(struct broker_committer *c)
@@ -206,12 +207,12 @@ bool committer__gather(struct broker_committer *c)
     for (uint32_t i = from; i < g->count; i++) {
         if (!g->proposals[i])
             continue;
-        if (!g->own)
-            g->proposed_us = c->raft.now_us;
         g->own = true;
         g->proposals[i]->index = g->entries[i].index;
         g->proposals[i]->hlc = g->entries[i].hlc;
     }
+    if (!g->proposed_us)
+        g->proposed_us = c->raft.now_us;
     g->bytes = bytes;
     atomic_fetch_add_explicit(&c->entries_count, g->count - from, memory_order_relaxed);
     return true;
@@ -370,7 +371,7 @@ void committer__pass_committed(struct broker_committer *c, uint64_t commit_index
     uint32_t passed = 0;
     while (passed < c->waiting_count && c->waiting[passed] != c->writing &&
            committer__last_kept(c->waiting[passed]) <= commit_index) {
-        if (c->waiting[passed]->own)
+        if (c->waiting[passed]->proposed_us)
             note_commit_time(c, c->waiting[passed]);
         atomic_fetch_add(&c->to_apply_bytes, c->waiting[passed]->bytes);
         bool pushed = chr_ring_push(&c->to_apply, c->waiting[passed]);

@@ -168,11 +168,13 @@ static uint64_t random_id(void)
     return id;
 }
 
+static const char *const kinds[] = {
+    [INSTALL_FOLLOWER] = "follower", [INSTALL_RESTORE] = "restore", [INSTALL_FORK] = "fork"};
+
 static chr_err write_plan(const install *in, enum install_kind kind, struct chr_errmsg *msg)
 {
     char text[128];
-    int n = snprintf(text, sizeof text, "kind %s\nlog %016" PRIx64 "\n",
-                     kind == INSTALL_RESTORE ? "restore" : "follower", random_id());
+    int n = snprintf(text, sizeof text, "kind %s\nlog %016" PRIx64 "\n", kinds[kind], random_id());
     return write_file(in, "plan", chr_slice_of((const uint8_t *)text, (size_t)n), msg);
 }
 
@@ -217,6 +219,53 @@ chr_err install_commit(install *in, enum install_kind kind, bool check, struct c
     return err ? err : files_sync_dir(in->data_dir, msg);
 }
 
+/* -- Fork ---------------------------------------------------------------------------------------*/
+
+static chr_err begin_log(const char *path, uint64_t incarnation, uint64_t index,
+                         const struct raft_log_base *base, struct chr_errmsg *msg)
+{
+    struct raft_io io;
+    struct raft_log_recovery made;
+    raft_log *log = NULL;
+    const struct raft_log_options options = {.incarnation = incarnation, .base = *base};
+    chr_err err = files_make_dir(path, msg);
+    if (!err)
+        err = raft_io_posix_open(path, &io, msg);
+    if (err)
+        return err;
+    err = raft_log_open(&io, &options, index + 1, &log, &made, msg);
+    raft_log_close(log);
+    raft_io_posix_close(&io);
+    return err;
+}
+
+chr_err install_fork(const char *data_dir, const struct data_dir *next, uint64_t index,
+                     const struct raft_log_base *base, struct chr_errmsg *msg)
+{
+    struct install in = {.data_dir = NULL};
+    char log[FILES_PATH_MAX], bound[FILES_PATH_MAX];
+    chr_err err = install_discard(data_dir, msg);
+    if (!err)
+        err = files_join(in.path, data_dir, NEW, msg);
+    if (!err)
+        err = files_join(log, in.path, "log", msg);
+    if (!err)
+        err = files_join(bound, data_dir, BOUND, msg);
+    if (!err)
+        err = files_make_dir(in.path, msg);
+    if (!err)
+        err = begin_log(log, random_id(), index, base, msg);
+    if (!err)
+        err = write_plan(&in, INSTALL_FORK, msg);
+    if (!err)
+        err = data_dir_write_meta(in.path, next, msg);
+    if (!err)
+        err = files_sync_dir(in.path, msg);
+    if (!err)
+        err = files_rename(in.path, bound, msg);
+    return err ? err : files_sync_dir(data_dir, msg);
+}
+
 /* -- Apply --------------------------------------------------------------------------------------*/
 
 struct apply {
@@ -240,11 +289,14 @@ static chr_err read_plan(struct apply *a)
     if (!err) {
         chr_buf_add_u8(&text, 0);
         int n = sscanf((const char *)text.ptr, "kind %15s log %" SCNx64, kind, &a->incarnation);
-        a->kind = strcmp(kind, "restore") ? INSTALL_FOLLOWER : INSTALL_RESTORE;
-        if (n != 2 || (a->kind == INSTALL_FOLLOWER && strcmp(kind, "follower")))
+        while (a->kind < INSTALL_FORK && strcmp(kind, kinds[a->kind]))
+            a->kind++;
+        if (n != 2 || strcmp(kind, kinds[a->kind]))
             err = chr_fail(a->msg, CHR_ECORRUPT, "%s is damaged", path);
     }
     chr_buf_free(&text);
+    if (a->kind == INSTALL_FORK)
+        return err == CHR_ENOTFOUND ? CHR_ECORRUPT : err;
     if (!err)
         err = files_join(path, a->path, "first", a->msg);
     if (!err)
@@ -284,23 +336,10 @@ static chr_err look_at_log(struct apply *a, struct raft_hard_state *promised, bo
 
 static chr_err write_log(struct apply *a, const char *path, struct raft_hard_state promised)
 {
-    struct raft_io io;
-    struct raft_log_recovery made;
-    raft_log *log = NULL;
-    const struct raft_log_options options = {
-        .incarnation = a->incarnation,
-        .base = {.term = a->info.origin.term, .hlc = a->info.hlc, .hard_state = promised}};
+    const struct raft_log_base base = {
+        .term = a->info.origin.term, .hlc = a->info.hlc, .hard_state = promised};
     chr_err err = files_remove_tree(path, a->msg); /* what an earlier attempt left */
-    if (!err)
-        err = files_make_dir(path, a->msg);
-    if (!err)
-        err = raft_io_posix_open(path, &io, a->msg);
-    if (err)
-        return err;
-    err = raft_log_open(&io, &options, a->info.index + 1, &log, &made, a->msg);
-    raft_log_close(log);
-    raft_io_posix_close(&io);
-    return err;
+    return err ? err : begin_log(path, a->incarnation, a->info.index, &base, a->msg);
 }
 
 /* Step 1. *goes_on: it is not needed. */
@@ -434,6 +473,8 @@ chr_err install_apply(const char *data_dir, struct data_dir *dir, bool *applied,
     if (!err && waits && goes_on)
         chr_log_notice("node", "a snapshot is not needed any more: the log holds its last entry",
                        CHR_KV_U("index", a.info.index));
+    else if (!err && waits && a.kind == INSTALL_FORK)
+        chr_log_notice("node", "the state goes on as that of a new cluster");
     else if (!err && waits)
         chr_log_notice("node", "a snapshot is installed", CHR_KV_U("index", a.info.index),
                        CHR_KV_U("term", a.info.origin.term));

@@ -13,7 +13,7 @@
  *                 one, D/install/node.meta ─▶ D
  *              5  D/install ─▶ D/install.done, which is deleted
  *
- * Two kinds:
+ * Three kinds:
  *
  *   follower   the node has fallen behind. It stays who it is: its term and vote go into the
  *              new log (L5), its numbers stay. If its own log turns out to hold the
@@ -21,6 +21,10 @@
  *              a log must not lose entries that it has acknowledged (thesis, chapter 5).
  *   restore    the state of a backup as a new cluster of one: new cluster id, new incarnation
  *              of node and log; node.meta says which log it came from (R22).
+ *
+ *   fork       the state stays where it is, all of it in the checkpoint; what it goes on with is
+ * new: the log behind it, cluster id, incarnations, members (commands/force.h). There is no db/ in
+ * D/install, and the log is in it from the beginning: steps 3 to 5 are left.
  *
  *   I1  Each step can be done again after any part of it. What step is next is told by which names
  *       are there; each is durable before the next begins.
@@ -36,8 +40,9 @@
 
 #include "broker/data_dir.h"
 #include "db/snapshot.h"
+#include "raft/log.h"
 
-enum install_kind { INSTALL_FOLLOWER, INSTALL_RESTORE };
+enum install_kind { INSTALL_FOLLOWER, INSTALL_RESTORE, INSTALL_FORK };
 
 typedef struct install install; /* one being staged; opaque; from open, to close; one thread */
 
@@ -61,6 +66,11 @@ CHR_MUST_USE chr_err install_commit(install *in, enum install_kind kind, bool ch
 void install_close(install *in);
 /* Deletes D/install.new, if it is there. Closed before. */
 CHR_MUST_USE chr_err install_discard(const char *data_dir, struct chr_errmsg *msg);
+
+/* A fork is bound to happen: the log begins anew behind entry `index`, which is what the checkpoint
+ * holds, and node.meta becomes what `next` says. Whatever was staged is discarded. */
+CHR_MUST_USE chr_err install_fork(const char *data_dir, const struct data_dir *next, uint64_t index,
+                                  const struct raft_log_base *base, struct chr_errmsg *msg);
 
 /* Is there one that install_apply would apply? */
 bool install_waits(const char *data_dir);

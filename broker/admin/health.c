@@ -66,16 +66,16 @@ static void add_cluster(struct cluster *cluster, struct chr_buf *out)
     char leader[80] = "";
     if (status.leader)
         cluster_name(cluster, status.leader, leader);
-    chr_buf_addf(out,
-                 ",\"node\":\"%s\",\"cluster\":\"%016" PRIx64
-                 "\",\"membership\":\"%s\",\"leader\":\"%s\",\"quorum\":%s,"
-                 "\"change_pending\":%s,\"format\":%" PRIu32 ",\"commit_index\":%" PRIu64
-                 ",\"lag\":%" PRIu64,
-                 members[0].name, members[0].cluster, memberships[cluster_place(cluster)], leader,
-                 status.quorum ? "true" : "false", status.change_pending ? "true" : "false",
-                 cluster_format(cluster), status.commit_index,
-                 status.commit_index > status.apply_index ? status.commit_index - status.apply_index
-                                                          : 0);
+    chr_buf_addf(
+        out,
+        ",\"node\":\"%s\",\"cluster\":\"%016" PRIx64
+        "\",\"membership\":\"%s\",\"leader\":\"%s\",\"quorum\":%s,"
+        "\"change_pending\":%s,\"catching_up\":%s,\"format\":%" PRIu32 ",\"commit_index\":%" PRIu64
+        ",\"lag\":%" PRIu64,
+        members[0].name, members[0].cluster, memberships[cluster_place(cluster)], leader,
+        status.quorum ? "true" : "false", status.change_pending ? "true" : "false",
+        status.catching_up ? "true" : "false", cluster_format(cluster), status.commit_index,
+        status.commit_index > status.apply_index ? status.commit_index - status.apply_index : 0);
     add_snapshot(cluster, out);
     chr_buf_add_slice(out, CHR_LIT(",\"peers\":["));
     for (uint32_t i = 1; i < count; i++) {

@@ -78,12 +78,11 @@ chr_err offline_apply(struct offline *o, uint64_t index, struct chr_errmsg *msg)
 static chr_err open_log(struct offline *o, bool writes, struct chr_errmsg *msg)
 {
     const struct raft_log_options options = {.read_only = !writes};
-    struct raft_log_recovery recovery;
     chr_err err = raft_io_posix_open(o->dir.log_path, &o->io, msg);
     if (err)
         return err;
     o->io_open = true;
-    return raft_log_open(&o->io, &options, db_durable_index(o->db) + 1, &o->log, &recovery, msg);
+    return raft_log_open(&o->io, &options, db_durable_index(o->db) + 1, &o->log, &o->recovery, msg);
 }
 
 chr_err offline_open(struct offline *o, const char *data_dir, uint64_t map_bytes, bool writes,

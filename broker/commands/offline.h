@@ -17,6 +17,7 @@ struct offline {
     db *db;
     struct raft_io io;
     raft_log *log;
+    struct raft_log_recovery recovery;
     uint64_t left_out; /* entries in the log that may not be committed, and were not applied */
 };
 

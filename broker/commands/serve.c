@@ -26,6 +26,7 @@
 #include "broker/auth/auth.h"
 #include "broker/checkpointer.h"
 #include "broker/commands/commands.h"
+#include "broker/commands/force.h"
 #include "broker/commands/log_output.h"
 #include "broker/commands/process.h"
 #include "broker/commands/serve.h"
@@ -312,7 +313,8 @@ int serve(const struct settings *settings, bool cluster, int argc, char **argv)
     int held_fd = with_prompt ? hold_log_lines() : -1;
 
     struct broker_node *node = NULL;
-    if (node_start(config, chr_clock_system(), &node, &msg)) {
+    if ((config->cluster.force_new && force_new_cluster(config, &msg)) ||
+        node_start(config, chr_clock_system(), &node, &msg)) {
         complain(NULL, "%s", msg.text);
         process_remove_pid(config->pid_file);
         log_output_stop();

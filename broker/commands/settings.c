@@ -536,6 +536,8 @@ static const struct option table[] = {
      "what nodes prove to each other that they know; needed unless all are on this machine"},
     {OPTION_BOOL, "bootstrap", NULL, 0, false, CFG(cluster.bootstrap), 0, 0, NULL, NULL, NULL,
      "found the cluster of those that can be reached now, without waiting for all of peers"},
+    {OPTION_BOOL, "force-new-cluster", NULL, 0, false, CFG(cluster.force_new), 0, 0, NULL, NULL,
+     NULL, "go on alone, as a new cluster of one, when the majority is lost for good"},
     {OPTION_MS32, "election-timeout", NULL, 0, false, CFG(cluster.election_ms), 100, 60000, NULL,
      NULL, "DURATION", "a follower that hears no leader for one to two times this becomes one"},
     {OPTION_MS32, "heartbeat-interval", NULL, 0, false, CFG(cluster.heartbeat_ms), 10, 10000, NULL,
