@@ -553,7 +553,7 @@ static const struct option table[] = {
      "SECONDS", "of an edge"},
 };
 /* clang-format on */
-#define CLUSTER_OPTIONS 11 /* with their heading */
+#define CLUSTER_OPTIONS 12 /* with their heading */
 _Static_assert(CHR_COUNT_OF(table) <= OPTIONS_MAX, "options.h: OPTIONS_MAX");
 
 static void set_defaults(struct settings *settings)

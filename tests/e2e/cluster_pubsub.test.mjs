@@ -285,6 +285,68 @@ test('a link is cut and healed: nothing of QoS 1 is lost or doubled while the pr
             [...Array(n).keys()], topic);
 }, { timeoutMs: 180000 });
 
+/** Publishes 0, 1, 2 … with several under way until stop() is called; resolves to how many there were. */
+function flow(client, topic, { qos = 1, window = 20, pauseMs = 1 } = {}) {
+    let going = true;
+    const done = (async () => {
+        const out = new Set();
+        let n = 0;
+        for (; going; n++) {
+            const one = client.publishAsync(topic, String(n), { qos });
+            out.add(one);
+            one.finally(() => out.delete(one));
+            if (out.size >= window) await Promise.race(out);
+            if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+        }
+        await Promise.all(out);
+        return n;
+    })();
+    return { topic, stop: () => { going = false; return done; } };
+}
+
+/** Each topic's messages are all there, once and in order. */
+async function complete(sub, flows) {
+    for (const [topic, n] of flows) {
+        const of = () => sub.got.filter((m) => m.topic === topic);
+        await until(`${n} of ${topic} (has ${of().length})`, () => of().length >= n, 30000);
+        of().forEach((m, i) => assert.equal(m.payload, String(i), `${topic}: place ${i}`));
+        assert.equal(of().length, n);
+    }
+}
+
+const counts = (flows) => Promise.all(flows.map(async (f) => [f.topic, await f.stop()]));
+
+test('links are cut in each way while all nodes publish to all: once and in order', async () => {
+    const cluster = await new Cluster(3, { links: true }).start();
+    const subs = await Promise.all(cluster.nodes.map((n) => subscriber(n, ['sensors/+/flow', 'flow/+'], { qos: 1 })));
+    const pubs = await Promise.all(cluster.nodes.map((n) => n.client()));
+    const flows = pubs.flatMap((p, i) => [flow(p, `sensors/n${i}/flow`), flow(p, `flow/n${i}`), flow(p, `flow/two${i}`, { qos: 2 })]);
+    for (let k = 0; k < 6; k++) {
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        cluster.cut(k % 3, (k + 1) % 3, ['both', 'there', 'back'][k % 3]);
+        if (k % 2) cluster.cut((k + 1) % 3, k % 3);
+        await new Promise((resolve) => setTimeout(resolve, 150 * (1 + k % 3)));
+        cluster.heal();
+    }
+    const all = await counts(flows);
+    for (const sub of subs) await complete(sub, all);
+}, { timeoutMs: 180000 });
+
+test('the leader is killed while another node publishes to a third: once and in order', async () => {
+    const cluster = await new Cluster(3).start();
+    const leader = await cluster.leader();
+    const [a, b] = cluster.followers(leader);
+    const sub = await subscriber(b, ['sensors/+/flow', 'flow/+'], { qos: 1 });
+    const pub = await a.client();
+    const flows = ['sensors/x/flow', 'sensors/y/flow', 'flow/x'].map((t) => flow(pub, t, { window: 50 }));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await leader.kill();
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await leader.restart();
+    await cluster.leader();
+    await complete(sub, await counts(flows));
+}, { timeoutMs: 180000 });
+
 test('kill -9 of the origin right after PUBACK of a reading: others still get it', async () => {
     const cluster = await new Cluster(3).start();
     for (let round = 0; round < 3; round++) {
