@@ -86,7 +86,8 @@ static chr_err host_propose(void *ctx, chr_slice bytes, struct sql_applied *appl
     block_begin(pool);
     /* Alone there is somebody who decides, however long the disk takes. */
     uint32_t timeout_ms = pool->node->cluster ? ANSWER_TIMEOUT_MS : 0;
-    chr_err err = broker_propose_wait(pool->node->committer, bytes, timeout_ms, copy_applied, &copy);
+    chr_err err =
+        broker_propose_wait(pool->node->committer, bytes, timeout_ms, copy_applied, &copy);
     block_end(pool);
     /* What became of the entry is told in *applied. */
     return copy.filled ? CHR_OK : err;

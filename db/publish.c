@@ -186,7 +186,8 @@ void db_entry_messages(chr_slice operations, const struct db_apply_result *resul
         if (op.type != DB_OP_MESSAGE || result->ops[i].err || db__message_decode(&op, &p))
             continue;
         bool guarded = p.guard < result->guards_count;
-        if (guarded && (db_bit_get(result->duplicates, p.guard) || db_bit_get(result->gone, p.guard)))
+        if (guarded &&
+            (db_bit_get(result->duplicates, p.guard) || db_bit_get(result->gone, p.guard)))
             continue;
         each(arg, &p);
     }
