@@ -286,6 +286,7 @@ static void handle_proof(struct inbound *in, const struct mqtt_frame *frame)
     }
     peer_accepted_encode(&terms, mac, accepted);
     publish(in, "accepted", accepted, sizeof accepted);
+    peers__link_hurry(&s->links[in->lane->number]);
 }
 
 /* ---- Frames -------------------------------------------------------------------------------------

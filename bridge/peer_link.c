@@ -50,6 +50,12 @@ static void pause_then_retry(struct link *l)
     l->state = LINK_IDLE;
 }
 
+void peers__link_hurry(struct link *l)
+{
+    if (l->state == LINK_IDLE && l->due_us > l->lane->now_us)
+        l->due_us = l->lane->now_us;
+}
+
 /* Not in a callback of libmosquitto. */
 static void fail(struct link *l, const char *why)
 {

@@ -462,6 +462,7 @@ chr_err peers_start(const struct peers_options *options, struct peers **out, str
         if (err)
             chr_fail(msg, err, "peer %u: its number, host or port is not valid", i + 1);
     }
+    *out = p; /* before the threads: the first callback may want to send */
     for (unsigned i = 0; i < PEERS_LANES && !err; i++) {
         if (pthread_create(&p->lanes[i].thread, NULL, peers__lane_main, &p->lanes[i]))
             err = chr_fail(msg, CHR_ENOMEM, "can't start a thread");
@@ -471,9 +472,9 @@ chr_err peers_start(const struct peers_options *options, struct peers **out, str
     if (err) {
         peers_stop(p);
         peers_free(p);
+        *out = NULL;
         return err;
     }
-    *out = p;
     return CHR_OK;
 }
 

@@ -61,7 +61,8 @@ enum peers_kind {
     PEERS_SNAPSHOT_REPLY = 9, /* CONTROL */
     PEERS_CALL = 10,          /* CONTROL: an operator's request to the leader */
     PEERS_CALL_REPLY = 11,
-    PEERS_KINDS = 12
+    PEERS_CONNECTED = 12, /* CONTROL: a client has connected there (broker/session/elsewhere.h) */
+    PEERS_KINDS = 13
 };
 
 /* Whose BULK messages are compressed by LZ4, if that makes them smaller by a tenth at least: on one
@@ -111,7 +112,7 @@ struct peers_options {
 
 /* Starts the two threads (and another for as long as a host name is being looked up); connections
  * are tried at once and again with back-off (50 ms doubling to 2 s, with jitter). CHR_ENOMEM;
- * CHR_EINVAL: msg says what of the options. */
+ * CHR_EINVAL: msg says what of the options. *out is set before the first callback. */
 CHR_MUST_USE chr_err peers_start(const struct peers_options *options, struct peers **out,
                                  struct chr_errmsg *msg);
 /* No callback after it returns; peers_send then says CHR_ECLOSED. Messages still owned by the

@@ -207,6 +207,8 @@ void peers__link_due(const struct link *link, int64_t *until_us);
 /* False: it has no socket to wait for. */
 bool peers__link_poll(struct link *link, struct pollfd *poll);
 void peers__link_event(struct link *link, short events);
+/* Its peer has connected to us, so it is there: a pause between two tries ends. */
+void peers__link_hurry(struct link *link);
 void peers__link_stop(struct link *link);
 
 /* -- peer_accept.c: lane thread

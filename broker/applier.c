@@ -56,15 +56,16 @@ static void apply_entry(struct broker_committer *c, const struct raft_entry *ent
         members_applied(c, entry);
     db_apply_from(c->options.db, entry->index, entry->hlc, origin.node ? &origin : NULL, bytes,
                   &result);
-    bool ours = proposal ||
-                (origin.node && origin.node == c->cluster.self && origin.boot == c->cluster.boot);
-    if (c->options.entry_applied && bytes.len && result.origin == DB_ORIGIN_NEW)
-        c->options.entry_applied(c->options.entry_applied_ctx, entry->index, bytes, ours, &result);
+    bool ours =
+        proposal || (origin.node && origin.node == c->origin && origin.boot == c->cluster.boot);
     if (proposal)
         proposal->done(proposal, CHR_OK, &result);
     else if (!c->alone)
-        committer__forward_applied(c, entry, origin.node ? &origin : NULL, &result);
-    if (result.woken_count + result.wills_count && c->options.woken)
+        ours |= committer__forward_applied(c, entry, origin.node ? &origin : NULL, &result);
+    if (c->options.entry_applied && bytes.len && result.origin == DB_ORIGIN_NEW)
+        c->options.entry_applied(c->options.entry_applied_ctx, entry->index,
+                                 ours ? (chr_slice){0} : bytes, ours, &result);
+    if (result.woken_count + result.wills_count + result.lost_count && c->options.woken)
         c->options.woken(c->options.woken_ctx, &result);
 }
 

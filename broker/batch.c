@@ -168,7 +168,7 @@ static bool extends(const struct batch_run *run, const struct batch_message *m)
     return run->conn.slot == m->conn.slot && run->conn.generation == m->conn.generation &&
            run->raw.ptr + run->raw.len == m->raw.ptr && run->topic.len == 0 &&
            m->alias_topic.len == 0 && !run->undelivered_reject && !m->rejected &&
-           run->early == m->early && run->logged == m->logged &&
+           run->early == m->early && run->logged == m->logged && run->across == m->across &&
            (m->guard == UINT32_MAX ? run->guards == 0
                                    : run->guards && run->guard_first + run->guards == m->guard) &&
            (!m->has_ack || run->acks == 0 || run->ack_first + run->acks == m->ack_sequence);
@@ -204,6 +204,7 @@ chr_err batch_add_message(struct batch *batch, struct slab *slab, const struct b
         .early = m->early,
         .logged = m->logged,
         .deliver = m->deliver,
+        .across = m->across,
         .undelivered_reject = m->rejected,
         .guard_first = m->guard,
         .guards = m->guard != UINT32_MAX,

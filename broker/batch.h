@@ -36,6 +36,8 @@ struct batch_run {
     bool logged;  /* its messages stand in the entry verbatim: durable members of a shared
                      subscription have them from there */
     bool deliver; /* some message had subscribers or is to be retained: look after commit */
+    bool across; /* subscribers on other nodes were known of when they came: what is not logged goes
+                    to them directly (else they subscribed later, and might have newer ones) */
     bool
         undelivered_reject; /* the (single) message was rejected: acknowledge, never deliver (R3) */
     /* Its messages' items of the guards, in order: all of the run are QoS 2 then. 0: none has one.
@@ -99,6 +101,7 @@ struct batch_message {
     uint32_t ack_sequence; /* its place in the ack ring */
     uint32_t guard;        /* UINT32_MAX: none */
     bool deliver, rejected;
+    bool across; /* as in batch_run */
     bool logged; /* added by batch_add_publish as well */
     bool early;  /* its class is memory: acknowledged when the batch is proposed */
 };

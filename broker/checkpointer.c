@@ -56,7 +56,7 @@ static chr_err checkpoint(struct checkpointer *cp, enum db_checkpoint_reason rea
         chr_log_debug("db", "checkpoint", CHR_KV_U("index", durable),
                       CHR_KV_I("us", chr_clock_mono_us(node->clock) - now_us));
     }
-    broker_committer_unblock(node->committer);
+    broker_committer_unblock(node->committer, err != CHR_ENOSPC);
     return err;
 }
 

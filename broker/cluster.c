@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/hash.h"
@@ -15,11 +16,22 @@
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
 #include "broker/node.h"
+#include "broker/session/across.h"
+#include "broker/session/elsewhere.h"
+#include "broker/session/wakeups.h"
+#include "broker/snapshots.h"
+#include "db/durable.h"
+#include "db/op.h"
 
 /* The leader looks after members so often; everybody says hello again after ten times that. */
 #define DUTY_US      INT64_C(200000)
 #define HELLO_US     INT64_C(2000000)
-#define SKEW_WARN_US INT64_C(500000) /* R14: clocks of one cluster are that near to each other */
+#define WILLS_US     INT64_C(1000000) /* wills nobody has published are looked for so often */
+#define LEAVE_MS     2000             /* a node that stops waits so long for the others */
+#define SKEW_WARN_US INT64_C(500000)  /* R14: clocks of one cluster are that near to each other */
+
+/* --bootstrap looks around for so long first. */
+#define BOOTSTRAP_GRACE_US INT64_C(3000000)
 /* A node that joins, by the word of the leader, is waited for so long. */
 #define JOIN_US INT64_C(30000000)
 /* A member that hears nothing of the others for so long says what may have become of it. */
@@ -34,6 +46,22 @@ struct known {
     int64_t heard_us; /* when last */
     int64_t skew_us, skew_logged_us;
     bool foreign; /* C3 */
+    bool spoke;   /* since it was last looked after (C4) */
+};
+
+/* A start of a node by which somebody is connected (C4). The cluster's thread only. */
+struct watched {
+    uint64_t node, boot;
+    int64_t silent_us; /* of the time that we led and looked */
+    bool there;        /* in the database still */
+};
+#define WATCHED_MAX 64u
+
+/* NODE_DOWN on its way. */
+struct down {
+    struct broker_proposal proposal;
+    struct cluster *cluster;
+    struct db_entry entry;
 };
 
 struct cluster {
@@ -53,6 +81,10 @@ struct cluster {
     struct known known[PEERS_MAX];
     uint32_t known_count;
     bool bootstrap;
+    struct watched watched[WATCHED_MAX];
+    uint32_t watched_count;
+    int64_t watched_us, wills_us; /* when it was last done; 0: not since we lead */
+    _Atomic bool down_proposed;
     pthread_t thread;
     bool thread_running;
     struct chr_wake wake;
@@ -152,6 +184,18 @@ static uint64_t cluster_number(const struct raft_members *founders)
     return number ? number : 1;
 }
 
+/* lock. --bootstrap does without those that are not there; who is there has had time to say so. */
+static bool may_bootstrap(const struct cluster *c)
+{
+    if (chr_clock_mono_us(c->node->clock) - c->node->started_mono_us < BOOTSTRAP_GRACE_US)
+        return false;
+    for (uint32_t i = 0; i < c->known_count; i++)
+        if (c->known[i].listed && !c->known[i].heard &&
+            peers_up(c->peers, c->known[i].node, PEERS_CONTROL))
+            return false;
+    return true;
+}
+
 /* lock. C1 */
 static void found_if_possible(struct cluster *c)
 {
@@ -171,10 +215,10 @@ static void found_if_possible(struct cluster *c)
             err = raft_members_add(&founders,
                                    (struct raft_member){k->node, k->hello.incarnation, true});
     }
-    if (err || (missing && !c->bootstrap))
+    if (err || (missing && !(c->bootstrap && may_bootstrap(c))))
         return;
     /* One node decides, or two could, about different disks. */
-    if (!c->bootstrap && founders.items[0].id != c->self.node)
+    if (founders.items[0].id != c->self.node)
         return;
     uint64_t number = cluster_number(&founders);
     chr_log_notice("cluster", missing ? "founded by --bootstrap" : "founded",
@@ -260,13 +304,17 @@ static void hello_received(struct cluster *c, const struct peers_message *messag
         pthread_mutex_unlock(&c->lock);
         return;
     }
+    if (k->heard && hello.incarnation == k->hello.incarnation && hello.boot < k->hello.boot) {
+        pthread_mutex_unlock(&c->lock); /* of an earlier connection */
+        return;
+    }
     bool news = !k->heard || memcmp(&k->hello.incarnation, &hello.incarnation, 8) ||
                 k->hello.cluster != hello.cluster || k->hello.boot != hello.boot;
     if (!k->heard && k->listed && hello.peers_hash != c->self.peers_hash && !hello.cluster &&
         !c->dir->cluster)
         chr_log_error("cluster", "lists other nodes in --peers than we do",
                       CHR_KV_C("node", hello.name));
-    k->heard = true;
+    k->heard = k->spoke = true;
     k->hello = hello;
     k->heard_us = chr_clock_mono_us(c->node->clock);
     note_skew(c, k);
@@ -289,8 +337,10 @@ static void hello_received(struct cluster *c, const struct peers_message *messag
 static bool foreign(struct cluster *c, uint64_t node)
 {
     pthread_mutex_lock(&c->lock);
-    const struct known *k = find(c, node);
+    struct known *k = find(c, node);
     bool is = !k || !k->heard || k->foreign || !c->dir->cluster;
+    if (!is)
+        k->spoke = true;
     pthread_mutex_unlock(&c->lock);
     return is;
 }
@@ -323,6 +373,15 @@ static void received(void *ctx, struct peers_message *message)
             break;
         snapshots_received(c->snapshots, message);
         return;
+    case PEERS_DELIVER:
+    case PEERS_DELIVERED:
+        if (across_of(c->node) && !foreign(c, message->from))
+            across_received(across_of(c->node), message);
+        break;
+    case PEERS_CONNECTED:
+        if (!foreign(c, message->from))
+            elsewhere_received(c->node, message);
+        break;
     case PEERS_CALL:
     case PEERS_CALL_REPLY:
         if (!foreign(c, message->from))
@@ -349,15 +408,18 @@ static void changed(void *ctx, uint64_t node, enum peers_lane lane, bool up)
     broker_committer *committer = atomic_load(&c->committer);
     if (up && committer)
         broker_committer_lane(committer);
+    if (across_of(c->node))
+        across_lane(across_of(c->node), node, lane, up);
 }
 
 static void writable(void *ctx, uint64_t node, enum peers_lane lane)
 {
     struct cluster *c = ctx;
-    (void)node;
     broker_committer *committer = atomic_load(&c->committer);
     if (committer && lane == PEERS_BULK)
         broker_committer_lane(committer);
+    if (across_of(c->node))
+        across_writable(across_of(c->node), node, lane);
 }
 
 /* Under the core's lock. */
@@ -423,6 +485,168 @@ static void look_after_members(struct cluster *c)
         if (!err)
             return; /* one at a time */
     }
+}
+
+/* ---- Nodes that are no more (C4) --------------------------------------------------------------
+ */
+
+static void watch(void *arg, uint64_t node, uint64_t boot, uint64_t connected)
+{
+    struct cluster *c = arg;
+    (void)connected;
+    for (uint32_t i = 0; i < c->watched_count; i++)
+        if (c->watched[i].node == node && c->watched[i].boot == boot) {
+            c->watched[i].there = true;
+            return;
+        }
+    if (c->watched_count < WATCHED_MAX)
+        c->watched[c->watched_count++] =
+            (struct watched){.node = node, .boot = boot, .there = true};
+}
+
+/* Is it no more? passed_us: of time that it could have said something. */
+static bool is_down(struct cluster *c, struct watched *w, int64_t passed_us)
+{
+    if (w->node == c->self.node) /* an earlier start of ours, if it is not this one */
+        return w->boot != c->self.boot;
+    if (w->node == 0) /* it was a node alone that wrote this */
+        return true;
+    const struct known *k = find(c, w->node);
+    if (k && k->heard && k->hello.boot > w->boot)
+        return true;
+    if (k && k->spoke && k->hello.boot == w->boot)
+        w->silent_us = 0;
+    else
+        w->silent_us += passed_us;
+    return w->silent_us > (int64_t)c->node->config->cluster.node_timeout_ms * 1000;
+}
+
+static void down_done(struct broker_proposal *proposal, chr_err err,
+                      const struct db_apply_result *result)
+{
+    struct down *down = CHR_CONTAINER_OF(proposal, struct down, proposal);
+    (void)err, (void)result;
+    atomic_store(&down->cluster->down_proposed, false);
+    db_entry_free(&down->entry);
+    free(down);
+}
+
+static chr_err make_down(struct db_entry *entry, uint64_t node, uint64_t boot)
+{
+    db_entry_init(entry, 4096);
+    db_entry_begin(entry, 0, 0);
+    db_entry_add_node_down(entry, node, boot);
+    return db_entry_end(entry);
+}
+
+static void declare_down(struct cluster *c, const struct watched *w)
+{
+    struct down *down = calloc(1, sizeof *down);
+    char name[80];
+    if (!down)
+        return;
+    cluster_name(c, w->node, name);
+    down->cluster = c;
+    down->proposal = (struct broker_proposal){.type = RAFT_ENTRY_DATA, .done = down_done};
+    chr_err err = make_down(&down->entry, w->node, w->boot);
+    down->proposal.bytes = chr_buf_slice(&down->entry.bytes);
+    atomic_store(&c->down_proposed, true);
+    if (!err)
+        err = broker_propose(atomic_load(&c->committer), &down->proposal);
+    if (!err) {
+        chr_log_notice("cluster", "is down: the sessions of its clients are closed",
+                       CHR_KV_C("node", name), CHR_KV_U("boot", w->boot),
+                       CHR_KV_I("silent_ms", w->silent_us / 1000));
+        return;
+    }
+    atomic_store(&c->down_proposed, false);
+    db_entry_free(&down->entry);
+    free(down);
+}
+
+/* A pause of ours is not their silence, so no more than a few rounds count at once. */
+static void look_after_sessions(struct cluster *c)
+{
+    broker_committer *committer = atomic_load(&c->committer);
+    int64_t now_us = chr_clock_mono_us(c->node->clock);
+    if (broker_committer_leader(committer) != c->self.node) {
+        c->watched_us = c->wills_us = 0;
+        c->watched_count = 0;
+        return;
+    }
+    struct wakeups *wakeups = atomic_load_explicit(&c->node->wakeups, memory_order_acquire);
+    if (wakeups && now_us - c->wills_us > WILLS_US) {
+        wakeups_wills_look(wakeups, c->node->db, c->wills_us != 0);
+        c->wills_us = now_us;
+    }
+    if (c->watched_us && now_us - c->watched_us < DUTY_US)
+        return;
+    int64_t passed_us = c->watched_us ? CHR_MIN(now_us - c->watched_us, 4 * DUTY_US) : 0;
+    c->watched_us = now_us;
+    for (uint32_t i = 0; i < c->watched_count; i++)
+        c->watched[i].there = false;
+    db_node_starts_read(c->node->db, watch, c);
+    const struct watched *down = NULL;
+    pthread_mutex_lock(&c->lock);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->watched_count; i++) {
+        if (!c->watched[i].there)
+            continue;
+        struct watched *w = &c->watched[kept++];
+        *w = c->watched[i];
+        if (is_down(c, w, passed_us))
+            down = w;
+    }
+    c->watched_count = kept;
+    for (uint32_t i = 0; i < c->known_count; i++)
+        c->known[i].spoke = false;
+    pthread_mutex_unlock(&c->lock);
+    if (down && !atomic_load(&c->down_proposed)) /* one at a time */
+        declare_down(c, down);
+}
+
+struct own_start {
+    const struct cluster *cluster;
+    bool there;
+};
+
+static void find_own(void *arg, uint64_t node, uint64_t boot, uint64_t connected)
+{
+    struct own_start *own = arg;
+    (void)connected;
+    own->there |= node == own->cluster->self.node && boot == own->cluster->self.boot;
+}
+
+void cluster_leave(struct cluster *c)
+{
+    struct own_start own = {.cluster = c};
+    if (!c || !c->dir->cluster || !atomic_load(&c->committer))
+        return;
+    db_node_starts_read(c->node->db, find_own, &own);
+    if (!own.there)
+        return;
+    struct db_entry entry;
+    chr_err err = make_down(&entry, c->self.node, c->self.boot);
+    if (!err)
+        err = broker_propose_wait(atomic_load(&c->committer), chr_buf_slice(&entry.bytes), LEAVE_MS,
+                                  NULL, NULL);
+    if (err && err != CHR_ETIMEDOUT)
+        chr_log_info("cluster", "the others will find out that this node has stopped",
+                     CHR_KV_C("error", chr_strerror(err)));
+    db_entry_free(&entry);
+}
+
+void cluster_tell(struct cluster *c, enum peers_kind kind, const chr_slice *parts,
+                  uint32_t parts_count)
+{
+    uint64_t nodes[PEERS_MAX];
+    uint32_t count = 0;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < c->known_count; i++)
+        nodes[count++] = c->known[i].node;
+    pthread_mutex_unlock(&c->lock);
+    for (uint32_t i = 0; i < count; i++)
+        (void)!peers_send(c->peers, nodes[i], PEERS_CONTROL, (uint8_t)kind, parts, parts_count);
 }
 
 /* ---- Who the others are -----------------------------------------------------------------------
@@ -605,6 +829,7 @@ static void *cluster_main(void *arg)
         pthread_mutex_unlock(&c->lock);
         look_after_roster(c);
         look_after_members(c);
+        look_after_sessions(c);
         uint32_t ticket = chr_wake_prepare(&c->wake);
         if (atomic_load(&c->stopping) || atomic_load(&c->say_hello))
             chr_wake_cancel(&c->wake);
@@ -614,25 +839,38 @@ static void *cluster_main(void *arg)
     return NULL;
 }
 
+#define MEMBERS_RETRY_US 200000u
+
 /* Applier: what the log will not say any more once it is cut. */
 static void members_applied(void *ctx, uint64_t index, uint64_t term,
                             const struct raft_members *members)
 {
     struct cluster *c = ctx;
     struct chr_errmsg msg = {{0}};
-    pthread_mutex_lock(&c->lock);
-    c->dir->members = *members;
-    c->dir->members_index = index;
-    c->dir->members_term = term;
-    (void)roster_members(&c->roster, index, members, chr_clock_mono_us(c->node->clock));
-    roster_save(&c->roster, c->dir);
-    chr_err err = data_dir_save(c->dir, &msg);
-    pthread_mutex_unlock(&c->lock);
-    atomic_store(&c->say_hello, true);
-    chr_wake_signal(&c->wake);
-    if (err)
-        chr_log_error("cluster", "can't write down who the members are",
-                      CHR_KV_C("detail", msg.text));
+    chr_err err;
+    for (bool said = false;; said = true) {
+        pthread_mutex_lock(&c->lock);
+        c->dir->members = *members;
+        c->dir->members_index = index;
+        c->dir->members_term = term;
+        (void)roster_members(&c->roster, index, members, chr_clock_mono_us(c->node->clock));
+        roster_save(&c->roster, c->dir);
+        err = data_dir_save(c->dir, &msg);
+        pthread_mutex_unlock(&c->lock);
+        if (!err) {
+            atomic_store(&c->say_hello, true);
+            chr_wake_signal(&c->wake);
+            return;
+        }
+        /* Nothing is applied until it is: a checkpoint beyond it would let the log go that says it,
+         * and the next start would count wrong majorities. */
+        if (!said)
+            chr_log_error("cluster", "can't write down who the members are; waiting",
+                          CHR_KV_C("detail", msg.text));
+        if (atomic_load(&c->node->stopping))
+            _exit(EXIT_FAILURE);
+        (void)usleep(MEMBERS_RETRY_US);
+    }
 }
 
 /* ---- Start and stop ---------------------------------------------------------------------------

@@ -13,6 +13,10 @@
  *       was one. Others are added by an operator (broker/cluster_calls.h).
  *   C3  Nothing is taken from a node of another cluster, nor from one that does not know the format
  *       that the cluster writes.
+ *   C4  Sessions that the log has as connected by a node that is no more are closed (NODE_DOWN):
+ *       when a later start of that node is heard of, or it was silent for node-timeout while we led
+ *       and were awake. The leader sees to it for as long as the database has any such session, so
+ *       it does not matter who led when the node died.
  *
  * Who the others are is in the roster (broker/roster.h).
  *
@@ -50,6 +54,13 @@ void cluster_stop_snapshots(struct cluster *cluster);
 /* Who belongs to it as of what is applied here; for a snapshot. Any thread. */
 void cluster_describe(struct cluster *cluster, uint64_t *number, uint64_t *members_index,
                       struct raft_members *members);
+/* To all peers, on their control lanes; who can't be reached now does not hear of it. Any thread.
+ * parts: as peers_send has them. */
+void cluster_tell(struct cluster *cluster, enum peers_kind kind, const chr_slice *parts,
+                  uint32_t parts_count);
+/* This node stops, its clients are gone: the others need not find out. Waits for a moment. */
+void cluster_leave(struct cluster *cluster);
+
 struct peers *cluster_peers(struct cluster *cluster); /* NULL for NULL */
 uint64_t cluster_self(const struct cluster *cluster); /* 0 for NULL */
 

@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "broker/committer_internal.h"
 
@@ -17,6 +18,8 @@
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
 /* A full disk at a stop: whoever frees some room does it soon, or not at all. */
 #define HURRY_US INT64_C(5000000)
+/* A leader's disk may be full for a moment, until old segments are gone; not for so long. */
+#define FULL_DISK_PATIENCE_US INT64_C(2000000)
 /* A node of a cluster that stops looks so often whether others have answered the rest. */
 #define STOPPING_LOOK_US INT64_C(20000)
 
@@ -42,6 +45,18 @@ static bool own_entries_out(const struct broker_committer *c)
     return c->gathering->own || (c->alone && c->gathering->count > 0);
 }
 
+/* core_lock. A leader that stops waits until another leads, but not for long: by then its vote, and
+ * whatever else the other may need of it, has left. */
+static bool handing_over(struct broker_committer *c)
+{
+    if (c->alone)
+        return false;
+    if (!c->transferring)
+        return c->raft.role == RAFT_LEADER;
+    return (c->raft.role == RAFT_LEADER || c->raft.leader == 0) &&
+           chr_clock_mono_us(c->options.clock) < c->transfer_until_us;
+}
+
 /* A cluster may have no leader for a while, or for good: what it does not answer in time is given
  * up, unacknowledged. */
 static bool finished(struct broker_committer *c)
@@ -50,7 +65,8 @@ static bool finished(struct broker_committer *c)
         return false;
     pthread_mutex_lock(&c->core_lock);
     bool done = !own_entries_out(c) && atomic_load(&c->to_write) == NULL &&
-                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c));
+                !committer__proposals_wait(c) && (c->alone || committer__forward_idle(c)) &&
+                !handing_over(c);
     int64_t until_us = atomic_load(&c->give_up_us);
     if (!c->alone && until_us && chr_clock_mono_us(c->options.clock) > until_us &&
         atomic_load(&c->to_write) == NULL)
@@ -59,23 +75,64 @@ static bool finished(struct broker_committer *c)
     return done;
 }
 
-/* Leadership goes to whoever is furthest, so that nobody waits for an election. */
+/* core_lock. To whoever is furthest, of those that answer: one that is gone may be as far. False:
+ * it leads nobody. */
+static bool hand_over_to_best(struct broker_committer *c)
+{
+    const struct raft *raft = &c->raft;
+    const struct raft_peer *best = NULL;
+    bool best_near = false;
+    int64_t near_us = chr_clock_mono_us(c->options.clock) - raft->config.election_min_us;
+    for (uint32_t i = 0; raft->role == RAFT_LEADER && i < raft->peers_count; i++) {
+        const struct raft_peer *p = &raft->peers[i];
+        bool near = p->heard_us > near_us;
+        if (p->member.id == raft->config.self || !p->member.voter ||
+            (best && (near < best_near || (near == best_near && p->match <= best->match))))
+            continue;
+        best = p;
+        best_near = near;
+    }
+    if (!best)
+        return false;
+    uint64_t to = best->member.id;
+    if (committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER, .peer = to}) != CHR_OK)
+        return false;
+    chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", to));
+    return true;
+}
+
+/* A node that stops: so that nobody waits for an election. */
 static void hand_leadership_over(struct broker_committer *c)
 {
     if (c->alone || c->transferring || !atomic_load(&c->stopping))
         return;
     pthread_mutex_lock(&c->core_lock);
-    const struct raft_peer *best = NULL;
-    for (uint32_t i = 0; c->raft.role == RAFT_LEADER && i < c->raft.peers_count; i++) {
-        const struct raft_peer *p = &c->raft.peers[i];
-        if (p->member.id != c->raft.config.self && p->member.voter &&
-            (!best || p->match > best->match))
-            best = p;
-    }
-    if (best && committer__step(c, (struct raft_event){.type = RAFT_EVENT_TRANSFER,
-                                                       .peer = best->member.id}) == CHR_OK)
-        chr_log_notice("raft", "hands leadership over", CHR_KV_U("to", best->member.id));
+    if (hand_over_to_best(c)) /* as long as the core itself waits for it, and for a heartbeat */
+        c->transfer_until_us = chr_clock_mono_us(c->options.clock) +
+                               c->raft.config.election_max_us + c->raft.config.heartbeat_us;
     c->transferring = true;
+    pthread_mutex_unlock(&c->core_lock);
+}
+
+/* A leader without room for its log, or for the checkpoint that would free its memory, is alive,
+ * so nobody else is elected, and takes nothing, so everybody waits for its operator. Others may
+ * have room. */
+static void yield_without_room(struct broker_committer *c)
+{
+    bool stuck =
+        atomic_load(&c->disk_full) || (atomic_load(&c->no_room) && db_hot_full(c->options.db));
+    if (c->alone || !stuck || atomic_load(&c->role) != RAFT_LEADER) {
+        c->stuck_since_us = 0;
+        return;
+    }
+    int64_t now_us = chr_clock_mono_us(c->options.clock);
+    if (c->stuck_since_us == 0)
+        c->stuck_since_us = now_us;
+    if (now_us - c->stuck_since_us < FULL_DISK_PATIENCE_US)
+        return;
+    c->stuck_since_us = now_us; /* and again, if nothing comes of it */
+    pthread_mutex_lock(&c->core_lock);
+    (void)hand_over_to_best(c);
     pthread_mutex_unlock(&c->core_lock);
 }
 
@@ -86,6 +143,7 @@ static void *committer_main(void *arg)
     pthread_setname_np(pthread_self(), "committer");
     while (!finished(c)) {
         hand_leadership_over(c);
+        yield_without_room(c);
         if (committer__core_turn(c)) {
             chr_wake_signal(&c->writer_wake);
             committer__wake_others(c);
@@ -157,8 +215,7 @@ static chr_err join_in(struct broker_committer *c)
     atomic_store(&c->term, c->raft.term);
     atomic_store(&c->last_index, c->raft.last_index);
     atomic_store(&c->raft_due_us, INT64_MIN);
-    /* An answer to an earlier life is none to this one. A boot may be a time in seconds. */
-    c->read_number = c->cluster.boot << 32;
+    c->read_number = c->cluster.boot << 20; /* an answer to an earlier life is none to this one */
     c->inbox_entries = calloc(COMMITTER_GROUP_ENTRIES, sizeof *c->inbox_entries);
     return c->inbox_entries ? CHR_OK : CHR_ENOMEM;
 }
@@ -196,6 +253,8 @@ chr_err broker_committer_start(const struct broker_committer_options *options,
     c->alone = options->cluster == NULL;
     if (options->cluster)
         c->cluster = *options->cluster;
+    /* A wiped disk begins to number anew, so it is another origin. */
+    c->origin = chr_hash_u64(c->cluster.self ^ chr_hash_u64(c->cluster.incarnation)) | 1;
     chr_list_init(&c->readers);
     pthread_mutex_init(&c->inbox_lock, NULL);
     pthread_mutex_init(&c->groups_lock, NULL);
@@ -267,6 +326,7 @@ static void abandon(struct broker_committer *c)
 {
     if (c->alone)
         return;
+    pthread_mutex_lock(&c->core_lock); /* lanes may still call; they find it ended */
     for (uint32_t g = 0; g < c->waiting_count; g++)
         for (uint32_t i = 0; i < c->waiting[g]->keep; i++)
             if (c->waiting[g]->proposals[i])
@@ -286,6 +346,13 @@ static void abandon(struct broker_committer *c)
         chr_list_remove(&p->link);
         p->done(p, CHR_ECLOSED, NULL);
     }
+    pthread_mutex_unlock(&c->core_lock);
+}
+
+bool broker_committer_given_up(const broker_committer *c)
+{
+    int64_t until_us = atomic_load(&c->give_up_us);
+    return !c->alone && until_us && chr_clock_mono_us(c->options.clock) > until_us;
 }
 
 void broker_committer_stop(broker_committer *c)
@@ -299,6 +366,11 @@ void broker_committer_stop(broker_committer *c)
     chr_wake_signal(&c->writer_wake);
     if (c->committer_running)
         pthread_join(c->committer_thread, NULL);
+    if (!c->alone) {
+        pthread_mutex_lock(&c->core_lock);
+        c->ended = true;
+        pthread_mutex_unlock(&c->core_lock);
+    }
     atomic_store(&c->replicator_stop, true);
     chr_wake_signal(&c->replicator_wake);
     if (c->replicator_running)
@@ -457,11 +529,12 @@ chr_err broker_propose_wait(broker_committer *c, chr_slice bytes, uint32_t timeo
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
+    /* The node's clock says when it is over: a wait may end early. */
+    int64_t until_us = chr_clock_mono_us(c->options.clock) + (int64_t)timeout_ms * 1000;
     pthread_mutex_lock(&w->lock);
-    int waited = 0;
-    while (!w->done && waited == 0)
-        waited = timeout_ms ? pthread_cond_timedwait(&w->cond, &w->lock, &until)
-                            : pthread_cond_wait(&w->cond, &w->lock);
+    while (!w->done && (timeout_ms == 0 || chr_clock_mono_us(c->options.clock) < until_us))
+        (void)(timeout_ms ? pthread_cond_timedwait(&w->cond, &w->lock, &until)
+                          : pthread_cond_wait(&w->cond, &w->lock));
     bool done = w->done;
     err = done ? w->err : CHR_ETIMEDOUT;
     w->abandoned = !done;
@@ -494,8 +567,9 @@ chr_err broker_committer_wait_synced(broker_committer *c, uint64_t index)
     return synced ? CHR_OK : CHR_ECLOSED;
 }
 
-void broker_committer_unblock(broker_committer *c)
+void broker_committer_unblock(broker_committer *c, bool room)
 {
+    atomic_store(&c->no_room, !room);
     chr_wake_signal(&c->writer_wake);
 }
 
@@ -577,7 +651,8 @@ void broker_committer_status(broker_committer *c, struct broker_cluster_status *
     out->last_index = raft->last_index;
     out->change_pending = raft->changes[raft->changes_count - 1].index > raft->commit_index;
     out->catching_up = raft->catching_up;
-    out->quorum = c->alone                    ? true
+    bool only_voter = raft->role == RAFT_LEADER && raft_members_voters(raft_members_now(raft)) == 1;
+    out->quorum = c->alone || only_voter      ? true
                   : raft->role == RAFT_LEADER ? now_us < raft_lease_until_us(raft)
                                               : raft->leader != 0;
     for (uint32_t i = 0; i < raft->peers_count; i++) {

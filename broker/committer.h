@@ -92,11 +92,13 @@ struct broker_committer_options {
     void (*applied)(void *ctx);
     void *applied_ctx;
     /* Called on the applier after the done() of an entry that put something into queues of sessions
-     * or made wills due (db_apply_result.woken, wills); must not block. May be NULL. */
+     * or made wills due, or took a session from its node (db_apply_result.woken, wills, lost); must
+     * not block. May be NULL. */
     void (*woken)(void *ctx, const struct db_apply_result *result);
     void *woken_ctx;
     /* Called on the applier after each entry was applied, whoever proposed it, with its bytes
-     * (operations only); must not block. ours: proposed by this process. May be NULL. */
+     * (operations only); must not block. ours: proposed by this process, which has its done()
+     * already; then without the bytes. May be NULL. */
     void (*entry_applied)(void *ctx, uint64_t index, chr_slice operations, bool ours,
                           const struct db_apply_result *result);
     void *entry_applied_ctx;
@@ -110,6 +112,8 @@ CHR_MUST_USE chr_err broker_committer_start(const struct broker_committer_option
  * the disk has no room for it, that is waited for a few seconds more; then the process ends with
  * an error, having acknowledged nothing of it. Any thread. */
 void broker_committer_hurry(broker_committer *committer);
+/* A member that stops has waited long enough for others to answer what it accepted. Any thread. */
+bool broker_committer_given_up(const broker_committer *committer);
 /* Finishes what was proposed (done() is called for all), stops the threads. */
 void broker_committer_stop(broker_committer *committer);
 void broker_committer_free(broker_committer *committer);
@@ -122,6 +126,10 @@ void broker_committer_kick(broker_committer *committer);
 /* Any other thread. CHR_ENOSPC: the disk is full; CHR_ECLOSED: stopping (done() is not called). */
 CHR_MUST_USE chr_err broker_propose(broker_committer *committer, struct broker_proposal *proposal);
 
+/* How long a statement waits, in a cluster, for a leader to say what it has to see, or for the
+ * outcome of a write. */
+#define BROKER_ANSWER_TIMEOUT_MS 10000u
+
 /* A proposal that its caller waits for: blocks until applied; returns the entry's err and fills
  * *result by calling copy(arg, result) on the applier thread. CHR_ETIMEDOUT after timeout_ms (0:
  * for ever): the outcome is unknown (08007). */
@@ -133,8 +141,9 @@ broker_propose_wait(broker_committer *committer, chr_slice bytes, uint32_t timeo
 void broker_committer_cut(broker_committer *committer, uint64_t index);
 /* Any thread: blocks until the log is durable up to index (D3). CHR_ECLOSED at shutdown. */
 chr_err broker_committer_wait_synced(broker_committer *committer, uint64_t index);
-/* Any thread: hot rows were sealed: look again. */
-void broker_committer_unblock(broker_committer *committer);
+/* Any thread: a checkpoint has ended: look again whether rows were sealed. room: false: there was
+ * none on the disk. */
+void broker_committer_unblock(broker_committer *committer, bool room);
 
 /* -- In a cluster -------------------------------------------------------------------------------*/
 

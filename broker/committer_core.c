@@ -71,6 +71,7 @@ static void note_leader(struct broker_committer *c)
     if (c->cluster.leader_changed)
         c->cluster.leader_changed(c->cluster.ctx, raft->term, raft->leader);
     c->turn_again = true; /* what waited for a leader has one, or the other way round */
+    chr_wake_signal(&c->replicator_wake);
 }
 
 static void want_snapshots(struct broker_committer *c)
@@ -96,10 +97,15 @@ static bool carry_out(struct broker_committer *c, struct peers_message *message)
         kept = message != NULL && e->save != &c->raft.own_entry;
         committer__group_save(c, e->save, e->save_count, e->save_sequence, kept ? message : NULL);
     }
+    /* Before any peer hears of it: a reader here must not see less than one there (R19). */
+    atomic_store(&c->commit_index, c->raft.commit_index);
+    /* Before anybody is told to campaign against us (R19): on another node that may be over before
+     * this thread goes on. */
+    if (raft_lease_until_us(&c->raft) == INT64_MIN)
+        atomic_store(&c->lease_until_us, INT64_MIN);
     if (e->messages_count)
         send_messages(c);
     committer__pass_committed(c, e->commit_index);
-    atomic_store_explicit(&c->commit_index, c->raft.commit_index, memory_order_release);
     atomic_store_explicit(&c->last_index, c->raft.last_index, memory_order_relaxed);
     if (c->alone) {
         note_leader(c);
@@ -107,7 +113,7 @@ static bool carry_out(struct broker_committer *c, struct peers_message *message)
     }
     if (e->snapshot_to)
         want_snapshots(c);
-    atomic_store(&c->lease_until_us, raft_lease_until_us(&c->raft));
+    atomic_store(&c->lease_until_us, raft_lease_until_us(&c->raft)); /* after commit_index */
     note_leader(c);
     committer__reads_step(c);
     atomic_store(&c->raft_due_us, raft_next_due_us(&c->raft));
@@ -198,6 +204,7 @@ static bool take_append(struct broker_committer *c, struct peers_message *messag
                         CHR_KV_C("error", chr_strerror(err)));
     if (!kept)
         peers_release(c->cluster.peers, message);
+    committer__groups_relieve(c);
     return true;
 }
 
@@ -259,15 +266,19 @@ bool committer__core_turn(struct broker_committer *c)
 {
     pthread_mutex_lock(&c->core_lock);
     bool worked = false;
+    if (c->ended) {
+        pthread_mutex_unlock(&c->core_lock);
+        return false;
+    }
     do {
         c->turn_again = false;
         worked |= take_saved(c);
         if (!c->alone) {
             worked |= take_tick(c);
-            /* Ticks are put off for as long as a leader is heard. */
-            committer__reads_tick(c);
             worked |= send_held(c);
             worked |= take_inbox(c);
+            /* Not with the ticks: a follower that hears its leader has none. */
+            committer__reads_again(c);
             if (!leads(c))
                 worked |= committer__forward_take(c);
         }
@@ -298,9 +309,14 @@ bool committer__core_work_waits(struct broker_committer *c)
     pthread_mutex_lock(&c->core_lock);
     bool free_writer = atomic_load(&c->to_write) == NULL;
     bool waits = c->writing && free_writer;
-    if (!waits && free_writer && atomic_load(&c->free_count) > 0) {
+    if (c->ended) {
+        pthread_mutex_unlock(&c->core_lock);
+        return false;
+    }
+    if (!waits && free_writer && committer__can_hand_over(c)) {
         waits = c->gathering->count > 0 || c->gathering->truncate;
-        if (leads(c) && !c->raft.transfer_to && !committer__held_by_hot_limit(c))
+        if (leads(c) && !c->raft.transfer_to && committer__may_gather(c) &&
+            !committer__held_by_hot_limit(c) && (c->alone || !committer__forward_holds(c)))
             waits |= committer__proposals_wait(c) || committer__tick_due(c) ||
                      (!c->alone && committer__forward_waits(c));
         pthread_mutex_lock(&c->inbox_lock);
@@ -337,6 +353,8 @@ static void received_raft(struct broker_committer *c, struct peers_message *mess
     if (!err && m.from != message->from)
         err = CHR_EACCES;
     pthread_mutex_lock(&c->core_lock);
+    if (c->ended)
+        err = CHR_ECLOSED;
     /* A vote may be asked of us, or a campaign won: one entry and a change of term, which the
      * gathering group always has room for. */
     if (!err)
@@ -353,9 +371,7 @@ void broker_committer_received(broker_committer *c, struct peers_message *messag
     if (message->kind == PEERS_RAFT) {
         received_raft(c, message);
     } else if (message->kind == PEERS_FORWARDED) {
-        pthread_mutex_lock(&c->core_lock);
         committer__forward_reply(c, message);
-        pthread_mutex_unlock(&c->core_lock);
         peers_release(c->cluster.peers, message);
     } else {
         message->next = NULL;
@@ -373,7 +389,9 @@ void broker_committer_received(broker_committer *c, struct peers_message *messag
 
 void broker_committer_lane(broker_committer *c)
 {
+    atomic_fetch_add(&c->lane_news, 1);
     atomic_store(&c->blocked, 0);
+    committer__forward_look_again(c);
     chr_wake_signal(&c->replicator_wake);
 }
 
@@ -464,7 +482,8 @@ chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg)
         .election_max_us = cluster->election_max_us,
         .heartbeat_us = cluster->heartbeat_us,
         .inflight_bytes_max = 8u << 20,
-        .lost_tail = !c->alone && cluster->lost_tail,
+        /* a new disk has nothing to lose */
+        .lost_tail = !c->alone && cluster->lost_tail && raft_log_last(log) > 0,
     };
     struct raft_stored stored = {
         .hard_state = recovery->hard_state,

@@ -6,6 +6,8 @@
 #include "base/assert.h"
 #include "broker/committer_internal.h"
 
+#define GROUPS_KEPT 2u
+
 struct committer_owned {
     struct committer_owned *next;
     uint8_t bytes[];
@@ -182,7 +184,7 @@ bool committer__gather(struct broker_committer *c)
         return false;
     bool full = committer__held_by_hot_limit(c);
     atomic_store_explicit(&c->hot_full, full, memory_order_relaxed);
-    if (full || atomic_load(&c->free_count) == 0)
+    if (full || !committer__may_gather(c))
         return false; /* or the applier, or a majority, is behind by all groups */
     struct committer_group *g = c->gathering;
     uint32_t from = g->count;
@@ -198,6 +200,8 @@ bool committer__gather(struct broker_committer *c)
                                                          .entries_count = g->count - from});
     if (err) {
         refuse(g, from, err);
+        if (!c->alone)
+            committer__forward_refused(c);
         return true;
     }
     for (uint32_t i = from; i < g->count; i++) {
@@ -274,12 +278,57 @@ void committer__group_save(struct broker_committer *c, const struct raft_entry *
     }
 }
 
+/* What is in the log need not stay in memory while a majority is missing: it is applied from there,
+ * should it be committed. Without this a leader whose groups are all of an older term could not
+ * write the entry of its own that commits them (thesis 3.6.2). False: there is none. */
+static bool evict_oldest(struct broker_committer *c)
+{
+    if (c->alone || c->waiting_count == 0 || c->waiting[0] == c->writing)
+        return false;
+    struct committer_group *g = c->waiting[0];
+    for (uint32_t i = 0; i < g->keep; i++)
+        if (g->proposals[i]) /* answered when this very entry is applied (F2) */
+            committer__forward_unsure(c, g->proposals[i], g->entries[i].index, g->entries[i].term);
+    c->waiting_count--;
+    memmove(c->waiting, c->waiting + 1, c->waiting_count * sizeof c->waiting[0]);
+    committer__group_release(c, g);
+    return true;
+}
+
+/* Bytes of messages that groups keep count in the window of the peer they came from. */
+#define HELD_BYTES_MAX (4u << 20)
+
+void committer__groups_relieve(struct broker_committer *c)
+{
+    for (;;) {
+        uint64_t held = 0;
+        for (uint32_t i = 0; i < c->waiting_count; i++)
+            held += c->waiting[i]->messages ? c->waiting[i]->bytes : 0;
+        if (held <= HELD_BYTES_MAX || !evict_oldest(c))
+            return;
+    }
+}
+
+bool committer__can_hand_over(const struct broker_committer *c)
+{
+    return atomic_load(&c->free_count) > 0 ||
+           (!c->alone && c->waiting_count && c->waiting[0] != c->writing);
+}
+
+bool committer__may_gather(const struct broker_committer *c)
+{
+    /* A member keeps some for entries of the core's own, and for what another leader says. */
+    return atomic_load(&c->free_count) > (c->alone ? 0u : GROUPS_KEPT);
+}
+
 bool committer__hand_over(struct broker_committer *c)
 {
     struct committer_group *g = c->gathering;
     if ((g->count == 0 && !g->truncate) || atomic_load(&c->to_write) != NULL || c->writing)
         return false;
     struct committer_group *next = group_take(c);
+    if (!next && evict_oldest(c))
+        next = group_take(c);
     if (!next)
         return false;
     c->gathering = next;

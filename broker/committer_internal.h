@@ -66,14 +66,14 @@ struct committer_group {
     struct broker_proposal *proposals[COMMITTER_GROUP_ENTRIES]; /* NULL: nobody here waits for it */
     struct raft_entry entries[COMMITTER_GROUP_ENTRIES];
     uint32_t count;
-    uint32_t keep;          /* entries that have not been contradicted: the first so many */
-    uint64_t bytes;         /* of the entries */
-    uint64_t first_index;   /* of entries[0] */
-    uint64_t save_sequence; /* the core's number of it */
-    bool own;               /* some entry was proposed here */
-    int64_t proposed_us;    /* as leader: when its first entry was; the core's clock. 0: not so */
-    bool truncate;          /* before its entries are appended … */
-    uint64_t truncate_to;   /* … the log loses those above this one */
+    uint32_t keep;                  /* entries that have not been contradicted: the first so many */
+    uint64_t bytes;                 /* of the entries */
+    uint64_t first_index;           /* of entries[0] */
+    uint64_t save_sequence;         /* the core's number of it */
+    bool own;                       /* some entry was proposed here … */
+    int64_t proposed_us;            /* … the first of them then; the core's clock */
+    bool truncate;                  /* before its entries are appended … */
+    uint64_t truncate_to;           /* … the log loses those above this one */
     struct peers_message *messages; /* whose bytes entries borrow; by next */
     struct committer_owned *owned;
     struct committer_group *next_free;
@@ -105,10 +105,11 @@ struct forward {
     struct forward_slot slots[FORWARD_SLOTS]; /* of sequence s: s & (FORWARD_SLOTS - 1) */
     uint64_t first, sent, next; /* not applied yet; to be sent next; to be given next */
     uint64_t bytes;             /* of [first, next) */
+    uint32_t next_source;       /* a loop, or the workers: who is looked at next; core_lock */
     int64_t progress_us;        /* when first or sent last moved */
     uint64_t sent_term;         /* in which [first, sent) were sent */
-    uint32_t next_source;       /* a loop, or the workers: who is looked at next; core_lock */
-    struct chr_list again;      /* proposals known not to be committed: to be proposed again */
+    bool full;             /* the lane takes nothing now; a hint that is looked at again soon */
+    struct chr_list again; /* proposals known not to be committed: to be proposed again */
     struct forward_unsure *unsure;
     uint32_t unsure_count, unsure_capacity;
     struct forward_origin origins[PEERS_MAX];
@@ -122,8 +123,8 @@ struct forward {
 enum read_state { READ_WAITS_ROUND, READ_ASKED, READ_NO_LEADER, READ_KNOWN };
 
 struct read_waiter {
-    struct chr_list link; /* committer.readers; core_lock */
-    enum read_state state;
+    struct chr_list link;           /* committer.readers; core_lock */
+    _Atomic(enum read_state) state; /* its reader looks without core_lock; set after index */
     uint64_t round, number, index;
     int64_t asked_us;
 };
@@ -135,6 +136,7 @@ struct broker_committer {
     struct broker_committer_options options;
     struct broker_cluster cluster; /* options.cluster; zeros: a cluster of one */
     bool alone;
+    uint64_t origin;                /* of what this node forwards (R18): the node with this disk */
     struct committer_group *groups; /* [COMMITTER_GROUPS] */
 
     /* Proposers → core */
@@ -169,9 +171,12 @@ struct broker_committer {
     struct raft_message held[COMMITTER_HELD_MAX];
     uint32_t held_count;
     struct raft_entry *inbox_entries; /* [COMMITTER_GROUP_ENTRIES]; a message's, decoded */
+    int64_t transfer_until_us;        /* for so long it waits for the other to lead */
     bool transferring;                /* a stop handed leadership over */
+    int64_t stuck_since_us; /* committer thread: since when a leader has no room; 0: it has */
     struct chr_list readers;
     uint64_t read_number;
+    bool ended;                      /* a member has stopped: no turn does anything any more */
     bool turn_again;                 /* an effect made another turn worth while */
     uint64_t leader_seen, term_seen; /* for the log line */
     bool newer_logged;               /* entries of an unknown format came */
@@ -194,6 +199,7 @@ struct broker_committer {
     _Atomic uint64_t cut_done;
     _Atomic bool force_sync; /* wait_synced in periodic mode */
     _Atomic bool disk_full;
+    _Atomic bool no_room; /* for the last checkpoint */
     _Atomic bool writer_stop;
     _Atomic uint64_t synced_index; /* durable, what wait_synced waits for */
     pthread_mutex_t synced_lock;
@@ -216,7 +222,9 @@ struct broker_committer {
     struct forward forward;
     struct chr_wake replicator_wake;
     _Atomic bool replicator_stop;
-    _Atomic uint64_t blocked; /* replicator: bit of the peer slot whose lane takes nothing now */
+    _Atomic uint64_t blocked;   /* replicator: bit of the peer slot whose lane takes nothing now */
+    _Atomic uint64_t lane_news; /* counts broker_committer_lane */
+    int64_t log_warned_us;      /* replicator's */
 
     pthread_t committer_thread, writer_thread, applier_thread, replicator_thread;
     bool committer_running, writer_running, applier_running, replicator_running;
@@ -260,6 +268,10 @@ void committer__group_release(struct broker_committer *c, struct committer_group
 /* core_lock, all of these. */
 bool committer__gather(struct broker_committer *c);
 bool committer__hand_over(struct broker_committer *c);
+bool committer__can_hand_over(const struct broker_committer *c);
+bool committer__may_gather(const struct broker_committer *c);
+/* Written entries that wait for a majority are let go beyond some MiB of peers' messages. */
+void committer__groups_relieve(struct broker_committer *c);
 /* Entries that the core wants saved: to the gathering group. message: whose bytes they borrow, kept
  * until they are applied (NULL: they are copied). */
 void committer__group_save(struct broker_committer *c, const struct raft_entry *entries,
@@ -314,9 +326,9 @@ void committer__forward_reply(struct broker_committer *c, const struct peers_mes
 /* core_lock. An entry of ours is not in our log any more, or its group went unsaved. */
 void committer__forward_unsure(struct broker_committer *c, struct broker_proposal *proposal,
                                uint64_t index, uint64_t term);
-/* apply_lock. An entry was applied: whoever waits for it here is answered. origin: NULL unless it
- * was forwarded. */
-void committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
+/* apply_lock. An entry was applied: whoever waits for it here is answered; true: somebody was.
+ * origin: NULL unless it was forwarded. */
+bool committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
                                 const struct db_origin *origin,
                                 const struct db_apply_result *result);
 /* Replicator: sends what is due to the leader. False: nothing could be sent. */
@@ -326,14 +338,22 @@ bool committer__forward_idle(struct broker_committer *c);
 /* After the threads have ended. */
 void committer__forward_abandon(struct broker_committer *c);
 bool committer__forward_waits(struct broker_committer *c);
+/* core_lock. F3: nothing new may be proposed now. */
+bool committer__forward_holds(struct broker_committer *c);
+/* core_lock. What was gathered to be proposed was not: it is taken and sent again. */
+void committer__forward_refused(struct broker_committer *c);
+/* Replicator: could committer__forward_send do anything? */
+bool committer__forward_sendable(struct broker_committer *c);
+void committer__forward_look_again(struct broker_committer *c);
 
 /* ---- read_index.c ------------------------------------------------------------------------------
  */
 
 /* core_lock. After each step. */
 void committer__reads_step(struct broker_committer *c);
-/* core_lock. Those that were asked and not answered for a while, or had nobody to ask, are asked
- * again. */
-void committer__reads_tick(struct broker_committer *c);
+/* core_lock. Those that were not answered, or had no leader to ask, are asked again when it is
+ * time.
+ */
+void committer__reads_again(struct broker_committer *c);
 
 #endif

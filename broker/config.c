@@ -72,5 +72,6 @@ void broker_config_default(struct broker_config *config)
     config->cluster.election_ms = 300;
     config->cluster.heartbeat_ms = 50;
     config->cluster.snapshot_rate = 64u << 20;
+    config->cluster.node_timeout_ms = 10000;
     config->listeners[0].address = config->address;
 }

@@ -103,6 +103,7 @@ struct cluster_config {
     bool force_new;                     /* a survivor goes on alone (commands/force.h) */
     uint32_t election_ms, heartbeat_ms; /* 300 (to twice that), 50 */
     uint64_t snapshot_rate;             /* bytes per second to a node that needs one; 64 MiB */
+    uint32_t node_timeout_ms;           /* 10,000; one not heard of for so long is declared down */
 };
 
 struct broker_config {

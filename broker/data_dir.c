@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/compiler.h"
 #include "base/random.h"
 
 /* Numbers, twice the members in hex, a line for each other member. */
@@ -354,8 +356,9 @@ chr_err data_dir_open_member(const char *path, uint64_t node, bool adopt, struct
     if (!err) {
         dir->was_clean = dir->clean;
         dir->clean = false;
-        /* The first one of a new directory is above those of one that was wiped. */
-        dir->boot = dir->boot ? dir->boot + 1 : (uint64_t)time(NULL);
+        /* Above those of a disk that was wiped, too, as far as clocks can tell. */
+        uint64_t now_ms = (uint64_t)(chr_clock_wall_us(chr_clock_system()) / 1000);
+        dir->boot = CHR_MAX(dir->boot + 1, now_ms);
         err = data_dir_save(dir, msg);
     }
     if (err)

@@ -10,7 +10,7 @@
  *     cluster 5f0c…        of a single node random; of a member made of its founders; 0: none yet
  *     node 1               node number; of a member: a hash of its --id
  *     incarnation 83aa…    random, made with the directory (R20)
- *     boot 17              starts of a member (R18)
+ *     boot 1764547200000   rises with each start of a member (R18): by one, or to the time in ms
  *     founders 0100…       members that the cluster began with (raft/members.h), in hex
  *     members 812 3 0100…  entry index and term of the last change applied, and who they are then
  *     peer node4 10.0.0.4:8000 votes  another member: how it is reached; `learns` instead of

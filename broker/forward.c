@@ -162,6 +162,44 @@ bool committer__forward_waits(struct broker_committer *c)
     return waits;
 }
 
+bool committer__forward_holds(struct broker_committer *c)
+{
+    struct forward *f = &c->forward;
+    pthread_mutex_lock(&f->lock);
+    bool holds = f->unsure_count > 0;
+    pthread_mutex_unlock(&f->lock);
+    return holds;
+}
+
+void committer__forward_refused(struct broker_committer *c)
+{
+    struct forward *f = &c->forward;
+    for (uint32_t i = 0; i < f->origins_count; i++)
+        f->origins[i].term = 0; /* they begin again with what has not been applied */
+    pthread_mutex_lock(&f->lock);
+    f->sent = f->first;
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool committer__forward_sendable(struct broker_committer *c)
+{
+    struct forward *f = &c->forward;
+    uint64_t leader = atomic_load(&c->leader), term = atomic_load(&c->term);
+    if (leader == 0 || leader == c->cluster.self || !peers_up(c->cluster.peers, leader, PEERS_BULK))
+        return false;
+    pthread_mutex_lock(&f->lock);
+    bool due = (f->sent < f->next || (f->sent_term != term && f->first < f->next)) && !f->full;
+    pthread_mutex_unlock(&f->lock);
+    return due;
+}
+
+void committer__forward_look_again(struct broker_committer *c)
+{
+    pthread_mutex_lock(&c->forward.lock);
+    c->forward.full = false;
+    pthread_mutex_unlock(&c->forward.lock);
+}
+
 bool committer__forward_idle(struct broker_committer *c)
 {
     struct forward *f = &c->forward;
@@ -176,7 +214,7 @@ bool committer__forward_idle(struct broker_committer *c)
 
 static void put_origin(struct broker_committer *c, uint64_t sequence, uint8_t *out)
 {
-    chr_put_u64le(out, c->cluster.self);
+    chr_put_u64le(out, c->origin);
     chr_put_u64le(out + 8, c->cluster.boot);
     chr_put_u64le(out + 16, sequence);
 }
@@ -184,9 +222,12 @@ static void put_origin(struct broker_committer *c, uint64_t sequence, uint8_t *o
 bool committer__forward_send(struct broker_committer *c)
 {
     struct forward *f = &c->forward;
-    uint64_t leader = atomic_load(&c->leader), term = atomic_load(&c->term);
+    pthread_mutex_lock(&c->core_lock);
+    uint64_t leader = c->raft.leader, term = c->raft.term;
+    pthread_mutex_unlock(&c->core_lock);
     if (leader == 0 || leader == c->cluster.self)
         return false;
+    uint64_t news = atomic_load(&c->lane_news);
     int64_t now_us = chr_clock_mono_us(c->options.clock);
     pthread_mutex_lock(&f->lock);
     bool lost = f->first < f->sent && now_us - f->progress_us > FORWARD_PATIENCE_US;
@@ -219,15 +260,14 @@ bool committer__forward_send(struct broker_committer *c)
     chr_slice part = chr_slice_of(copy, len);
     chr_err err = peers_send(c->cluster.peers, leader, PEERS_BULK, PEERS_FORWARD, &part, 1);
     free(copy);
-    if (err)
-        return false;
     pthread_mutex_lock(&f->lock);
-    if (f->sent == sequence && f->sent_term == term) {
+    f->full = err && atomic_load(&c->lane_news) == news; /* until the lane says otherwise */
+    if (!err && f->sent == sequence && f->sent_term == term) {
         f->sent++;
         f->progress_us = now_us;
     }
     pthread_mutex_unlock(&f->lock);
-    return true;
+    return !err;
 }
 
 void committer__forward_reply(struct broker_committer *c, const struct peers_message *message)
@@ -278,13 +318,16 @@ static bool expected(struct broker_committer *c, const struct peers_message *m)
         return false;
     uint64_t boot = chr_get_u64le(p), first = chr_get_u64le(p + 8);
     uint64_t sequence = chr_get_u64le(p + FORWARD_HEAD_BYTES + 16);
-    if (chr_get_u64le(p + FORWARD_HEAD_BYTES) != m->from ||
+    if (chr_get_u64le(p + FORWARD_HEAD_BYTES) == 0 ||
         chr_get_u64le(p + FORWARD_HEAD_BYTES + 8) != boot)
         return false;
     struct forward_origin *o = origin_of(&c->forward, m->from);
     if (o->term != c->raft.term || o->boot != boot)
         *o = (struct forward_origin){
             .node = m->from, .boot = boot, .term = c->raft.term, .next = first};
+    /* What an older leader had of it has been applied there, so it is in our log: no need to hear
+     * of it again. */
+    o->next = CHR_MAX(o->next, first);
     if (sequence == o->next) {
         o->next++;
         return true;
@@ -404,7 +447,7 @@ static struct broker_proposal *resolve(struct forward *f, const struct raft_entr
     return found;
 }
 
-void committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
+bool committer__forward_applied(struct broker_committer *c, const struct raft_entry *entry,
                                 const struct db_origin *origin,
                                 const struct db_apply_result *result)
 {
@@ -416,7 +459,7 @@ void committer__forward_applied(struct broker_committer *c, const struct raft_en
         p = resolve(f, entry);
         kick = f->unsure_count == 0;
     }
-    if (origin && origin->node == c->cluster.self && origin->boot == c->cluster.boot) {
+    if (origin && origin->node == c->origin && origin->boot == c->cluster.boot) {
         if (result->origin == DB_ORIGIN_NEW) {
             CHR_ASSERT(origin->sequence == f->first && f->first < f->next); /* F1 */
             p = slot_of(f, f->first++)->proposal;
@@ -437,6 +480,7 @@ void committer__forward_applied(struct broker_committer *c, const struct raft_en
     }
     if (kick)
         chr_wake_signal(&c->writer_wake); /* there is room, or an answer to what held it up */
+    return p != NULL;
 }
 
 void committer__forward_abandon(struct broker_committer *c)

@@ -324,8 +324,10 @@ static chr_err look_at_log(struct apply *a, struct raft_hard_state *promised, bo
     err = raft_log_open(&io, &options, 0, &log, &found, a->msg);
     if (!err) {
         *promised = found.hard_state;
-        *goes_on = a->info.index <= found.last_index && a->info.origin.term != 0 &&
-                   raft_log_term_of(log, a->info.index) == a->info.origin.term;
+        *goes_on = (a->info.index <= found.last_index && a->info.origin.term != 0 &&
+                    raft_log_term_of(log, a->info.index) == a->info.origin.term) ||
+                   /* a checkpoint beyond it was made, and what it covers was cut off */
+                   raft_log_first(log) > a->info.index + 1;
         raft_log_close(log);
     }
     raft_io_posix_close(&io);

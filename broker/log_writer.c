@@ -103,6 +103,7 @@ static bool write_hard_state(struct broker_committer *c)
         wait_for_room(c, err);
     atomic_store(&c->disk_full, false);
     atomic_store(&c->hard_saved, wanted);
+    chr_wake_signal(&c->replicator_wake);
     return true;
 }
 
@@ -113,6 +114,8 @@ static void write_group(struct broker_committer *c, struct committer_group *g)
     while (g->truncate &&
            (truncated = raft_log_truncate_suffix(c->options.log, g->truncate_to)) != CHR_OK)
         wait_for_room(c, truncated);
+    if (g->truncate && atomic_load(&c->synced_index) > g->truncate_to)
+        publish_synced(c, g->truncate_to);
     if (g->count == 0)
         return;
     while (from < g->count) {
@@ -209,6 +212,8 @@ void *committer__writer_main(void *arg)
             chr_wake_signal(&c->wake); /* is this the end? */
         cut_log(c);
         bool room = !periodic || sync_periodic(c);
+        if (!c->alone && atomic_load(&c->writer_stop) && atomic_load(&c->to_write) == NULL)
+            break; /* peers would go on sending for ever */
         if (g || worked)
             continue;
         uint32_t ticket = chr_wake_prepare(&c->writer_wake);

@@ -17,6 +17,7 @@
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
 #include "broker/run_file.h"
+#include "broker/session/across.h"
 #include "broker/session/dispatch.h"
 #include "broker/session/wakeups.h"
 
@@ -27,6 +28,9 @@
 static void after_group(void *ctx)
 {
     struct broker_node *node = ctx;
+    struct across *across = across_of(node);
+    if (across)
+        across_applied(across);
     struct checkpointer *cp = atomic_load_explicit(&node->checkpointer, memory_order_acquire);
     if (cp && db_checkpoint_due(node->db, raft_log_bytes(node->log),
                                 chr_clock_mono_us(node->clock)) != DB_CHECKPOINT_NONE)
@@ -40,6 +44,17 @@ static void woken(void *ctx, const struct db_apply_result *result)
     struct wakeups *wakeups = atomic_load_explicit(&node->wakeups, memory_order_acquire);
     if (wakeups) /* else session_node_init looks for itself */
         wakeups_applied(wakeups, result);
+}
+
+/* Applier thread. */
+static void entry_applied(void *ctx, uint64_t index, chr_slice operations, bool ours,
+                          const struct db_apply_result *result)
+{
+    struct broker_node *node = ctx;
+    struct across *across = across_of(node);
+    (void)index;
+    if (across && !ours)
+        across_entry_applied(across, operations, result);
 }
 
 /* ---- Users and ACLs --------------------------------------------------------------------------
@@ -156,6 +171,8 @@ static chr_err start_committer(struct broker_node *node, const struct raft_log_r
         .applied_ctx = node,
         .woken = woken,
         .woken_ctx = node,
+        .entry_applied = node->cluster ? entry_applied : NULL,
+        .entry_applied_ctx = node,
         .recovery = recovery,
     };
     return broker_committer_start(&options, &node->committer, msg);
@@ -230,6 +247,8 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
     if (!err)
         err = acceptor_start(node, &node->acceptor);
     if (!err && node->cluster)
+        err = across_start(across_of(node));
+    if (!err && node->cluster)
         err = cluster_start(node->cluster);
     if (err) {
         if (!msg->text[0])
@@ -285,9 +304,11 @@ void node_stop(struct broker_node *node)
         loop_stop(node->loops[i]);
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_join(node->loops[i]);
+    across_stop(across_of(node));
     for (uint32_t i = 0; i < node->loops_count; i++)
         loop_take_last_mail(node->loops[i]);
     cluster_stop_snapshots(node->cluster);
+    cluster_leave(node->cluster);
     struct checkpointer *cp = atomic_exchange(&node->checkpointer, NULL);
     checkpointer_stop(cp, !node->failed);
     if (node->committer)

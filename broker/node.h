@@ -30,6 +30,7 @@ struct admin;         /* admin/admin.h */
 struct authority;     /* auth/auth.h */
 struct cluster;       /* cluster.h */
 struct peers;         /* bridge/peers.h */
+struct across;        /* session/across.h */
 
 struct broker_node {
     /* The settings in force: an immutable snapshot that a reload replaces (reload.h, L1 to L3). */
@@ -53,6 +54,7 @@ struct broker_node {
     struct retained *retained;
     struct registry *registry;
     _Atomic(struct wakeups *) wakeups; /* the applier reads it */
+    _Atomic(struct across *) across;   /* NULL: a node alone; lanes and applier read it */
     struct broker_loop **loops;
     uint32_t loops_count;
     struct listener *listeners; /* [listeners_count]; net/listener.h */
@@ -62,7 +64,8 @@ struct broker_node {
     struct peers *peers;   /* the cluster's, for loops; NULL: a single node */
     char mqtt_address[80]; /* of the first plain listener, as bound, "127.0.0.1:1883"; or "none" */
     char admin_address[80];
-    _Atomic uint64_t clients_max; /* the most connected at a time */
+    _Atomic uint64_t clients_max;  /* the most connected at a time */
+    _Atomic uint64_t connects_hlc; /* session/elsewhere.h: the last stamp given or heard of */
     int64_t started_wall_us;
     int64_t started_mono_us;
     _Atomic bool stopping;

@@ -82,7 +82,10 @@ static chr_err host_propose(void *ctx, chr_slice bytes, struct sql_applied *appl
         return CHR_ECANCELLED;
     struct applied_copy copy = {.applied = applied, .db = pool->node->db};
     block_begin(pool);
-    chr_err err = broker_propose_wait(pool->node->committer, bytes, 0, copy_applied, &copy);
+    /* Alone there is somebody who decides, however long the disk takes. */
+    uint32_t timeout_ms = pool->node->cluster ? BROKER_ANSWER_TIMEOUT_MS : 0;
+    chr_err err =
+        broker_propose_wait(pool->node->committer, bytes, timeout_ms, copy_applied, &copy);
     block_end(pool);
     /* What became of the entry is told in *applied. */
     return copy.filled ? CHR_OK : err;
@@ -114,10 +117,6 @@ static void host_entry_begin(void *ctx, struct db_entry *entry, uint32_t stateme
     chr_buf_free(&key);
 }
 
-/* How long a statement waits for a leader to say what it has to see, or for the outcome of a write.
- */
-#define ANSWER_TIMEOUT_MS 10000u
-
 /* A cluster of one may always answer. A cancel that came before the statement began is seen here.
  */
 static chr_err host_read_barrier(void *ctx)
@@ -129,7 +128,7 @@ static chr_err host_read_barrier(void *ctx)
     if (!node->cluster)
         return CHR_OK;
     block_begin(client->pool);
-    chr_err err = broker_committer_read_barrier(node->committer, ANSWER_TIMEOUT_MS);
+    chr_err err = broker_committer_read_barrier(node->committer, BROKER_ANSWER_TIMEOUT_MS);
     block_end(client->pool);
     return err;
 }

@@ -15,26 +15,29 @@
 /* A question to the leader, or its answer, may be lost. */
 #define ASK_AGAIN_US INT64_C(100000)
 
+/* The lease before the index: the step that makes a lease valid, by committing the first entry of
+ * its term, publishes that index before it. An index from before that step may lack what the leader
+ * before us has acknowledged. A lease that was taken back meanwhile does no harm: it was valid when
+ * it was read, which is after the question came. */
 static bool by_lease(struct broker_committer *c, uint64_t *index)
 {
+    int64_t until_us = atomic_load_explicit(&c->lease_until_us, memory_order_acquire);
     *index = atomic_load_explicit(&c->commit_index, memory_order_acquire);
-    return chr_clock_mono_us(c->options.clock) < atomic_load(&c->lease_until_us);
+    return chr_clock_mono_us(c->options.clock) < until_us;
 }
 
-/* core_lock */
-static void ask(struct broker_committer *c, struct read_waiter *w)
+/* core_lock. What a question came to is in c->effects. False: it could not be asked. */
+static bool ask(struct broker_committer *c)
 {
-    w->number = ++c->read_number;
-    w->asked_us = chr_clock_mono_us(c->options.clock);
-    w->state = READ_NO_LEADER;
-    chr_err err =
-        committer__step(c, (struct raft_event){.type = RAFT_EVENT_READ, .read_number = w->number});
-    if (err)
-        return;
+    return committer__step(c, (struct raft_event){.type = RAFT_EVENT_READ,
+                                                  .read_number = ++c->read_number}) == CHR_OK;
+}
+
+/* core_lock. Of the question that was just asked for it. */
+static void note_asked(struct broker_committer *c, struct read_waiter *w)
+{
     const struct raft_effects *e = &c->effects;
-    /* The step may have answered it already. */
-    if (w->state == READ_KNOWN)
-        return;
+    w->asked_us = chr_clock_mono_us(c->options.clock);
     switch (e->read) {
     case RAFT_READ_NOW:
         w->index = e->read_index;
@@ -50,6 +53,7 @@ static void ask(struct broker_committer *c, struct read_waiter *w)
         break;
     case RAFT_READ_NONE:
     case RAFT_READ_NO_LEADER:
+        w->state = READ_NO_LEADER;
         break;
     }
 }
@@ -84,16 +88,34 @@ void committer__reads_step(struct broker_committer *c)
         wake_readers(c);
 }
 
-void committer__reads_tick(struct broker_committer *c)
+static bool due(const struct broker_committer *c, const struct read_waiter *w, int64_t now_us)
+{
+    return w->state != READ_KNOWN &&
+           ((w->state == READ_NO_LEADER && c->raft.leader) || now_us - w->asked_us >= ASK_AGAIN_US);
+}
+
+/* A leader that is known now, or a question that was lost. One question serves all, and so does a
+ * late answer to an earlier one: their numbers stay those of when they came, or whoever is answered
+ * more slowly than it asks would never be. */
+void committer__reads_again(struct broker_committer *c)
 {
     if (chr_list_empty(&c->readers))
         return;
     int64_t now_us = chr_clock_mono_us(c->options.clock);
+    bool any = false, known = false;
+    CHR_LIST_FOR (link, &c->readers)
+        any |= due(c, CHR_CONTAINER_OF(link, struct read_waiter, link), now_us);
+    if (!any || !ask(c))
+        return;
     CHR_LIST_FOR (link, &c->readers) {
         struct read_waiter *w = CHR_CONTAINER_OF(link, struct read_waiter, link);
-        if (w->state != READ_KNOWN && now_us - w->asked_us >= ASK_AGAIN_US)
-            ask(c, w);
+        if (!due(c, w, now_us))
+            continue; /* or answered by this very step */
+        note_asked(c, w);
+        known |= w->state == READ_KNOWN;
     }
+    if (known)
+        wake_readers(c);
 }
 
 /* Waits until done() or the deadline. False: the deadline. */
@@ -127,7 +149,7 @@ static bool wait_until(struct broker_committer *c, bool (*done)(struct broker_co
 static bool index_known(struct broker_committer *c, void *arg)
 {
     (void)c;
-    return __atomic_load_n((int *)arg, __ATOMIC_ACQUIRE) == READ_KNOWN;
+    return ((struct read_waiter *)arg)->state == READ_KNOWN;
 }
 
 static bool applied_to(struct broker_committer *c, void *arg)
@@ -152,13 +174,15 @@ chr_err broker_committer_read_barrier(broker_committer *c, uint32_t timeout_ms)
         struct read_waiter w = {.state = READ_NO_LEADER};
         pthread_mutex_lock(&c->core_lock);
         chr_list_push_back(&c->readers, &w.link);
-        ask(c, &w);
+        w.number = c->read_number + 1;
+        if (ask(c))
+            note_asked(c, &w);
         count(w.state == READ_ASKED ? &c->reads_asked : &c->reads_round);
         bool known = w.state == READ_KNOWN;
         pthread_mutex_unlock(&c->core_lock);
         committer__wake_others(c);
         if (!known)
-            known = wait_until(c, index_known, &w.state, deadline_us);
+            known = wait_until(c, index_known, &w, deadline_us);
         pthread_mutex_lock(&c->core_lock);
         chr_list_remove(&w.link);
         known = w.state == READ_KNOWN;

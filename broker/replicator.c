@@ -89,10 +89,13 @@ static bool read_from_log(struct broker_committer *c, struct outgoing *out)
     free(entries);
     chr_buf_free(&buf);
     /* CHR_ENOTFOUND: cut meanwhile; the core will see that a snapshot is needed. */
-    if (err && err != CHR_ENOTFOUND)
+    int64_t now_us = chr_clock_mono_us(c->options.clock);
+    if (err && err != CHR_ENOTFOUND && now_us - c->log_warned_us > INT64_C(1000000)) {
+        c->log_warned_us = now_us;
         chr_log_warning("raft", "can't read the log for a peer",
                         CHR_KV_U("index", out->message.index + 1),
                         CHR_KV_C("error", chr_strerror(err)));
+    }
     return !err && out->bytes > 0;
 }
 
@@ -117,12 +120,19 @@ static bool send_to(struct broker_committer *c, uint32_t slot, struct outgoing *
     bool due = slot < c->raft.peers_count && atomic_load(&c->hard_saved) == c->hard_wanted &&
                prepare(c, slot, out);
     pthread_mutex_unlock(&c->core_lock);
-    if (!due || (out->from_log && !read_from_log(c, out)) || out->buf.failed)
+    if (!due)
         return false;
+    uint64_t news = atomic_load(&c->lane_news);
+    if ((out->from_log && !read_from_log(c, out)) || out->buf.failed) {
+        atomic_fetch_or(&c->blocked, UINT64_C(1) << slot); /* for a moment */
+        return false;
+    }
     chr_slice part = chr_buf_slice(&out->buf);
     chr_err err = peers_send(c->cluster.peers, out->member, PEERS_BULK, PEERS_APPEND, &part, 1);
     if (err) {
         atomic_fetch_or(&c->blocked, UINT64_C(1) << slot); /* until the lane says otherwise */
+        if (atomic_load(&c->lane_news) != news)            /* which it has done meanwhile */
+            atomic_fetch_and(&c->blocked, ~(UINT64_C(1) << slot));
         return false;
     }
     pthread_mutex_lock(&c->core_lock);
@@ -137,11 +147,12 @@ static bool work_waits(struct broker_committer *c)
     bool waits = false;
     struct raft_message m;
     uint64_t last;
-    for (uint32_t i = 0; c->raft.role == RAFT_LEADER && i < c->raft.peers_count; i++)
+    bool ready = c->raft.role == RAFT_LEADER && atomic_load(&c->hard_saved) == c->hard_wanted;
+    for (uint32_t i = 0; ready && i < c->raft.peers_count; i++)
         waits |= !(atomic_load(&c->blocked) & (UINT64_C(1) << i)) &&
                  raft_next_append(&c->raft, i, &m, &last);
     pthread_mutex_unlock(&c->core_lock);
-    return waits;
+    return waits || committer__forward_sendable(c);
 }
 
 void *committer__replicator_main(void *arg)
@@ -165,6 +176,7 @@ void *committer__replicator_main(void *arg)
         }
         chr_wake_wait(&c->replicator_wake, ticket, LOOK_US);
         atomic_store(&c->blocked, 0);
+        committer__forward_look_again(c);
     }
     chr_buf_free(&out.buf);
     return NULL;

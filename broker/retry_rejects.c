@@ -65,8 +65,9 @@ static chr_err store(struct round *r, struct chr_errmsg *msg)
     chr_err err = db_entry_end(&r->entry);
     struct applied applied = {0};
     if (!err)
-        err = broker_propose_wait(r->node->committer, chr_buf_slice(&r->entry.bytes), 0,
-                                  copy_applied, &applied);
+        err = broker_propose_wait(r->node->committer, chr_buf_slice(&r->entry.bytes),
+                                  r->node->cluster ? BROKER_ANSWER_TIMEOUT_MS : 0, copy_applied,
+                                  &applied);
     if (err)
         return chr_fail(msg, err, "can't store retried messages: %s", chr_strerror(err));
     if (applied.err || applied.op_err)

@@ -146,8 +146,7 @@ static void send_end(struct snapshots *s, bool ok)
     chr_log_notice("snapshot", ok ? "sent" : "not sent", CHR_KV_U("to", out->to),
                    CHR_KV_U("index", out->info.index), CHR_KV_U("parts", out->info.parts));
     out->to = 0;
-    if (!ok)
-        out->retry_us = now_us(s) + RETRY_US;
+    out->retry_us = now_us(s) + RETRY_US; /* also after one that was sent: it starts anew now */
     pthread_mutex_lock(&s->lock);
     s->stats.sent += ok;
     s->stats.sending_to = s->stats.sending_part = s->stats.sending_parts = 0;

@@ -83,6 +83,7 @@ static void apply_op(struct db *d, const struct db__op *op, struct db_op_result 
     case DB_OP_UNSUBSCRIBE:
     case DB_OP_MESSAGE:
     case DB_OP_QUEUE_ACK:
+    case DB_OP_NODE_DOWN:
         if (d->apply.atomic)
             break;
         if (op->type == DB_OP_MESSAGE)
@@ -97,6 +98,8 @@ static void apply_op(struct db *d, const struct db__op *op, struct db_op_result 
             db__apply_session_open(d, op, result);
         else if (op->type == DB_OP_SESSION_CLOSE)
             db__apply_session_close(d, op, result);
+        else if (op->type == DB_OP_NODE_DOWN)
+            db__apply_node_down(d, op, result);
         else if (op->type == DB_OP_RELEASE)
             db__apply_release(d, op, result);
         else

@@ -77,6 +77,8 @@ static void capture_session(struct db__checkpoint *cp, struct db__session *s)
     pb.generation = s->generation;
     pb.expiry_s = s->expiry_s;
     pb.connected = s->connected;
+    pb.node = s->node;
+    pb.boot = s->boot;
     pb.expires_us = s->expires_us;
     pb.queue_messages_max = s->queue_messages_max;
     pb.window = s->window;

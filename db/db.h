@@ -60,12 +60,21 @@ struct db_due_will; /* db/durable.h */
 
 /* Where a forwarded entry comes from (R18, db/origin.h). */
 struct db_origin {
-    uint64_t node, boot, sequence;
+    uint64_t node; /* with its disk: not the node number; not 0 */
+    uint64_t boot, sequence;
 };
 enum db_origin_verdict {
     DB_ORIGIN_NEW,      /* applied */
     DB_ORIGIN_REPEATED, /* it was applied before, or its process has ended: nothing done */
     DB_ORIGIN_GAP,      /* the one before it has not been applied: nothing done, send it again */
+};
+
+/* A session whose connection by one node has come to an end by what another one did: its client
+ * connected there, or the node was declared down. */
+struct db_lost_session {
+    uint64_t epoch;      /* as it was */
+    uint64_t new_epoch;  /* as it is; 0: it has ended */
+    uint32_t generation; /* as it is */
 };
 
 struct db_apply_result {
@@ -85,6 +94,8 @@ struct db_apply_result {
     uint32_t woken_count;
     uint32_t wills_count;
     const struct db_due_will *wills;
+    uint32_t lost_count;
+    const struct db_lost_session *lost; /* in order; valid until the next apply */
 };
 
 /* Applies one committed entry. index must be db_apply_index() + 1. Never fails half way: memory

@@ -65,6 +65,7 @@ void db__durable_free(struct db *d)
     free(u->ids);
     free(u->woken);
     free(u->due);
+    free(u->lost);
     pthread_rwlock_destroy(&u->lock);
 }
 
@@ -85,7 +86,7 @@ void db__durable_write(struct db *d)
 
 void db__durable_entry_begin(struct db *d)
 {
-    d->durable.woken_count = 0;
+    d->durable.woken_count = d->durable.lost_count = 0;
     if (d->durable.due_count)
         forget_due(&d->durable);
 }
@@ -109,6 +110,8 @@ void db__durable_entry_end(struct db *d, struct db_apply_result *result)
     result->woken_count = (uint32_t)u->woken_count;
     result->wills = u->due;
     result->wills_count = (uint32_t)u->due_count;
+    result->lost = u->lost;
+    result->lost_count = (uint32_t)u->lost_count;
 }
 
 void db__durable_expire(struct db *d)
@@ -147,6 +150,8 @@ static struct db_session_info info_of(const struct db__session *s)
         .generation = s->generation,
         .expiry_s = s->expiry_s,
         .connected = s->connected,
+        .node = s->node,
+        .boot = s->boot,
         .expires_us = s->expires_us,
         .sent = s->sent,
         .next_sequence = s->next_sequence,
@@ -184,10 +189,31 @@ bool db_session_read(db *d, uint64_t epoch, struct db_session_info *out)
     return s != NULL;
 }
 
+bool db_session_known(db *d, chr_slice client_id)
+{
+    pthread_rwlock_rdlock(&d->durable.lock);
+    bool known = db__session_find(&d->sessions, client_id) != NULL;
+    pthread_rwlock_unlock(&d->durable.lock);
+    return known;
+}
+
+void db_node_starts_read(db *d,
+                         void (*each)(void *arg, uint64_t node, uint64_t boot, uint64_t connected),
+                         void *arg)
+{
+    pthread_rwlock_rdlock(&d->durable.lock);
+    for (size_t i = 0; i < d->sessions.starts_count; i++) {
+        const struct db__node_start *p = &d->sessions.starts[i];
+        each(arg, p->node, p->boot, p->connected);
+    }
+    pthread_rwlock_unlock(&d->durable.lock);
+}
+
 void db_durable_stats(db *d, struct db_durable_stats *out)
 {
     pthread_rwlock_rdlock(&d->durable.lock);
     *out = d->durable.stats;
     out->sessions = d->sessions.count;
+    out->lasting = d->sessions.lasting;
     pthread_rwlock_unlock(&d->durable.lock);
 }

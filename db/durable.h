@@ -82,8 +82,9 @@ struct db_session_info {
     uint64_t epoch;
     uint32_t generation, expiry_s;
     bool connected;
-    int64_t expires_us; /* replicated time; INT64_MAX: not now */
-    uint64_t sent;      /* the highest sequence that may have been sent before it was closed */
+    uint64_t node, boot; /* of its present or last connection; 0: of a node alone */
+    int64_t expires_us;  /* replicated time; INT64_MAX: not now */
+    uint64_t sent;       /* the highest sequence that may have been sent before it was closed */
     uint64_t next_sequence;
     uint32_t subscriptions_count;
     uint64_t queued_count, queued_bytes;
@@ -94,9 +95,20 @@ void db_sessions_read(db *db, void (*each)(void *arg, const struct db_session_in
                       void *arg);
 /* One session's; false: there is none of this epoch. client_id is empty then and else (no copy). */
 bool db_session_read(db *db, uint64_t epoch, struct db_session_info *out);
+/* Is there one of this client? */
+bool db_session_known(db *db, chr_slice client_id);
+/* By which nodes, and which start of them, how many sessions are connected; none with 0. */
+void db_node_starts_read(db *db,
+                         void (*each)(void *arg, uint64_t node, uint64_t boot, uint64_t connected),
+                         void *arg);
 void db_subscriptions_read(db *db, uint64_t epoch,
                            void (*each)(void *arg, const struct db_subscription *subscription),
                            void *arg);
+/* The messages of an entry (its operations) that took effect when it was applied with this result,
+ * in order; repeated ones and those of sessions that are gone are left out. Pure. Slices point into
+ * the entry. */
+void db_entry_messages(chr_slice operations, const struct db_apply_result *result,
+                       void (*each)(void *arg, const struct db_publish *publish), void *arg);
 /* Moves with every change of a subscription of any session; for caches. One atomic load. */
 uint64_t db_subscriptions_version(const db *db);
 /* Would a message of QoS above 0 be queued for anybody now? */
@@ -108,12 +120,14 @@ struct db_due_will {
     uint32_t generation;
     uint32_t message_expiry_s;  /* UINT32_MAX: none */
     struct db_message *message; /* borrowed */
+    uint64_t node, boot; /* by which that connection was; 0: of a node alone, or it is down */
 };
 /* All wills that are due and not taken yet, in order. */
 void db_wills_read(db *db, void (*each)(void *arg, const struct db_due_will *will), void *arg);
 
 struct db_durable_stats {
     uint64_t sessions, connected, subscriptions;
+    uint64_t lasting;                    /* of sessions: those that outlive their connection */
     uint64_t queued_count, queued_bytes; /* sums over all queues */
     uint64_t messages, message_bytes;    /* stored, each once */
     uint64_t memory_bytes;               /* of these, held in memory */

@@ -121,6 +121,8 @@ struct db__will {
     struct chr_list node;      /* durable.due_wills when due */
     uint64_t epoch;
     uint32_t generation, delay_s, message_expiry_s;
+    uint64_t by_node, by_boot;   /* where its connection was; 0: of a node alone, or one that is
+                                    down */
     struct db__session *session; /* NULL: due, or its session is no more */
     struct db_message *message;
     struct db__due due;
@@ -162,6 +164,8 @@ struct db__durable {
     size_t woken_count, woken_capacity;
     struct db_due_will *due; /* a reference each */
     size_t due_count, due_capacity;
+    struct db_lost_session *lost;
+    size_t lost_count, lost_capacity;
     _Atomic uint64_t subscriptions_version;
     struct db_durable_stats stats; /* under the lock */
 };

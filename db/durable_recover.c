@@ -79,13 +79,15 @@ static chr_err load_will(void *ctx, chr_slice key, chr_slice value)
         return err == CHR_ECORRUPT ? damaged(r, "a will of session", epoch) : err;
     struct db__session *s = pb->due ? NULL : db__session_by_epoch(&r->d->sessions, epoch);
     bool good = pb->qos <= 2 && db__topic_proper(slice(pb->topic)) &&
-                (pb->due || (s && !s->will && s->generation == generation));
+                (pb->due || (s && !s->will && generation <= s->generation));
     if (good) {
         struct db__will *w = db__must_calloc(1, sizeof *w);
         w->epoch = epoch;
         w->generation = generation;
         w->delay_s = pb->delay_s;
         w->message_expiry_s = pb->message_expiry_s;
+        w->by_node = pb->node;
+        w->by_boot = pb->boot;
         w->session = s;
         w->is_due = pb->due;
         w->due.us = pb->delayed ? pb->due_us : INT64_MAX;

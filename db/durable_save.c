@@ -114,6 +114,8 @@ static void capture_will(struct db__checkpoint *cp, struct db__will *w)
     pb.delayed = w->due.at != 0;
     pb.due_us = w->due.at ? w->due.us : 0;
     pb.due_order = w->due_order;
+    pb.node = w->by_node;
+    pb.boot = w->by_boot;
     pack(cp, DB__RECORD_WILL, &pb.base);
     db__pending_add(cp, db__store_key_of_session(DB__RECORD_WILL, w->epoch, w->generation),
                     chr_buf_slice(&cp->buf));

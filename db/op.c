@@ -155,10 +155,11 @@ void db_entry_add_session_open(struct db_entry *entry, const struct db_session_o
     chr_buf_add_u32le(out, open->window);
     chr_buf_add_u64le(out, open->queue_bytes_max);
     chr_buf_add_u64le(out, open->queues_bytes_max);
-    chr_buf_add_u8(out, (uint8_t)((open->drop_oldest ? DB__OPEN_DROP_OLDEST : 0) |
-                                  (open->will ? DB__OPEN_WILL : 0) |
-                                  (will->retain ? DB__OPEN_WILL_RETAIN : 0) |
-                                  (open->has_owner ? DB__OPEN_OWNER : 0)));
+    chr_buf_add_u8(
+        out,
+        (uint8_t)((open->drop_oldest ? DB__OPEN_DROP_OLDEST : 0) |
+                  (open->will ? DB__OPEN_WILL : 0) | (will->retain ? DB__OPEN_WILL_RETAIN : 0) |
+                  (open->has_owner ? DB__OPEN_OWNER : 0) | (open->node ? DB__OPEN_PLACE : 0)));
     chr_buf_add_u8(out, will->qos);
     chr_buf_add_u16le(out, 0);
     chr_buf_add_u32le(out, will->delay_s);
@@ -169,6 +170,10 @@ void db_entry_add_session_open(struct db_entry *entry, const struct db_session_o
     chr_slice owner = open->has_owner ? open->owner : CHR_LIT("");
     chr_buf_add_u32le(out, (uint32_t)owner.len);
     chr_buf_add_u32le(out, 0);
+    if (open->node) {
+        chr_buf_add_u64le(out, open->node);
+        chr_buf_add_u64le(out, open->boot);
+    }
     chr_buf_add_slice(out, open->client_id);
     chr_buf_add_slice(out, owner);
     chr_buf_add_slice(out, will->topic);
@@ -189,6 +194,14 @@ void db_entry_add_session_close(struct db_entry *entry, const struct db_session_
                       DB__CLOSE_SENT | (close->will == DB_WILL_KEEP ? DB__CLOSE_WILL_KEEP : 0u));
     chr_buf_add_u64le(out, close->sent);
     chr_buf_add_slice(out, close->client_id);
+    op_end(entry, at);
+}
+
+void db_entry_add_node_down(struct db_entry *entry, uint64_t node, uint64_t boot)
+{
+    size_t at = op_begin(entry, DB_OP_NODE_DOWN, 0, 0, 1);
+    chr_buf_add_u64le(&entry->bytes, node);
+    chr_buf_add_u64le(&entry->bytes, boot);
     op_end(entry, at);
 }
 

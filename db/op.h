@@ -61,6 +61,7 @@ enum db_op_type {
     DB_OP_UNSUBSCRIBE = 14,
     DB_OP_MESSAGE = 15,   /* one published message, verbatim, once (R7) */
     DB_OP_QUEUE_ACK = 16, /* a client acknowledged messages of its queue (R8) */
+    DB_OP_NODE_DOWN = 17, /* a node is no more: whoever was connected through it is lost */
     DB_OP_GRANT = 32,     /* GRANT or REVOKE on a table, for one grantee */
 };
 #define DB_OP_IF_EXISTENCE 0x1 /* CREATE … IF NOT EXISTS */
@@ -194,8 +195,7 @@ void db_entry_add_grant(struct db_entry *entry, uint32_t table_id, const struct 
 struct db_session_open {
     chr_slice client_id;
     bool clean_start;
-    uint32_t
-        expiry_s; /* 0xffffffff: never; 0 is not logged (the session ends with its connection) */
+    uint32_t expiry_s;           /* 0xffffffff: never; 0: it ends with its connection */
     const struct db_will *will;  /* borrowed; NULL: none */
     uint32_t queue_messages_max; /* 0: no limit, as for the three below */
     uint32_t window;             /* so many more while connected: the client's Receive Maximum */
@@ -206,6 +206,8 @@ struct db_session_open {
      * One whose owner was never said becomes the next one's who says it. */
     bool has_owner;
     chr_slice owner;
+    /* The node its connection is on, and that node's start; 0, 0: a node alone. */
+    uint64_t node, boot;
 };
 void db_entry_add_session_open(struct db_entry *entry, const struct db_session_open *open);
 enum db_will_action {
@@ -221,6 +223,10 @@ struct db_session_close {
     uint64_t sent; /* the highest sequence of its queue that may have been sent */
 };
 void db_entry_add_session_close(struct db_entry *entry, const struct db_session_close *close);
+/* Sessions that are connected by this node, in this start of it or an earlier one, are closed as by
+ * SESSION_CLOSE: the will is kept, what expires begins to. Their generation moves on, so that what
+ * those connections still have on its way is void (R5). result.rows: how many there were. */
+void db_entry_add_node_down(struct db_entry *entry, uint64_t node, uint64_t boot);
 struct db_guard {
     uint64_t epoch;      /* of the session (R5) */
     uint32_t generation; /* of the connection */

@@ -313,9 +313,17 @@ chr_err db__session_open_decode(const struct db__op *op, struct db_session_open 
     uint64_t topic = chr_get_u32le(p + 36), properties = chr_get_u32le(p + 40);
     uint64_t payload = chr_get_u32le(p + 44), owner = chr_get_u32le(p + 48);
     chr_slice all;
-    if (flags & ~(DB__OPEN_DROP_OLDEST | DB__OPEN_WILL | DB__OPEN_WILL_RETAIN | DB__OPEN_OWNER) ||
+    if (flags & ~(DB__OPEN_DROP_OLDEST | DB__OPEN_WILL | DB__OPEN_WILL_RETAIN | DB__OPEN_OWNER |
+                  DB__OPEN_PLACE) ||
         p[25] > 2 || chr_get_u16le(p + 26) || chr_get_u32le(p + 52) || owner > DB__OWNER_MAX ||
-        (owner && !(flags & DB__OPEN_OWNER)) ||
+        (owner && !(flags & DB__OPEN_OWNER)))
+        return CHR_ECORRUPT;
+    const uint8_t *place = flags & DB__OPEN_PLACE ? take(&body, DB__OPEN_NODE) : NULL;
+    if (place) {
+        out->node = chr_get_u64le(place);
+        out->boot = chr_get_u64le(place + 8);
+    }
+    if (((flags & DB__OPEN_PLACE) && !out->node) ||
         !take_last(body, id_len + owner + topic + properties + payload, &all))
         return CHR_ECORRUPT;
     out->client_id = chr_slice_of(all.ptr, id_len);
@@ -353,6 +361,15 @@ chr_err db__session_close_decode(chr_slice body, struct db_session_close *out)
         out->sent = chr_get_u64le(p);
     }
     return take_last(body, id_len, &out->client_id) ? CHR_OK : CHR_ECORRUPT;
+}
+
+chr_err db__node_down_decode(const struct db__op *op, uint64_t *node, uint64_t *boot)
+{
+    if (op->flags || op->table_id || op->count != 1 || op->body.len != 16)
+        return CHR_ECORRUPT;
+    *node = chr_get_u64le(op->body.ptr);
+    *boot = chr_get_u64le(op->body.ptr + 8);
+    return CHR_OK;
 }
 
 chr_err db__filters_decode(const struct db__op *op, struct chr_arena *arena,

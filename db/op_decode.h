@@ -78,6 +78,7 @@ bool db__group_proper(chr_slice group);
 CHR_MUST_USE chr_err db__session_open_decode(const struct db__op *op, struct db_session_open *out,
                                              struct db_will *will);
 CHR_MUST_USE chr_err db__session_close_decode(chr_slice body, struct db_session_close *out);
+CHR_MUST_USE chr_err db__node_down_decode(const struct db__op *op, uint64_t *node, uint64_t *boot);
 /* SUBSCRIBE and UNSUBSCRIBE; filters and groups are proper. */
 struct db__filters {
     uint64_t epoch;

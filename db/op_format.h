@@ -31,21 +31,26 @@
  *   SESSION_OPEN   u32 expiry_s, u8 clean_start, u8[3] 0, u32 length, u32 0, client id
  *                  with DB_OP_DURABLE in front of the client id: u32 queue messages, u32 window,
  *                  u64 queue bytes, u64 bytes of all queues, u8 flags (1 drop oldest, 2 will, 4 the
- *                  will is retained, 8 an owner is said), u8 QoS of the will, u16 0, u32 will
- * delay_s, u32 will message expiry_s, u32 topic, u32 properties, u32 payload length, u32 owner
- * length, u32 0; behind the client id the owner, and topic, properties and payload of the will
+ *                  will is retained, 8 an owner is said, 16 the node is said), u8 QoS of the will,
+ *                  u16 0, u32 will delay_s, u32 will message expiry_s, u32 topic, u32 properties,
+ *                  u32 payload length, u32 owner length, u32 0, with 16: u64 node (not 0), u64
+ *                  boot; behind the client id the owner, and topic, properties and payload of the
+ *                  will
  *   SESSION_CLOSE  u64 epoch, u32 generation, u32 expiry_s, u32 length, u32 flags (1 the will is
  *                  kept, 2 sent follows), with 2: u64 sent; client id
  *   SUBSCRIBE      u64 epoch, u32 generation, u32 0, heads[count] of 16 bytes, then each filter and
  *                  group: u32 filter length, u32 group length, u32 id, u8 qos, u8 flags (1 no
- * local, 2 retain as published), u8 retain handling, u8 0 UNSUBSCRIBE    the same; id, qos, flags
- * and handling are 0 MESSAGE        u64 publisher, u32 expiry_s, u32 guard, u8 qos, u8 retain, u16
- * 0, u32 topic, u32 properties, u32 payload length, the bytes QUEUE_ACK      u64 epoch, u32
- * generation, u32 ranges done, ranges[count]: u64 first, u64 last; the others are received GUARDS,
- * RELEASE   items[count]: u64 epoch, u32 generation, u16 packet id, u16 0 REJECT   i64
- * received_at_us, u32 guard, u32 topic, u32 payload, u32 reason length, the bytes REQUEST_KEY   u32
- * user length, u32 key length, the bytes *   GRANT   u8 kind, u8 privileges, u8 revoke, u8 0, u32
- * length, name of the grantee */
+ *                  local, 2 retain as published), u8 retain handling, u8 0
+ *   UNSUBSCRIBE    the same; id, qos, flags and handling are 0
+ *   MESSAGE        u64 publisher, u32 expiry_s, u32 guard, u8 qos, u8 retain, u16 0, u32 topic, u32
+ *                  properties, u32 payload length, the bytes
+ *   QUEUE_ACK      u64 epoch, u32 generation, u32 ranges done, ranges[count]: u64 first, u64 last;
+ *                  the others are received
+ *   NODE_DOWN      u64 node, u64 boot
+ *   GUARDS, RELEASE   items[count]: u64 epoch, u32 generation, u16 packet id, u16 0
+ *   REJECT   i64 received_at_us, u32 guard, u32 topic, u32 payload, u32 reason length, the bytes
+ *   REQUEST_KEY   u32 user length, u32 key length, the bytes
+ *   GRANT   u8 kind, u8 privileges, u8 revoke, u8 0, u32 length, name of the grantee */
 #ifndef CHR_DB_OP_FORMAT_H
 #define CHR_DB_OP_FORMAT_H
 
@@ -59,6 +64,7 @@
 #define DB__ROW_ID_BYTES     16
 #define DB__GUARD_BYTES      16
 #define DB__OPEN_DURABLE     56 /* between head and client id */
+#define DB__OPEN_NODE        16 /* behind that, with DB__OPEN_PLACE */
 #define DB__FILTER_HEAD      16
 #define DB__MESSAGE_HEAD     32
 #define DB__RANGE_BYTES      16
@@ -67,6 +73,7 @@
 #define DB__OPEN_WILL        0x2
 #define DB__OPEN_WILL_RETAIN 0x4
 #define DB__OPEN_OWNER       0x8
+#define DB__OPEN_PLACE       0x10
 #define DB__CLOSE_WILL_KEEP  0x1
 #define DB__CLOSE_SENT       0x2 /* always set by now */
 

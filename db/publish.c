@@ -170,3 +170,25 @@ void db__apply_message(struct db *d, const struct db__op *op, struct db_op_resul
         result->rows = queue_all(d, &p, m);
     db__stored_unref(d, m);
 }
+
+/* -- For others ---------------------------------------------------------------------------------*/
+
+void db_entry_messages(chr_slice operations, const struct db_apply_result *result,
+                       void (*each)(void *arg, const struct db_publish *publish), void *arg)
+{
+    struct db__entry_view entry;
+    struct db__op op;
+    struct db_publish p;
+    if (result->err || db__entry_decode(operations, &entry))
+        return;
+    chr_slice rest = entry.ops;
+    for (uint32_t i = 0; i < result->ops_count && db__op_next(&rest, &op); i++) {
+        if (op.type != DB_OP_MESSAGE || result->ops[i].err || db__message_decode(&op, &p))
+            continue;
+        bool guarded = p.guard < result->guards_count;
+        if (guarded &&
+            (db_bit_get(result->duplicates, p.guard) || db_bit_get(result->gone, p.guard)))
+            continue;
+        each(arg, &p);
+    }
+}

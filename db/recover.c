@@ -188,6 +188,8 @@ static chr_err load_session(void *ctx, chr_slice key, chr_slice value)
     s->generation = pb->generation;
     s->expiry_s = pb->expiry_s;
     s->connected = pb->connected;
+    s->node = pb->node;
+    s->boot = pb->boot;
     s->expires_us = pb->expires_us;
     bool good = pb->epoch == epoch && pb->guards.len % 2 == 0 &&
                 !db__session_find(&r->d->sessions, s->client_id);

@@ -27,6 +27,7 @@ void db__sessions_free(struct db__sessions *ss)
     free(ss->by_id);
     free(ss->by_epoch);
     free(ss->by_expiry);
+    free(ss->starts);
     free(ss->ended);
     memset(ss, 0, sizeof *ss);
 }
@@ -166,10 +167,34 @@ static void set_expiry(struct db__sessions *ss, struct db__session *s, int64_t e
     heap_settle(ss, ss->expiry_count);
 }
 
+static void start_count(struct db__sessions *ss, uint64_t node, uint64_t boot, bool one_more)
+{
+    size_t i = 0;
+    while (i < ss->starts_count && (ss->starts[i].node != node || ss->starts[i].boot != boot))
+        i++;
+    if (i == ss->starts_count) {
+        DB__RESERVE(ss->starts, ss->starts_count, ss->starts_capacity);
+        ss->starts[ss->starts_count++] = (struct db__node_start){.node = node, .boot = boot};
+    }
+    ss->starts[i].connected += one_more ? 1 : UINT64_MAX;
+    if (ss->starts[i].connected == 0)
+        ss->starts[i] = ss->starts[--ss->starts_count];
+}
+
 static void set_connected(struct db *d, struct db__session *s, bool connected)
 {
+    if (s->connected)
+        start_count(&d->sessions, s->node, s->boot, false);
+    if (connected)
+        start_count(&d->sessions, s->node, s->boot, true);
     d->durable.stats.connected += (uint64_t)connected - (uint64_t)s->connected;
     s->connected = connected;
+}
+
+static void set_expiry_s(struct db__sessions *ss, struct db__session *s, uint32_t expiry_s)
+{
+    ss->lasting += (size_t)(expiry_s != 0) - (size_t)(s->expiry_s != 0);
+    s->expiry_s = expiry_s;
 }
 
 static chr_slice copy_of(chr_slice bytes)
@@ -216,6 +241,7 @@ static void session_end(struct db *d, struct db__session *s)
     table_remove(ss, ss->by_id, s, true);
     table_remove(ss, ss->by_epoch, s, false);
     ss->count--;
+    ss->lasting -= s->expiry_s != 0;
     ss->guards_count -= s->guards_count;
     DB__RESERVE(ss->ended, ss->ended_count, ss->ended_capacity);
     ss->ended[ss->ended_count++] = s->epoch;
@@ -238,6 +264,9 @@ void db__session_load(struct db__sessions *ss, struct db__session *s)
     int64_t expires_us = s->expires_us;
     s->heap_at = 0;
     insert(ss, s);
+    ss->lasting += s->expiry_s != 0;
+    if (s->connected)
+        start_count(ss, s->node, s->boot, true);
     ss->guards_count += s->guards_count;
     set_expiry(ss, s, expires_us);
 }
@@ -306,6 +335,13 @@ static void take_over(struct db *d, struct db__session *s)
         db__will_drop(d, s->will);
 }
 
+static void lost(struct db *d, uint64_t epoch, uint64_t new_epoch, uint32_t generation)
+{
+    struct db__durable *u = &d->durable;
+    DB__RESERVE(u->lost, u->lost_count, u->lost_capacity);
+    u->lost[u->lost_count++] = (struct db_lost_session){epoch, new_epoch, generation};
+}
+
 void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_result *result)
 {
     struct db_session_open open;
@@ -319,6 +355,8 @@ void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_
     db__durable_write(d);
     struct db__session *s = db__session_find(&d->sessions, open.client_id);
     bool foreign = s && s->has_owner && open.has_owner && !chr_slice_eq(s->owner, open.owner);
+    bool moves = s && (s->node != open.node || s->boot != open.boot);
+    uint64_t old_epoch = s ? s->epoch : 0;
     if (s && (open.clean_start || foreign)) {
         session_end(d, s);
         s = NULL;
@@ -329,23 +367,52 @@ void db__apply_session_open(struct db *d, const struct db__op *op, struct db_op_
         insert(&d->sessions, s);
     } else {
         take_over(d, s);
+        if (moves && s->connected) /* nobody else knows what was sent there */
+            s->sent = s->next_sequence - 1;
     }
     if (open.has_owner && !s->has_owner)
         db__session_set_owner(s, open.owner);
     s->generation++;
-    s->expiry_s = open.expiry_s;
+    if (moves)
+        lost(d, old_epoch, s->epoch, s->generation);
+    set_expiry_s(&d->sessions, s, open.expiry_s);
     s->queue_messages_max = open.queue_messages_max;
     s->window = open.window;
     s->queue_bytes_max = open.queue_bytes_max;
     s->queues_bytes_max = open.queues_bytes_max;
     s->drop_oldest = open.drop_oldest;
     s->dirty = true;
+    set_connected(d, s, false);
+    s->node = open.node;
+    s->boot = open.boot;
     set_connected(d, s, true);
     set_expiry(&d->sessions, s, INT64_MAX);
     if (open.will)
         db__will_set(d, s, open.will);
     result->epoch = s->epoch;
     result->generation = s->generation;
+}
+
+/* Its connection is gone; expiry_s 0: so is the session. sent: the highest of its queue that may
+ * have been. */
+static void park(struct db *d, struct db__session *s, uint32_t expiry_s, uint64_t sent)
+{
+    if (expiry_s == 0) {
+        session_end(d, s);
+        return;
+    }
+    set_connected(d, s, false);
+    set_expiry_s(&d->sessions, s, expiry_s);
+    s->sent = CHR_MAX(s->sent, sent);
+    s->dirty = true;
+    if (s->will && s->will->delay_s == 0) {
+        db__will_due(d, s->will);
+    } else if (s->will) {
+        s->will->dirty = true;
+        db__due_set(&d->durable.dues, &s->will->due,
+                    db__time_after(d->apply.now_us, s->will->delay_s));
+    }
+    set_expiry(&d->sessions, s, db__time_after(d->apply.now_us, expiry_s));
 }
 
 void db__apply_session_close(struct db *d, const struct db__op *op, struct db_op_result *result)
@@ -363,22 +430,50 @@ void db__apply_session_close(struct db *d, const struct db__op *op, struct db_op
     db__durable_write(d);
     if (close.will == DB_WILL_DROP)
         db__will_drop(d, s->will);
-    if (close.expiry_s == 0) {
-        session_end(d, s);
+    park(d, s, close.expiry_s, close.sent);
+}
+
+static int by_epoch_cmp(const void *a, const void *b)
+{
+    const struct db__session *x = *(struct db__session *const *)a;
+    const struct db__session *y = *(struct db__session *const *)b;
+    return (x->epoch > y->epoch) - (x->epoch < y->epoch);
+}
+
+void db__apply_node_down(struct db *d, const struct db__op *op, struct db_op_result *result)
+{
+    struct db__sessions *ss = &d->sessions;
+    uint64_t node, boot, count = 0;
+    if (db__node_down_decode(op, &node, &boot)) {
+        result->err = CHR_ECORRUPT;
         return;
     }
-    set_connected(d, s, false);
-    s->expiry_s = close.expiry_s;
-    s->sent = CHR_MAX(s->sent, close.sent);
-    s->dirty = true;
-    if (s->will && s->will->delay_s == 0) {
-        db__will_due(d, s->will);
-    } else if (s->will) {
-        s->will->dirty = true;
-        db__due_set(&d->durable.dues, &s->will->due,
-                    db__time_after(d->apply.now_us, s->will->delay_s));
+    for (size_t i = 0; i < ss->starts_count; i++)
+        if (ss->starts[i].node == node && ss->starts[i].boot <= boot)
+            count += ss->starts[i].connected;
+    if (count == 0)
+        return;
+    db__durable_write(d);
+    /* In the same order on every node: of what becomes due, and of what is said of it. */
+    struct db__session **list = db__must_malloc(count * sizeof(struct db__session *));
+    size_t n = 0;
+    for (size_t i = 0; i < ss->capacity; i++) {
+        struct db__session *s = ss->by_id[i];
+        if (s && s->connected && s->node == node && s->boot <= boot)
+            list[n++] = s;
     }
-    set_expiry(&d->sessions, s, db__time_after(d->apply.now_us, close.expiry_s));
+    CHR_ASSERT(n == count);
+    qsort(list, n, sizeof(struct db__session *), by_epoch_cmp);
+    for (size_t i = 0; i < n; i++) {
+        struct db__session *s = list[i];
+        s->generation++;
+        lost(d, s->epoch, s->expiry_s ? s->epoch : 0, s->generation);
+        if (s->will) /* there is nobody who would publish it before others */
+            s->will->by_node = s->will->by_boot = 0;
+        park(d, s, s->expiry_s, s->next_sequence - 1);
+    }
+    free(list);
+    result->rows = (uint32_t)n;
 }
 
 static void guard_undo(struct db *d, const struct db__undo *item)

@@ -24,10 +24,11 @@ struct db__session {
     bool has_owner;      /* false: that was never said */
     uint64_t epoch;
     uint32_t generation; /* of the present or last connection; 1 is the first */
-    uint32_t expiry_s;   /* UINT32_MAX: never */
+    uint32_t expiry_s;   /* UINT32_MAX: never; 0: it ends with its connection */
     bool connected;
-    int64_t expires_us; /* replicated time; INT64_MAX: not now */
-    uint16_t *guards;   /* packet ids remembered, rising */
+    uint64_t node, boot; /* of the present or last connection; 0: of a node alone */
+    int64_t expires_us;  /* replicated time; INT64_MAX: not now */
+    uint16_t *guards;    /* packet ids remembered, rising */
     uint32_t guards_count, guards_capacity;
     /* What outlives its connections (db/durable.h); under durable.lock */
     uint32_t queue_messages_max, window; /* 0: no limit */
@@ -46,6 +47,11 @@ struct db__session {
     size_t heap_at; /* place in by_expiry, 1-based; 0: not in it */
 };
 
+/* How many are connected by one start of a node. */
+struct db__node_start {
+    uint64_t node, boot, connected;
+};
+
 struct db__sessions {
     struct db__session **by_id; /* hash by client id */
     struct db__session **by_epoch;
@@ -53,6 +59,9 @@ struct db__sessions {
     struct db__session **by_expiry; /* binary heap */
     size_t expiry_count, expiry_capacity;
     uint64_t guards_count;
+    size_t lasting;                /* those that outlive their connection: expiry_s > 0 */
+    struct db__node_start *starts; /* in no order; those with somebody connected */
+    size_t starts_count, starts_capacity;
     uint64_t *ended; /* epochs gone since the last checkpoint's cut */
     size_t ended_count, ended_capacity;
 };
@@ -67,6 +76,7 @@ int64_t db__sessions_due(const struct db__sessions *sessions);
 
 void db__apply_session_open(struct db *db, const struct db__op *op, struct db_op_result *result);
 void db__apply_session_close(struct db *db, const struct db__op *op, struct db_op_result *result);
+void db__apply_node_down(struct db *d, const struct db__op *op, struct db_op_result *result);
 void db__apply_guards(struct db *db, const struct db__op *op, struct db_op_result *result);
 void db__apply_release(struct db *db, const struct db__op *op, struct db_op_result *result);
 

@@ -47,6 +47,8 @@ void db__will_set(struct db *d, struct db__session *s, const struct db_will *wil
     w->generation = s->generation;
     w->delay_s = will->delay_s;
     w->message_expiry_s = will->message_expiry_s;
+    w->by_node = s->node;
+    w->by_boot = s->boot;
     w->session = s;
     w->dirty = true;
     w->message = db__message_new(will->topic, will->properties, will->payload, will->qos,
@@ -87,7 +89,9 @@ void db__will_due(struct db *d, struct db__will *w)
     u->due[u->due_count++] = (struct db_due_will){.epoch = w->epoch,
                                                   .generation = w->generation,
                                                   .message_expiry_s = w->message_expiry_s,
-                                                  .message = w->message};
+                                                  .message = w->message,
+                                                  .node = w->by_node,
+                                                  .boot = w->by_boot};
     db_message_ref(w->message);
 }
 
@@ -109,7 +113,9 @@ void db_wills_read(db *d, void (*each)(void *arg, const struct db_due_will *will
         each(arg, &(struct db_due_will){.epoch = w->epoch,
                                         .generation = w->generation,
                                         .message_expiry_s = w->message_expiry_s,
-                                        .message = w->message});
+                                        .message = w->message,
+                                        .node = w->by_node,
+                                        .boot = w->by_boot});
     }
     pthread_rwlock_unlock(&d->durable.lock);
 }

@@ -79,6 +79,7 @@ static void truncate(struct raft__step *step, uint64_t last_index)
     step->effects->truncate_to = last_index;
     raft->last_index = last_index;
     raft->saved_index = CHR_MIN(raft->saved_index, last_index);
+    raft->tail_hlc = 0;
     raft->valid_from = ++raft->save_sequence; /* saves on their way speak of what is gone */
     raft__terms_truncate(raft, last_index);
     raft__members_truncated(raft, last_index);
@@ -105,6 +106,22 @@ static size_t usable(const struct raft_message *m)
     return m->entries_count;
 }
 
+/* May the log take entries[first] behind the entry before it? */
+static bool joins(const struct raft *raft, const struct raft_message *m, size_t first)
+{
+    const struct raft_entry *e = &m->entries[first];
+    bool contradicts = e->index <= raft->last_index;
+    /* Leader completeness (thesis 3.6.3) is broken, or a leader contradicts itself, or takes back a
+     * change of members that must have been committed: not by us. */
+    if (contradicts && (e->index <= CHR_MAX(raft->commit_index, raft->verified) ||
+                        e->index <= raft->changes[0].index))
+        return false;
+    if (e->term < raft_term_of(raft, e->index - 1))
+        return false;
+    /* R14. Of our last entry the HLC is known, but not of those before it. */
+    return contradicts || e->hlc > raft->tail_hlc;
+}
+
 static chr_err take(struct raft__step *step, const struct raft_message *m, size_t count)
 {
     struct raft *raft = step->raft;
@@ -113,21 +130,16 @@ static chr_err take(struct raft__step *step, const struct raft_message *m, size_
            (m->entries[first].index <= raft->base_index ||
             raft_term_of(raft, m->entries[first].index) == m->entries[first].term))
         first++;
-    if (first < count && m->entries[first].index <= raft->last_index) {
-        /* Leader completeness (thesis 3.6.3) is broken, or a leader contradicts itself, or takes
-         * back a change of members that must have been committed: not by us. */
-        uint64_t index = m->entries[first].index;
-        if (index <= CHR_MAX(raft->commit_index, raft->verified) || index <= raft->changes[0].index)
-            return CHR_EPROTO;
-        truncate(step, index - 1);
-    }
-    if (first < count && m->entries[first].term < raft_term_of(raft, m->entries[first].index - 1))
+    if (first < count && !joins(raft, m, first))
         return CHR_EPROTO;
+    if (first < count && m->entries[first].index <= raft->last_index)
+        truncate(step, m->entries[first].index - 1);
     for (size_t i = first; i < count; i++) {
         const struct raft_entry *e = &m->entries[i];
         raft__terms_add(raft, e->index, e->term);
         raft->last_index = e->index;
         raft->last_hlc = CHR_MAX(raft->last_hlc, e->hlc);
+        raft->tail_hlc = e->hlc;
         if (e->type == RAFT_ENTRY_CONFIG)
             raft__members_changed(raft, e->index, e->bytes);
     }
@@ -191,6 +203,7 @@ void raft__installed(struct raft__step *step)
     raft->base_index = raft->last_index = raft->saved_index = raft->commit_index = e->index;
     raft->base_term = e->log_term;
     raft->last_hlc = CHR_MAX(raft->last_hlc, e->hlc);
+    raft->tail_hlc = e->hlc;
     raft->valid_from = ++raft->save_sequence;
     raft->verified = e->index;
     raft__members_reset(raft, e->index, e->members);

@@ -112,7 +112,7 @@ chr_err raft_log_cut_prefix(raft_log *log, uint64_t index)
     while (n + 1 < log->segments.count && log->segments.items[n + 1]->first_index <= index + 1 &&
            log->segments.items[n + 1]->end > RAFT__HEADER_BYTES && !log->segments.items[n]->dirty)
         n++;
-    if (n && !RAFT__RESERVE(&log->garbage, n)) {
+    if (n && !CHR_ARRAY_RESERVE(&log->garbage, n)) {
         pthread_mutex_unlock(&log->lock);
         return CHR_ENOMEM;
     }

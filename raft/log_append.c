@@ -32,7 +32,7 @@ static void plan_record(const raft_log *log, size_t body_bytes, uint64_t *offset
 /* Room for everything planned, so that putting it cannot fail half-way. */
 static chr_err plan_reserve(raft_log *log, const struct plan *plan)
 {
-    if (!RAFT__RESERVE(&log->parts, plan->parts))
+    if (!CHR_ARRAY_RESERVE(&log->parts, plan->parts))
         return CHR_ENOMEM;
     return chr_buf_reserve(&log->pending, plan->bytes + RAFT__PAGE_BYTES);
 }

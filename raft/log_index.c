@@ -1,23 +1,8 @@
 /* raft/log_index.c: what memory knows of the log: one entry per ~64 KiB of records, the runs of
  * equal terms, the truncations whose dead entries are still in a file. Callers hold the lock. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "raft/log_internal.h"
-
-bool raft__array_reserve(void **items, size_t *capacity, size_t count, size_t item_bytes)
-{
-    if (count <= *capacity)
-        return true;
-    size_t grown = CHR_MAX(count, *capacity * 2);
-    grown = CHR_MAX(grown, (size_t)8);
-    void *moved = realloc(*items, grown * item_bytes);
-    if (!moved)
-        return false;
-    *items = moved;
-    *capacity = grown;
-    return true;
-}
 
 struct raft__segment *raft__segment_by_id(const raft_log *log, uint64_t id)
 {
@@ -29,7 +14,7 @@ struct raft__segment *raft__segment_by_id(const raft_log *log, uint64_t id)
 
 bool raft__index_reserve(raft_log *log, size_t entries)
 {
-    return RAFT__RESERVE(&log->sparse, entries) && RAFT__RESERVE(&log->terms, entries);
+    return CHR_ARRAY_RESERVE(&log->sparse, entries) && CHR_ARRAY_RESERVE(&log->terms, entries);
 }
 
 bool raft__index_add(raft_log *log, const struct raft__record *record, raft__pos pos)
@@ -54,7 +39,7 @@ bool raft__index_add(raft_log *log, const struct raft__record *record, raft__pos
 
 bool raft__index_truncate(raft_log *log, const struct raft__record *record, raft__pos pos)
 {
-    if (!RAFT__RESERVE(&log->cuts, 1))
+    if (!CHR_ARRAY_RESERVE(&log->cuts, 1))
         return false;
     log->cuts.items[log->cuts.count++] = (struct raft__cut){.pos = pos, .index = record->index};
     while (log->sparse.count && log->sparse.items[log->sparse.count - 1].index > record->index)

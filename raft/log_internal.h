@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/array.h"
 #include "base/buf.h"
 #include "raft/log.h"
 #include "raft/log_format.h"
@@ -50,11 +51,6 @@ struct raft__cut {
     raft__pos pos; /* of the truncate record */
     uint64_t index;
 };
-#define RAFT__ARRAY(type)                                                                          \
-    struct {                                                                                       \
-        type *items;                                                                               \
-        size_t count, capacity;                                                                    \
-    }
 
 /* The part of the pending bytes that one pwrite takes. Parts of one group differ in their segment;
  * in RAFT_FSYNC_EVERY each entry is a group. */
@@ -89,21 +85,21 @@ struct raft_log {
     _Atomic uint64_t first, last, synced, durable, bytes;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed;                       /* next, garbage or stop changed */
-    RAFT__ARRAY(struct raft__segment *) segments; /* by id, without gaps; the last is written */
-    RAFT__ARRAY(struct raft__sparse) sparse;
-    RAFT__ARRAY(struct raft_term_run) terms;
-    RAFT__ARRAY(struct raft__cut) cuts;
+    pthread_cond_t changed;                     /* next, garbage or stop changed */
+    CHR_ARRAY(struct raft__segment *) segments; /* by id, without gaps; the last is written */
+    CHR_ARRAY(struct raft__sparse) sparse;
+    CHR_ARRAY(struct raft_term_run) terms;
+    CHR_ARRAY(struct raft__cut) cuts;
     struct raft_log_stats stats;
 
     /* Segments that come and go (log_segments.c); guarded by lock. */
     enum raft__next_state next_state;
     bool next_awaited;          /* the writer stands still until next is READY */
     struct raft__segment *next; /* READY: an empty file with the id after the last segment's */
-    RAFT__ARRAY(struct raft__segment *)
-    garbage;                      /* cut off, ascending; to be recycled or unlinked */
-    RAFT__ARRAY(uint64_t) spares; /* spare-<number>.seg, of segment_bytes each */
-    bool garbage_waits;           /* the helper should look at it (again) */
+    CHR_ARRAY(struct raft__segment *)
+    garbage;                    /* cut off, ascending; to be recycled or unlinked */
+    CHR_ARRAY(uint64_t) spares; /* spare-<number>.seg, of segment_bytes each */
+    bool garbage_waits;         /* the helper should look at it (again) */
     bool stop;
     bool helper_runs;
     pthread_t helper;
@@ -115,7 +111,7 @@ struct raft_log {
     uint32_t tail_seed;
     size_t sparse_bytes;    /* since the last entry of the sparse index */
     struct chr_buf pending; /* records (and headers) not yet synced */
-    RAFT__ARRAY(struct raft__part) parts;
+    CHR_ARRAY(struct raft__part) parts;
     size_t parts_done; /* durable already (RAFT_FSYNC_EVERY stopped by a full disk) */
     size_t group_bytes;
     uint64_t unsynced_bytes; /* written, not fdatasynced: RAFT_FSYNC_PERIODIC */
@@ -123,12 +119,6 @@ struct raft_log {
     bool doubt;
     char doubt_text[160];
 };
-
-/* Room for one more item; false when out of memory. */
-bool raft__array_reserve(void **items, size_t *capacity, size_t count, size_t item_bytes);
-#define RAFT__RESERVE(array, more)                                                                 \
-    raft__array_reserve((void **)&(array)->items, &(array)->capacity, (array)->count + (more),     \
-                        sizeof *(array)->items)
 
 /* ---- log_append.c: records into pending ---- */
 /* A record that is not an entry: index, term and hlc of the tail, or what is to become them. On

@@ -51,12 +51,12 @@ static void note_file(void *arg, const char *name)
     if (strcmp(name, RAFT__PREPARE_NAME) == 0) {
         r->prepare_left = true;
     } else if (parse_number(name, ".seg", &number)) {
-        if (!RAFT__RESERVE(&r->files, 1))
+        if (!CHR_ARRAY_RESERVE(&r->files, 1))
             r->nomem = true;
         else
             r->files.items[r->files.count++] = (struct raft__found){.id = number, .handle = -1};
     } else if (strncmp(name, "spare-", 6) == 0 && parse_number(name + 6, ".seg", &number)) {
-        if (!RAFT__RESERVE(&r->log->spares, 1))
+        if (!CHR_ARRAY_RESERVE(&r->log->spares, 1))
             r->nomem = true;
         else
             r->log->spares.items[r->log->spares.count++] = number;
@@ -149,7 +149,7 @@ static chr_err add_segment(struct raft__recovery *r)
     raft_log *log = r->log;
     struct raft__found *file = &r->files.items[r->at];
     struct raft__segment *segment = calloc(1, sizeof *segment);
-    if (!segment || !RAFT__RESERVE(&log->segments, 1)) {
+    if (!segment || !CHR_ARRAY_RESERVE(&log->segments, 1)) {
         free(segment);
         return CHR_ENOMEM;
     }
@@ -312,7 +312,7 @@ static chr_err create_log(struct raft__recovery *r, uint64_t start_index)
     };
     uint8_t head[RAFT__HEADER_BYTES];
     raft__header_encode(&header, head);
-    if (!RAFT__RESERVE(&log->segments, 1))
+    if (!CHR_ARRAY_RESERVE(&log->segments, 1))
         return chr_fail(r->msg, CHR_ENOMEM, "log: out of memory");
     struct raft__segment *segment;
     chr_err err = raft__settle_spares(r);

@@ -20,8 +20,8 @@ struct raft__recovery {
     raft_log *log;
     struct raft_log_recovery *out;
     struct chr_errmsg *msg;
-    RAFT__ARRAY(struct raft__found) files; /* by id */
-    bool prepare_left;                     /* prepare.tmp exists */
+    CHR_ARRAY(struct raft__found) files; /* by id */
+    bool prepare_left;                   /* prepare.tmp exists */
     bool nomem;
 
     struct chr_buf buf;

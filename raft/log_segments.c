@@ -241,7 +241,7 @@ static void dispose_garbage(raft_log *log)
         struct raft__segment *segment = log->garbage.items[0];
         bool recycle = log->spares.count < log->options.recycle_max &&
                        segment->capacity == log->options.segment_bytes &&
-                       RAFT__RESERVE(&log->spares, 1);
+                       CHR_ARRAY_RESERVE(&log->spares, 1);
         pthread_mutex_unlock(&log->lock);
         chr_err err = dispose(log, segment, recycle);
         if (err)

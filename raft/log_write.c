@@ -34,7 +34,7 @@ static chr_err activate(raft_log *log, const struct raft__part *part,
         return CHR_OK;
     CHR_ASSERT(part->opens);
     pthread_mutex_lock(&log->lock);
-    bool room = RAFT__RESERVE(&log->segments, 1);
+    bool room = CHR_ARRAY_RESERVE(&log->segments, 1);
     pthread_mutex_unlock(&log->lock);
     if (!room)
         return chr_fail(msg, CHR_ENOMEM, "log: out of memory");

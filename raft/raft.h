@@ -93,8 +93,8 @@ struct raft_stored {
     /* The entry before the log's first one; 0: none. Its term may be unknown (0) where a log was
      * begun behind a checkpoint: then nobody is sent entries from there on, but a snapshot. */
     uint64_t base_index, base_term;
-    uint64_t last_index; /* >= base_index */
-    chr_hlc last_hlc;
+    uint64_t last_index;         /* >= base_index */
+    chr_hlc last_hlc;            /* of the entry last_index */
     uint64_t commit_index;       /* what the checkpoint holds; base_index <= it <= last_index */
     struct raft_members members; /* as of entry members_index */
     uint64_t members_index;
@@ -165,6 +165,7 @@ struct raft {
     uint64_t commit_index; /* <= last_index; may be above saved_index when others have it */
     uint64_t verified;     /* follower: equal to the log of this term's leader up to here */
     chr_hlc last_hlc;      /* of the last entry ever seen here (R14) */
+    chr_hlc tail_hlc;      /* of entry last_index; 0: not known, since a truncation */
     struct raft_term_run *runs;
     size_t runs_count, runs_capacity;
     uint64_t save_sequence; /* of the last save or truncation */

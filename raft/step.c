@@ -34,7 +34,7 @@ static chr_err take_stored(struct raft *raft, const struct raft_stored *stored)
     raft->base_term = stored->base_term;
     raft->last_index = raft->saved_index = stored->last_index;
     raft->commit_index = raft->verified = stored->commit_index;
-    raft->last_hlc = stored->last_hlc;
+    raft->last_hlc = raft->tail_hlc = stored->last_hlc;
     raft__members_reset(raft, stored->members_index, &stored->members);
     for (size_t i = 0; i < stored->changes_count; i++) {
         struct raft_members members;
@@ -102,7 +102,8 @@ void raft__stamp(struct raft *raft, struct raft_entry *entry, uint64_t wall_ms)
 {
     entry->index = ++raft->last_index;
     entry->term = raft->term;
-    entry->hlc = raft->last_hlc = chr_hlc_next(raft->last_hlc, wall_ms); /* keeps R14 */
+    entry->hlc = raft->tail_hlc = raft->last_hlc =
+        chr_hlc_next(raft->last_hlc, wall_ms); /* keeps R14 */
     raft__terms_add(raft, entry->index, entry->term);
 }
 

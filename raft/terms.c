@@ -1,22 +1,15 @@
 /* raft/terms.c: which entry has which term. Terms never fall along the log, so it is a short list
  * of runs, however long the log is. */
-#include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "raft/internal.h"
 
 chr_err raft__terms_reserve(struct raft *raft, size_t more)
 {
-    if (raft->runs_count + more <= raft->runs_capacity)
-        return CHR_OK;
-    size_t capacity = CHR_MAX(raft->runs_count + more, raft->runs_capacity * 2);
-    capacity = CHR_MAX(capacity, (size_t)8);
-    struct raft_term_run *runs = realloc(raft->runs, capacity * sizeof *runs);
-    if (!runs)
-        return CHR_ENOMEM;
-    raft->runs = runs;
-    raft->runs_capacity = capacity;
-    return CHR_OK;
+    bool room = chr_array_reserve((void **)&raft->runs, &raft->runs_capacity,
+                                  raft->runs_count + more, sizeof *raft->runs);
+    return room ? CHR_OK : CHR_ENOMEM;
 }
 
 void raft__terms_add(struct raft *raft, uint64_t index, uint64_t term)

@@ -90,6 +90,8 @@ static const struct loop_metric loop_metrics[] = {
      LOOP(dropped[DROP_TOO_LARGE])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"inbox\"", NULL,
      LOOP(dropped[DROP_INBOX])},
+    {"chronos_publishes_dropped_total", "counter", ",cause=\"peer\"", NULL,
+     LOOP(dropped[DROP_PEER])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"expired\"", NULL,
      LOOP(dropped[DROP_EXPIRED])},
     {"chronos_publishes_dropped_total", "counter", ",cause=\"message_size\"", NULL,
@@ -231,7 +233,9 @@ static void add_limits(const struct broker_node *node, struct chr_buf *out)
                 atomic_load_explicit(&node->loops[i]->shown_bytes[m], memory_order_relaxed));
     }
     GAUGE("queued_bytes", messages_queued_bytes(), "Memory of messages waiting for clients.");
-    GAUGE("durable_sessions", registry_reserved(node->registry),
+    struct db_durable_stats durable;
+    db_durable_stats(node->db, &durable);
+    GAUGE("durable_sessions", durable.lasting + registry_reserved(node->registry),
           "Sessions that outlive their connection, known to the log or on their way there.");
     GAUGE("subscriptions", subscriptions_count(node->subscriptions), "Subscriptions.");
 }

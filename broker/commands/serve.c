@@ -258,22 +258,29 @@ static struct broker_node *start_again(struct broker_node *node, struct settings
                                        const struct settings *settings, bool cluster, int argc,
                                        char **argv)
 {
-    static struct broker_config config; /* as long as the node; there is one */
-    static char mqtt[80], admin[80];
+    /* As long as the node that uses it: this one or the next. */
+    static struct {
+        struct broker_config config;
+        char mqtt[80], admin[80];
+    } uses[2];
+    static unsigned turn;
+    turn ^= 1;
+    struct broker_config *config = &uses[turn].config;
+    char *mqtt = uses[turn].mqtt, *admin = uses[turn].admin;
     struct chr_errmsg msg = {{0}};
-    config = settings->config;
-    snprintf(mqtt, sizeof mqtt, "%s", node->mqtt_address);
-    snprintf(admin, sizeof admin, "%s", node->admin_address);
-    if (strcmp(mqtt, "none") && !strcmp(config.address, config.listeners[0].address)) {
-        config.address = mqtt;
-        config.listeners[0].address = mqtt;
+    *config = settings->config;
+    snprintf(mqtt, sizeof uses[0].mqtt, "%s", node->mqtt_address);
+    snprintf(admin, sizeof uses[0].admin, "%s", node->admin_address);
+    if (strcmp(mqtt, "none") && !strcmp(config->address, config->listeners[0].address)) {
+        config->address = mqtt;
+        config->listeners[0].address = mqtt;
     }
-    config.admin_address = admin;
+    config->admin_address = admin;
     node->failed = true; /* what it holds is about to be replaced: no last checkpoint */
     node_stop(node);
     node_free(node);
     settings_reload_free(reload);
-    if (node_start(&config, chr_clock_system(), &node, &msg)) {
+    if (node_start(config, chr_clock_system(), &node, &msg)) {
         complain(NULL, "%s", msg.text);
         return NULL;
     }

@@ -544,13 +544,16 @@ static const struct option table[] = {
      NULL, "DURATION", "of a leader; at most half of election-timeout"},
     {OPTION_BYTES64, "snapshot-rate", NULL, 0, false, CFG(cluster.snapshot_rate), 65536, 0, NULL,
      NULL, "SIZE", "at most so much per second of a snapshot to a node that has fallen behind"},
+    {OPTION_MS32, "node-timeout", NULL, 0, false, CFG(cluster.node_timeout_ms), 1000, 3600000, NULL,
+     NULL, "DURATION",
+     "a node not heard of for so long is declared down: its clients' wills are published"},
     {OPTION_TEXT, "sync-target", NULL, 0, false, AT(sync_target), 0, 0, NULL, NULL, "URL",
      "cloud of an edge"},
     {OPTION_SECONDS32, "sync-interval-secs", NULL, 0, false, AT(sync_interval_s), 1, 0, NULL, NULL,
      "SECONDS", "of an edge"},
 };
 /* clang-format on */
-#define CLUSTER_OPTIONS 11 /* with their heading */
+#define CLUSTER_OPTIONS 12 /* with their heading */
 _Static_assert(CHR_COUNT_OF(table) <= OPTIONS_MAX, "options.h: OPTIONS_MAX");
 
 static void set_defaults(struct settings *settings)

@@ -134,7 +134,7 @@ void conn_pause(struct conn *conn, enum conn_pause reason)
 {
     if (conn->paused & reason)
         return;
-    conn->paused |= (uint8_t)reason;
+    conn->paused |= (uint16_t)reason;
     if (reason == CONN_PAUSE_BATCH) {
         chr_list_remove(&conn->wait_link);
         chr_list_push_back(&conn->loop->waiting, &conn->wait_link);
@@ -147,7 +147,7 @@ void conn_resume(struct conn *conn, enum conn_pause reason)
 {
     if (!(conn->paused & reason))
         return;
-    conn->paused &= (uint8_t)~reason;
+    conn->paused &= (uint16_t)~reason;
     if (reason == CONN_PAUSE_BATCH)
         chr_list_remove(&conn->wait_link);
     if (conn->paused || conn->state == CONN_CLOSING)

@@ -21,10 +21,11 @@
 #include "proto/mqtt/packet.h"
 
 struct broker_loop;
-struct listener;  /* net/listener.h */
-struct session;   /* session/session.h */
-struct principal; /* auth/auth.h */
-struct enhanced;  /* session/enhanced.h */
+struct listener;         /* net/listener.h */
+struct session;          /* session/session.h */
+struct principal;        /* auth/auth.h */
+struct enhanced;         /* session/enhanced.h */
+struct across_subscribe; /* session/across.h */
 struct slab;
 struct transport; /* net/transport.h */
 struct message;   /* session/message.h: reference-counted */
@@ -40,6 +41,7 @@ enum conn_pause {
     CONN_PAUSE_STOPPING = 32, /* the node shuts down */
     CONN_PAUSE_RATE = 64,     /* it publishes more than it may (session/publish_rate.c) */
     CONN_PAUSE_PARTIAL = 128, /* no room for the rest of its packet (conn_partial.c) */
+    CONN_PAUSE_PEERS = 256,   /* its SUBSCRIBE waits for other nodes (session/across.h) */
 };
 
 /* Who ended it. */
@@ -82,9 +84,10 @@ struct conn {
     uint8_t end_code; /* reason code of 5.0, of the one who ended it */
 
     /* Session layer's (session/): */
-    struct session *session;          /* NULL until CONNECT succeeded */
-    void *connect;                    /* CONNECT being processed; session layer's */
-    void *login;                      /* its password is being verified; session layer's */
+    struct session *session;            /* NULL until CONNECT succeeded */
+    void *connect;                      /* CONNECT being processed; session layer's */
+    void *login;                        /* its password is being verified; session layer's */
+    struct across_subscribe *subscribe; /* its SUBSCRIBE waits for other nodes; session layer's */
     struct enhanced *enhanced;        /* its CONNECT named a method; session layer's; NULL: none */
     struct principal *principal;      /* who it is; a reference; NULL until it has logged in */
     uint16_t keep_alive_s;            /* 0: none */

@@ -37,9 +37,10 @@ enum drop {
     DROP_SLOW,       /* QoS 0 towards a client that reads too slowly */
     DROP_TOO_LARGE,  /* above the client's Maximum Packet Size */
     DROP_INBOX,      /* too much on its way from loop to loop */
-    DROP_EXPIRED,    /* its Message Expiry Interval has passed */
-    DROP_SIZE,       /* above message_size_limit when it came */
-    DROP_DAMAGED,    /* its body in the database is */
+    DROP_PEER,    /* too much waits for another node, or more at once than nodes send each other */
+    DROP_EXPIRED, /* its Message Expiry Interval has passed */
+    DROP_SIZE,    /* above message_size_limit when it came */
+    DROP_DAMAGED, /* its body in the database is */
     DROP_MEMORY,
     DROPS
 };

@@ -397,6 +397,10 @@ static void wind_down(struct broker_loop *loop)
             conn_pause(conn, CONN_PAUSE_STOPPING);
     }
     while (batches_out(loop) || loop->batch) {
+        /* Without a majority, or before a snapshot, what is out may never be answered. */
+        if (loop->node->cluster && (atomic_load(&loop->node->restart_wanted) ||
+                                    broker_committer_given_up(loop->node->committer)))
+            break;
         turn(loop);
         if (loop->batch && !batches_out(loop) && !loop->batch->messages &&
             !loop->batch->waits_count)

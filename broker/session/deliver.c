@@ -3,9 +3,14 @@
  * Sessions of this loop are served at once. A loop that has recipients of its own gets the message
  * once, by mail, and matches it itself; the mail of a turn goes out as one letter per loop, so
  * messages of one publisher reach each loop in order. Shared subscriptions are decided here: one
- * member, wherever it lives, is named in the letter. */
+ * member, wherever it lives, is named in the letter.
+ *
+ * In a cluster the same is done for other nodes (across.h): each that has recipients gets the
+ * message once, unless it has it from the log, and a group that has members elsewhere is served
+ * there when it is that node's turn. */
 #include <stdlib.h>
 
+#include "broker/session/across.h"
 #include "broker/session/authorize.h"
 #include "broker/session/encoded.h"
 #include "broker/session/internal.h"
@@ -153,6 +158,9 @@ static void post_item(struct broker_loop *loop, struct broker_loop *target,
 void session__outboxes_flush(struct broker_loop *loop)
 {
     struct loop_session_state *state = state_of(loop);
+    struct across *across = across_of(loop->node);
+    if (CHR_UNLIKELY(across != NULL))
+        across_flush(across);
     for (uint32_t i = 0; i < loop->node->config->loops; i++) {
         struct outbox *box = state->outboxes[i];
         if (!box)
@@ -212,6 +220,85 @@ void session__deliver_again(struct broker_loop *loop, struct message *message, u
         LOOP_COUNT(loop, publishes_dropped, 1);
 }
 
+/* ---- Other nodes ------------------------------------------------------------------------------
+ */
+
+static bool is_local(const struct message *message)
+{
+    return message->local || message->own || message->flow_controlled;
+}
+
+/* Whose turn it is in groups that have members on several nodes: one that can be reached, if there
+ * is one. */
+static void choose_nodes(struct broker_loop *loop, const struct message *message,
+                         struct match *match)
+{
+    for (uint32_t i = 0; i < match->choices_count; i++) {
+        struct share_choice *c = &match->choices[i];
+        bool here = c->local != UINT32_MAX;
+        if (is_local(message)) {
+            c->chosen = SHARE_CHOSEN_HERE;
+            continue;
+        }
+        if (c->durable && message->logged && from_the_log(message)) {
+            c->chosen = SHARE_CHOSEN_NONE;
+            continue;
+        }
+        uint32_t peers = c->peers & across_up(across_of(loop->node));
+        if (!peers && !here)
+            peers = c->peers;
+        uint32_t count = (uint32_t)__builtin_popcount(peers) + here, turn = c->turn++ % count;
+        if (here && turn-- == 0) {
+            c->chosen = SHARE_CHOSEN_HERE;
+            continue;
+        }
+        while (turn--)
+            peers &= peers - 1;
+        c->chosen = (uint32_t)__builtin_ctz(peers);
+    }
+}
+
+/* Does another node, or the log, serve the group at that place of match->groups? */
+static bool chosen_elsewhere(const struct match *match, uint32_t group)
+{
+    for (uint32_t i = 0; i < match->choices_count; i++)
+        if (match->choices[i].local == group)
+            return match->choices[i].chosen != SHARE_CHOSEN_HERE;
+    return false;
+}
+
+static void deliver_across(struct broker_loop *loop, struct message *message,
+                           const struct route *route, const struct match *match)
+{
+    if (is_local(message))
+        return;
+    uint32_t peers = message->logged ? 0 : match->peers;
+    for (uint32_t i = 0; i < match->choices_count; i++)
+        if (match->choices[i].chosen < SUBSCRIPTIONS_PEERS_MAX)
+            peers |= 1u << match->choices[i].chosen;
+    while (peers) {
+        uint32_t peer = (uint32_t)__builtin_ctz(peers), count = 0;
+        uint64_t stack[PICKS_STACK], *groups = stack;
+        peers &= peers - 1;
+        if (match->choices_count > PICKS_STACK)
+            groups = malloc(match->choices_count * sizeof *groups);
+        if (!groups) {
+            LOOP_COUNT_DROP(loop, DROP_MEMORY);
+            continue;
+        }
+        for (uint32_t i = 0; i < match->choices_count; i++)
+            if (match->choices[i].chosen == peer)
+                groups[count++] = match->choices[i].group;
+        across_send(loop, route, message, peer, !message->logged && (match->peers >> peer & 1),
+                    groups, count);
+        if (groups != stack)
+            free(groups);
+    }
+}
+
+/* ---- Shared -----------------------------------------------------------------------------------
+ */
+
 static void deliver_shared(struct broker_loop *loop, struct message *message, struct route *route,
                            const struct match *match)
 {
@@ -233,10 +320,13 @@ static void deliver_shared(struct broker_loop *loop, struct message *message, st
         if (!match)
             goto no_memory;
     }
+    if (CHR_UNLIKELY(match->choices_count))
+        choose_nodes(loop, message, &route->match);
     for (uint32_t i = 0; i < match->groups_count; i++)
         /* Of what the log has, it picks among a group's durable members. What it has not (none was
          * durable when it was accepted, or it was too large) is anybody's. */
-        if (!(picks[i].durable && message->logged && from_the_log(message)))
+        if (!(picks[i].durable && message->logged && from_the_log(message)) &&
+            !chosen_elsewhere(match, i))
             deliver_pick(loop, message, &picks[i]);
     free(more);
     return;
@@ -258,6 +348,7 @@ void session__deliver(struct broker_loop *loop, struct message *message, struct 
         return;
     uint64_t others = match->others;
     uint32_t groups = match->groups_count;
+    bool across = match->peers || match->choices_count;
     deliver_own(message, match);
     for (uint32_t i = 0; others && i < loop->node->config->loops; i++) {
         struct broker_loop *target = loop->node->loops[i];
@@ -266,6 +357,49 @@ void session__deliver(struct broker_loop *loop, struct message *message, struct 
     }
     if (groups)
         deliver_shared(loop, message, route, match);
+    else if (CHR_UNLIKELY(match->choices_count))
+        choose_nodes(loop, message, &route->match);
+    if (CHR_UNLIKELY(across))
+        deliver_across(loop, message, route, &route->match);
+}
+
+/* The member of a group of this node that another node has chosen it for. */
+static void deliver_told(struct broker_loop *loop, struct message *message, struct route *route,
+                         uint64_t group)
+{
+    struct routes *routes = &state_of(loop)->routes;
+    struct share_pick pick = {0};
+    const struct match *match;
+    do
+        match = route_match(routes, route);
+    while (match && !subscriptions_pick_told(loop->node->subscriptions, message->topic, match,
+                                             group, &pick));
+    if (pick.loop)
+        deliver_pick(loop, message, &pick);
+    else
+        LOOP_COUNT(loop, publishes_dropped, 1); /* the last one has left meanwhile */
+}
+
+void session__deliver_arrived(struct broker_loop *loop, struct message *message, bool plain,
+                              const uint64_t *groups, uint32_t groups_count)
+{
+    struct routes *routes = &state_of(loop)->routes;
+    struct route *route = routes_get(routes, message->topic);
+    const struct match *match = route ? route_match(routes, route) : NULL;
+    if (!match) {
+        LOOP_COUNT_DROP(loop, DROP_MEMORY);
+        return;
+    }
+    uint64_t others = plain ? match->others : 0;
+    if (plain)
+        deliver_own(message, match);
+    for (uint32_t i = 0; others && i < loop->node->config->loops; i++) {
+        struct broker_loop *target = loop->node->loops[i];
+        if ((others >> (i & 63) & 1) && target && target != loop)
+            post_item(loop, target, &(struct outbox_item){.message = message});
+    }
+    for (uint32_t i = 0; i < groups_count; i++)
+        deliver_told(loop, message, route, groups[i]);
 }
 
 void session__deliver_topic(struct broker_loop *loop, struct message *message)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "broker/session/across.h"
 #include "broker/session/authorize.h"
 #include "broker/session/enhanced.h"
 #include "broker/session/internal.h"
@@ -128,6 +129,7 @@ void session_connection_lost(struct conn *conn)
 {
     if (conn->connect)
         session__connect_abandon(conn);
+    across_subscribe_end(conn);
     session__login_abandon(conn);
     struct session *s = conn->session;
     if (!s)
@@ -268,6 +270,8 @@ void session_loop_second(struct broker_loop *loop)
         inflight += s->inflight_open + s->stored.open;
         if (!s->conn)
             session_expire(s);
+        else if (s->durable && !s->listed && session__check_lost(s))
+            continue;
         else if (s->durable && (s->stored.more || !s->listed))
             session_stored_more(s); /* what memory or a read denied before */
     }
@@ -301,7 +305,6 @@ static chr_err recover(struct broker_loop *loop)
             err ? NULL : session_new(loop, chr_slice_of(r->client_id, r->client_len));
         if (s) {
             s->durable = true;
-            s->reserved = registry_reserve(registry, 0);
             s->present = r->expiry_s != 0;
             s->ended = !s->present;
             if (s->present)
@@ -417,6 +420,12 @@ static void recover_sessions(void *arg, const struct db_apply_result *result)
     db_wills_read(r->node->db, recover_will, r);
 }
 
+static bool leads(void *ctx)
+{
+    const struct broker_node *node = ctx;
+    return broker_committer_leader(node->committer) == node->dir.node;
+}
+
 chr_err session_node_init(struct broker_node *node)
 {
     const struct broker_config *config = node->config;
@@ -427,12 +436,22 @@ chr_err session_node_init(struct broker_node *node)
         err = retained_new(config->max_retained_messages, config->max_retained_bytes,
                            &node->retained);
     struct wakeups *wakeups = NULL;
+    struct wakeups_cluster cluster = {node->dir.node, node->dir.boot, leads, node};
     if (!err)
-        err = wakeups_new(config->loops, &wakeups);
+        err = wakeups_new(config->loops, node->cluster ? &cluster : NULL, &wakeups);
     if (err)
         return err;
     atomic_store_explicit(&node->wakeups, wakeups, memory_order_release);
-    if (node->cluster) /* sessions come to the node that their client connects to */
+    if (node->peers) {
+        struct across *across = NULL;
+        err = across_new(node, &across);
+        if (err)
+            return err;
+        atomic_store_explicit(&node->across, across, memory_order_release);
+    }
+    /* Sessions come to the node that their client connects to; those that were connected by this
+     * one are closed by the leader, which hears that it has started anew, and looks after wills. */
+    if (node->cluster)
         return CHR_OK;
     /* An entry without operations, for the sake of being called on the applier. */
     struct db_entry entry;
@@ -451,6 +470,8 @@ void session_node_free(struct broker_node *node)
 {
     retained_free(node->retained);
     subscriptions_free(node->subscriptions);
+    across_free(across_of(node));
+    node->across = NULL;
     registry_free(node->registry);
     wakeups_free(node->wakeups);
     node->wakeups = NULL;

@@ -25,10 +25,12 @@
 #include "broker/auth/exchange.h"
 #include "broker/net/listener.h"
 #include "broker/session/authorize.h"
+#include "broker/session/elsewhere.h"
 #include "broker/session/enhanced.h"
 #include "broker/session/internal.h"
 #include "broker/session/redirect.h"
 #include "broker/session/will.h"
+#include "db/durable.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
 
@@ -281,6 +283,8 @@ static bool finish(struct conn *conn, bool session_present)
     session__log_connected(conn, session_present);
     conn_send(conn, chr_slice_of(connack, connack_bytes));
     session__enhanced_connected(conn);
+    if (loop->node->cluster && !p->id_assigned)
+        elsewhere_tell(s);
     pending_free(conn);
     conn_resume(conn, CONN_PAUSE_CONNECT);
     if (s->durable)
@@ -303,6 +307,37 @@ static void take_over(struct session *s, bool new_clean)
     session_end_connection(old, MQTT_REASON_SESSION_TAKEN_OVER, NULL);
 }
 
+void session__unreserve(struct session *s)
+{
+    if (s->reserved)
+        registry_unreserve(s->loop->node->registry);
+    s->reserved = false;
+}
+
+/* Is there room for another session that outlives its connection? One that the log has is none. */
+static bool reserve(struct session *s)
+{
+    struct broker_node *node = s->loop->node;
+    uint32_t most = node->config->max_durable_sessions;
+    struct db_durable_stats stats;
+    if (s->reserved)
+        return true;
+    db_durable_stats(node->db, &stats);
+    if (!registry_reserve(node->registry, stats.lasting, most))
+        return db_session_known(node->db, s->client_id);
+    s->reserved = true;
+    return true;
+}
+
+/* Has the log to know of a connection whose session ends with it? So that its will is published
+ * when this node dies, and because the database may know a session of this client that was never
+ * here. */
+static bool log_knows(const struct session *s, const struct mqtt_connect *connect)
+{
+    struct broker_node *node = s->loop->node;
+    return node->cluster && (connect->has_will || db_session_known(node->db, s->client_id));
+}
+
 /* It is this connection's turn. False: it was refused, and is to be abandoned. */
 static bool open_session(struct conn *conn)
 {
@@ -312,28 +347,28 @@ static bool open_session(struct conn *conn)
     p->foreign = session__is_foreign(s, conn->principal);
     bool clean_start = connect->clean_start || p->foreign;
     uint32_t expiry = wanted_expiry(conn->loop, connect);
-    uint32_t most = conn->loop->node->config->max_durable_sessions;
     /* Before anything of an older connection is touched. */
-    if (expiry && !s->reserved && !registry_reserve(conn->loop->node->registry, most)) {
+    if (expiry && !reserve(s)) {
         limit_hit(conn->loop, LIMIT_SESSIONS, s->client_id, conn->address);
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED,
                      "there are as many durable sessions as max_durable_sessions allows");
         return false;
     }
-    s->reserved |= expiry != 0;
+    bool logged = expiry || s->durable || log_knows(s, connect);
     if (s->conn)
         take_over(s, clean_start);
     else if (s->will && clean_start)
         will_due_now(s); /* the session it belonged to ends now */
     else
         will_drop(s); /* [MQTT-3.1.3-9] */
-    if (expiry == 0 && !s->durable)
+    if (!logged)
         return finish(conn, s->present && !clean_start && !s->ended);
     /* The log knows the session or has to. With an expiry of 0 it ends with its connection, or when
      * the node starts again. */
     if (session__log_open(s, conn, connect, clean_start, expiry,
                           receive_maximum_of(conn->loop, connect))) {
         (void)refuse(conn, connect, MQTT_REASON_QUOTA_EXCEEDED, "out of memory");
+        session__unreserve(s);
         if (s->durable) /* a connection that was taken over left it to this one to say so */
             session__log_close(s, s->expiry_s, true);
         return false;
@@ -354,22 +389,60 @@ static void close_opened(struct session *s, uint32_t expiry_s, bool keep_will)
         expiry_s == UINT32_MAX ? INT64_MAX : s->loop->now_mono_us + (int64_t)expiry_s * 1000000;
 }
 
+/* The log knows the session as result says. */
+static void become(struct session *s, const struct db_op_result *result)
+{
+    struct wakeups *wakeups = s->loop->node->wakeups;
+    bool same = s->durable && s->epoch == result->epoch;
+    /* What is left of another epoch, from before the log knew it, or from before its client went to
+     * another node, is history. */
+    if (!same || result->generation != s->generation + 1)
+        session_clear(s);
+    s->generation = result->generation;
+    if (same)
+        return;
+    if (s->listed)
+        wakeups_remove(wakeups, s);
+    s->durable = true;
+    s->epoch = result->epoch;
+    s->listed = wakeups_add(wakeups, s) == CHR_OK;
+}
+
+/* Has another node opened it since, or is it closed already? From wakeups_add on we are told. */
+static bool superseded(struct session *s)
+{
+    struct db_session_info info;
+    if (!s->loop->node->cluster)
+        return false;
+    if (!db_session_read(s->loop->node->db, s->epoch, &info) || info.generation != s->generation)
+        return true;
+    s->stored.sent = CHR_MAX(s->stored.sent, info.sent);
+    return false;
+}
+
 void session__opened(struct session *s, struct conn *conn, const struct db_op_result *result)
 {
     struct broker_loop *loop = s->loop;
     s->opening = false;
     s->opener = CONN_REF_NONE;
-    if (result->err == CHR_OK) {
-        if (!s->durable || s->epoch != result->epoch) {
-            /* What is left of another epoch, or from before the log knew it, is history. */
-            if (s->listed)
-                wakeups_remove(loop->node->wakeups, s);
-            session_clear(s);
-            s->durable = true;
-            s->epoch = result->epoch;
-            s->listed = wakeups_add(loop->node->wakeups, s) == CHR_OK;
+    session__unreserve(s);
+    if (result->err == CHR_OK)
+        become(s, result);
+    if (result->err == CHR_OK && superseded(s)) {
+        if (conn && conn->state == CONN_CONNECTING) {
+            struct pending *p = conn->connect;
+            (void)refuse(conn, &p->connect, MQTT_REASON_SERVER_BUSY, "session taken over");
+            pending_free(conn);
         }
-        s->generation = result->generation;
+        struct conn *next = loop_conn(loop, s->next);
+        s->next = CONN_REF_NONE;
+        bool waits = next && next->state == CONN_CONNECTING;
+        if (waits && open_session(next))
+            return;
+        if (waits)
+            pending_free(next);
+        session__let_go(s);
+        return;
     }
     if (conn && conn->state == CONN_CONNECTING) {
         struct pending *p = conn->connect;

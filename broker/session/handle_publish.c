@@ -497,7 +497,9 @@ static void deliver_committed(struct broker_loop *loop, const struct batch *batc
     struct routes *routes = &state_of(loop)->routes;
     struct route *route = routes_get(routes, topic);
     const struct match *match = route ? route_match(routes, route) : NULL;
-    if (!match || !match_any(match))
+    if (run->logged && route)
+        route->logged_index = batch->proposal.index;
+    if (!match || !(run->logged || !run->across ? match_here(match) : match_any(match)))
         return;
     struct message *m = session__message_from(loop, &publish, topic, publisher);
     if (!m) {
@@ -505,6 +507,7 @@ static void deliver_committed(struct broker_loop *loop, const struct batch *batc
         return;
     }
     m->logged = run->logged;
+    m->local = !run->across && !run->logged;
     session__deliver(loop, m, route);
     message_unref(m);
 }

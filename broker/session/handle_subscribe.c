@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "bridge/peers.h"
+#include "broker/session/across.h"
 #include "broker/session/authorize.h"
 #include "broker/session/internal.h"
 #include "db/durable.h"
@@ -131,6 +132,30 @@ static void deliver_retained(struct session *s, chr_slice filter,
         db_message_unref(m);
     }
     free((void *)found.messages);
+}
+
+/* In a cluster: the peers are to hear of the filters first (across.h, A2). The packet is shown
+ * again when they have. */
+static enum dispatch tell_peers(struct conn *conn, const struct mqtt_subscribe *subscribe)
+{
+    struct session *s = conn->session;
+    const struct broker_config *config = s->loop->node->config;
+    struct across_subscribe *wait = across_subscribe_begin(conn);
+    if (!wait)
+        return out_of_memory(conn);
+    struct mqtt_filter_iter it = {subscribe->filters};
+    struct mqtt_subscription sub;
+    while (mqtt_subscribe_next(&it, &sub)) {
+        struct wanted w = examine(sub.filter, config->max_topic_levels);
+        if (w.code >= 0x80) /* who may not subscribe is told so later: no harm until then */
+            continue;
+        if (across_subscribe_add(wait, w.group, w.filter, s->durable && sub.qos)) {
+            across_subscribe_end(conn);
+            return out_of_memory(conn);
+        }
+    }
+    across_subscribe_wait(wait);
+    return DISPATCH_AGAIN;
 }
 
 static uint8_t subscribe_one(struct session *s, const struct mqtt_subscription *sub, uint32_t id,
@@ -408,11 +433,19 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
         return DISPATCH_CLOSE;
     if (session__publishes_wait(conn) || (s->durable && session__log_ops_wait(conn)))
         return DISPATCH_AGAIN;
+    bool across = across_of(s->loop->node) != NULL;
+    if (CHR_UNLIKELY(across) && !conn->subscribe)
+        return tell_peers(conn, &subscribe);
+    if (CHR_UNLIKELY(across) && !across_subscribe_ready(conn->subscribe)) {
+        conn_pause(conn, CONN_PAUSE_PEERS);
+        return DISPATCH_AGAIN;
+    }
     uint8_t *codes = calloc(subscribe.filters_count, 2);
     if (!codes)
         return out_of_memory(conn);
     if (s->durable && too_many_for_log(conn, subscribe.filters_count, subscribe.filters)) {
         memset(codes, MQTT_REASON_QUOTA_EXCEEDED, subscribe.filters_count);
+        across_subscribe_end(conn);
         send_suback(conn, subscribe.packet_id, chr_slice_of(codes, subscribe.filters_count));
         free(codes);
         return DISPATCH_DONE;
@@ -423,6 +456,7 @@ enum dispatch session__handle_subscribe(struct conn *conn, const struct mqtt_fra
     for (uint32_t i = 0; mqtt_subscribe_next(&it, &sub); i++)
         codes[i] =
             subscribe_one(s, &sub, subscribe.properties.subscription_identifier, &existed[i]);
+    across_subscribe_end(conn);
     if (s->durable) {
         enum dispatch result = subscribe_by_log(conn, &subscribe, codes, existed);
         free(codes);

@@ -146,6 +146,10 @@ void session__log_ended(const struct conn *conn, const struct session *session);
 void session__deliver(struct broker_loop *loop, struct message *message, struct route *route);
 /* The same for a message that is not retained and whose topic has no route yet. */
 void session__deliver_topic(struct broker_loop *loop, struct message *message);
+/* One that came from another node, to this node's subscribers: plain ones, and one member of each
+ * of the groups (interest_group). */
+void session__deliver_arrived(struct broker_loop *loop, struct message *message, bool plain,
+                              const uint64_t *groups, uint32_t groups_count);
 void session__outboxes_flush(struct broker_loop *loop);
 void session__outboxes_free(struct broker_loop *loop);
 struct session *session__by_number(const struct broker_loop *loop, uint64_t number);
@@ -205,6 +209,8 @@ CHR_MUST_USE chr_err session__log_acked(struct session *session, struct db_seque
 CHR_MUST_USE chr_err session__log_received(struct session *session, uint64_t sequence);
 void session__opened(struct session *session, struct conn *conn,
                      const struct db_op_result *result); /* handle_connect.c */
+/* It needs no place among sessions on their way to the log any more (handle_connect.c). */
+void session__unreserve(struct session *session);
 void session__log_ops_continue(struct broker_loop *loop);
 /* Operations wait for a batch: the connection, which would add one, is paused. */
 bool session__log_ops_wait(struct conn *conn);

@@ -8,9 +8,11 @@
 #include "broker/session/sent_aliases.h"
 #include "broker/session/sql_request.h"
 #include "broker/session/will.h"
+#include "db/durable.h"
 
 /* A durable session is kept this long after its expiry, so that the log, which goes by replicated
- * time, has surely ended it by then: what is in memory always covers what is in the log. */
+ * time, has most likely ended it by then. Whether it goes on is the log's to say, whatever is still
+ * in memory: a client that comes back asks it (handle_connect.c). */
 #define EXPIRY_GRACE_US INT64_C(10000000)
 
 static void grow_numbers(struct loop_session_state *state)
@@ -88,8 +90,7 @@ void session_free(struct session *s)
     message_unref(s->log_will);
     principal_unref(s->principal);
     registry_remove(s->loop->node->registry, s);
-    if (s->reserved)
-        registry_unreserve(s->loop->node->registry);
+    session__unreserve(s);
     struct session **at = &state->by_number[s->number & state->by_number_mask];
     while (*at != s)
         at = &(*at)->number_next;
@@ -140,6 +141,39 @@ void session_detach(struct session *s, bool taken_over, bool new_clean)
         s->ended = true;
         session_expire(s);
     }
+}
+
+void session__let_go(struct session *s)
+{
+    struct conn *conn = s->conn;
+    struct db_session_info info;
+    session_stored_report(s); /* what the client has is not sent again elsewhere */
+    bool closed = db_session_read(s->loop->node->db, s->epoch, &info) && !info.connected;
+    uint8_t code = closed ? MQTT_REASON_SERVER_BUSY : MQTT_REASON_SESSION_TAKEN_OVER;
+    if (s->listed)
+        wakeups_remove(s->loop->node->wakeups, s);
+    s->listed = s->durable = false; /* nothing more of it is logged */
+    if (conn) {
+        conn->end = CONN_END_SERVER;
+        conn->end_code = code;
+        session__log_ended(conn, s);
+        session_detach(s, true, true);
+        session_end_connection(conn, code, closed ? "this node was taken for dead" : NULL);
+    }
+    session_clear(s);
+    s->ended = true;
+    session_expire(s);
+}
+
+bool session__check_lost(struct session *s)
+{
+    struct db_session_info info;
+    if (!s->durable || s->opening) /* session__opened looks again */
+        return false;
+    if (db_session_read(s->loop->node->db, s->epoch, &info) && info.generation == s->generation)
+        return false;
+    session__let_go(s);
+    return true;
 }
 
 void session_expire(struct session *s)

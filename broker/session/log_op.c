@@ -5,7 +5,8 @@
  * here. Those of a stale batch (R9) come back to their places, and until they have, none goes past
  * them into a batch under newer mappings. A session is kept while one of its operations is on its
  * way, so a client that comes back at once meets its old session and waits its turn. After a stop
- * of the node nothing is told: sessions that were connected are closed when it starts again. */
+ * of the node nothing is told: sessions that were connected are closed when it starts again, or, in
+ * a cluster, when the others hear of its end. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -141,6 +142,10 @@ static void add(struct db_entry *entry, const struct log_op *op)
                                        .window = op->open.window,
                                        .has_owner = op->open.owner != NULL,
                                        .owner = chr_slice_of(op->open.owner, op->open.owner_len)};
+        if (s->loop->node->cluster) {
+            open.node = s->loop->node->dir.node;
+            open.boot = s->loop->node->dir.boot;
+        }
         if (op->open.will) {
             will = will_for_log(op->open.will);
             open.will = &will;

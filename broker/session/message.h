@@ -17,12 +17,13 @@ struct message {
     uint8_t qos; /* as published */
     bool retain; /* as published */
     bool has_expiry;
-    bool flow_controlled;    /* its maker waits until it is released: never dropped for a limit */
-    bool to_user;            /* an answer: only for sessions of the user `user` (R1) */
-    _Atomic bool counted;    /* in messages_queued_bytes */
-    bool own;                /* the node's ($SYS): no limit of retained messages holds it back */
-    bool logged;             /* the log has it verbatim, for its durable recipients */
-    uint32_t user;           /* number of the user that asked; 0: anonymous */
+    bool flow_controlled; /* its maker waits until it is released: never dropped for a limit */
+    bool to_user;         /* an answer: only for sessions of the user `user` (R1) */
+    _Atomic bool counted; /* in messages_queued_bytes */
+    bool own;             /* the node's ($SYS): no limit of retained messages holds it back */
+    bool logged;          /* the log has it verbatim, for its durable recipients and other nodes */
+    bool local;           /* for subscribers of this node alone */
+    uint32_t user;        /* number of the user that asked; 0: anonymous */
     int64_t expires_mono_us; /* when has_expiry: Message Expiry Interval counted from arrival */
     uint64_t publisher;      /* session number of the publisher, for No Local; 0: the node itself */
     chr_slice topic;         /* these three point into bytes[] */

@@ -464,6 +464,7 @@ static const char *const drop_texts[DROPS] = {
     [DROP_SLOW] = "it reads too slowly",
     [DROP_TOO_LARGE] = "larger than its Maximum Packet Size",
     [DROP_INBOX] = "too much is on its way between loops",
+    [DROP_PEER] = "too much waits for another node",
     [DROP_EXPIRED] = "expired",
     [DROP_SIZE] = "larger than message_size_limit",
     [DROP_MEMORY] = "out of memory",

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "broker/ingest/ingest.h"
+#include "broker/session/across.h"
 #include "db/durable.h"
 #include "proto/mqtt/encode.h"
 
@@ -138,6 +139,7 @@ static enum into_batch add(struct batch *batch, struct inbound *in, const struct
         .guard = guard,
         .deliver = deliver,
         .logged = logged,
+        .across = route->match.peers || route->match.choices_count,
         .early = is_early(batch, in, route),
     };
     if (CHR_UNLIKELY(batch_add_message(batch, in->slab, &message))) {
@@ -182,10 +184,34 @@ static bool retained_room(struct broker_loop *loop, const struct inbound *in)
     return there;
 }
 
+/* Does the queue of any session take it, wherever its client was last? What is in the database says
+ * so, remembered with the route. */
+static bool queued(struct broker_loop *loop, struct route *route)
+{
+    uint64_t version = db_subscriptions_version(loop->node->db) + 1;
+    if (CHR_UNLIKELY(route->queued_version != version)) {
+        route->queued = db_subscribed(loop->node->db, route_topic(route));
+        route->queued_version = version;
+    }
+    return route->queued;
+}
+
+static bool verbatim_in_cluster(struct broker_loop *loop, struct route *route, uint8_t qos)
+{
+    const struct match *match = route_match(&state_of(loop)->routes, route);
+    if (!match)
+        return qos > 0;
+    if (route->ingest && match->peers)
+        return true;
+    return qos > 0 && (match->durable || queued(loop, route));
+}
+
 bool session__verbatim(struct broker_loop *loop, struct route *route, uint8_t qos, bool retain)
 {
     if (retain)
         return true;
+    if (CHR_UNLIKELY(across_of(loop->node) != NULL))
+        return verbatim_in_cluster(loop, route, qos);
     if (qos == 0)
         return false;
     const struct match *match = route_match(&state_of(loop)->routes, route);

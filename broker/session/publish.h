@@ -40,7 +40,9 @@ enum into_batch {
 enum into_batch session__into_batch(struct inbound *in, struct route *route, bool plain_too);
 /* Does the log get the message itself, not only its rows (R6, R7)? When it is retained, or may be
  * queued for a durable session. On a node alone that is all: subscribers of other kinds are served
- * from the receive buffer after commit, so for them nothing is written. */
+ * from the receive buffer after commit, so for them nothing is written. In a cluster a message of a
+ * table is written for the subscribers of other nodes as well, at any QoS: each node that applies
+ * it delivers it, whatever becomes of this one. */
 bool session__verbatim(struct broker_loop *loop, struct route *route, uint8_t qos, bool retain);
 
 #endif

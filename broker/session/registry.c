@@ -106,9 +106,9 @@ void registry_remove(struct registry *r, struct session *session)
     pthread_mutex_unlock(&r->lock);
 }
 
-bool registry_reserve(struct registry *r, uint32_t most)
+bool registry_reserve(struct registry *r, uint64_t lasting, uint32_t most)
 {
-    if (atomic_fetch_add(&r->reserved, 1) < most || most == 0)
+    if (atomic_fetch_add(&r->reserved, 1) + lasting < most || most == 0)
         return true;
     atomic_fetch_sub(&r->reserved, 1);
     return false;

@@ -24,8 +24,11 @@ void registry_free(struct registry *registry); /* accepts NULL; must be empty */
 struct session *registry_claim(struct registry *registry, chr_slice client_id,
                                struct session *session, struct broker_loop **owner);
 void registry_remove(struct registry *registry, struct session *session);
-/* One durable session more, unless there are `most` (0: no limit): false. Any thread. */
-bool registry_reserve(struct registry *registry, uint32_t most);
+/* One more session that outlives its connection is on its way to the log, unless with the `lasting`
+ * ones that it has there are `most` (0: no limit): false. Until the loop has heard of the log's
+ * answer a session may be counted twice, and not those on their way from other nodes. Any thread.
+ */
+bool registry_reserve(struct registry *registry, uint64_t lasting, uint32_t most);
 void registry_unreserve(struct registry *registry);
 uint32_t registry_reserved(const struct registry *registry);
 size_t registry_count(struct registry *registry);

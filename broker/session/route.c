@@ -30,7 +30,8 @@ static void count_bytes(struct routes *routes, struct route *route)
 {
     const struct match *m = &route->match;
     size_t bytes = sizeof *route + route->topic_len + m->own_max * sizeof *m->own +
-                   m->groups_max * sizeof(struct share_group *) + m->ids_max;
+                   m->groups_max * sizeof(struct share_group *) + m->ids_max +
+                   m->choices_max * sizeof *m->choices;
     routes->bytes += bytes - route->bytes;
     route->bytes = bytes;
 }

@@ -42,6 +42,10 @@ struct route {
     struct match match;    /* look at it through route_match */
     size_t bytes;          /* as counted in routes.bytes; the ingest route aside */
     uint64_t logged; /* serial of the last batch with a message of it that is in no table (R6) */
+    uint64_t logged_index; /* in a cluster: of the last entry with a message of it; 0: none */
+    uint64_t
+        queued_version;   /* in a cluster: 1 + db_subscriptions_version `queued` is of; 0: none */
+    bool queued;          /* some session's queue takes what is above QoS 0 */
     uint64_t publish_key; /* acl_key of who may publish here, looked at last; 0: nobody was */
     uint32_t topic_len;
     uint8_t topic[];

@@ -7,9 +7,11 @@
  *
  * A session lives on one loop for its whole life, the loop its first CONNECT came to; a later
  * connection of the same client moves to that loop (loop_move_conn). So nothing here is locked, and
- * what is on its way to a session never has to be forwarded. Other threads read `number`, `loop`
- * and `connected` while they hold the registry's or the subscriptions' lock, which the session is
- * removed from before it goes.
+ * what is on its way to a session never has to be forwarded. In a cluster that goes for the loops
+ * of one node: when its client connects to another one, a session that the log knows is let go here
+ * (session__check_lost) and made anew there, of what the log has of it. Other threads read
+ * `number`, `loop` and `connected` while they hold the registry's or the subscriptions' lock, which
+ * the session is removed from before it goes.
  *
  * Out: QoS 0 is sent at once or dropped when the client is slow. QoS 1 and 2 take a place in
  * `inflight` (bounded by the client's Receive Maximum), else wait in `queue` (bounded by count and
@@ -35,6 +37,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/hlc.h"
 #include "base/list.h"
 #include "base/slice.h"
 #include "broker/net/conn.h"
@@ -146,9 +149,10 @@ struct session {
     /* Life */
     bool present;   /* it holds state of an accepted connection */
     bool durable;   /* known to the log: epoch, generation */
-    bool reserved;  /* counted as one that outlives its connection (registry_reserve) */
+    bool reserved;  /* registry_reserve, until the log has answered */
     uint64_t epoch; /* R5 */
     uint32_t generation;
+    chr_hlc connected_at;     /* elsewhere.h; 0: not in a cluster */
     bool listed;              /* in wakeups.h */
     struct message *log_will; /* its connection left this will with the log; a reference */
     uint32_t expiry_s;        /* after the connection; UINT32_MAX: never */
@@ -201,6 +205,11 @@ void session_free(struct session *session);
 void session_detach(struct session *session, bool taken_over, bool new_clean);
 /* Parked or ended sessions whose time has come. */
 void session_expire(struct session *session);
+/* The database may know more of it than we do: its client has connected to another node, or it was
+ * closed there. Then it is let go: its client is told and disconnected, nothing is logged, and what
+ * is here of it is forgotten (the session may be gone). False: it is ours still. */
+bool session__check_lost(struct session *session);
+void session__let_go(struct session *session);
 
 /* -- Out (outbound.c) ---------------------------------------------------------------------------*/
 

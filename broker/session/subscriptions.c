@@ -12,6 +12,7 @@
 #include "broker/net/loop.h"
 #include "broker/session/authorize.h"
 #include "broker/session/filter_changes.h"
+#include "broker/session/interest.h"
 #include "broker/session/session.h"
 #include "proto/mqtt/encode.h"
 #include "proto/mqtt/topic.h"
@@ -49,6 +50,7 @@ struct share_group {
     _Atomic uint32_t turn;
     uint32_t number;        /* never 0; of this group alone, also when it is made anew later */
     uint32_t durable_count; /* members that are durable above QoS 0 */
+    uint64_t told;          /* interest_group; 0 on a node alone */
 };
 
 /* What hangs on a node of the tree: two numbers. */
@@ -64,6 +66,10 @@ struct subscriptions {
     struct chr_chains by_session; /* records by (session, node, group) */
     struct chr_chains by_name;    /* groups by (node, name) */
     _Atomic uint64_t *changes;    /* [FILTER_CHANGES_KEYS] */
+    struct own_interest *told;    /* NULL: a node alone */
+    /* [peers_count]; NULL: nothing was told */
+    struct peer_interest *peers[SUBSCRIPTIONS_PEERS_MAX];
+    uint32_t peers_count;
 };
 
 static struct subscription *record_at(const struct subscriptions *subs, uint32_t number)
@@ -142,6 +148,8 @@ void subscriptions_free(struct subscriptions *subs)
     if (!subs)
         return;
     CHR_ASSERT(atomic_load(&subs->count) == 0);
+    for (uint32_t i = 0; i < subs->peers_count; i++)
+        peer_interest_free(subs->peers[i]);
     chr_filter_tree_free(&subs->tree);
     chr_chains_free(&subs->by_session);
     chr_chains_free(&subs->by_name);
@@ -245,7 +253,8 @@ static uint32_t *heads_of(const struct subscriptions *subs, uint32_t node)
     return chr_filter_tree_value(&subs->tree, node)->numbers;
 }
 
-static uint32_t group_add(struct subscriptions *subs, uint32_t node, chr_slice name)
+static uint32_t group_add(struct subscriptions *subs, uint32_t node, chr_slice name,
+                          chr_slice filter)
 {
     uint32_t number = group_find(subs, node, name);
     if (number)
@@ -265,6 +274,7 @@ static uint32_t group_add(struct subscriptions *subs, uint32_t node, chr_slice n
     if (++subs->groups_made == 0)
         subs->groups_made = 1;
     g->number = subs->groups_made;
+    g->told = subs->told ? interest_group(name, filter) : 0;
     g->next_of_node = *head;
     if (*head)
         group_at(subs, *head)->prev_of_node = number;
@@ -309,6 +319,24 @@ static void count_durable(const struct subscriptions *subs, const struct subscri
         group_at(subs, s->group)->durable_count += change; /* modulo 2^32 */
 }
 
+/* One less is told. */
+static void untell(const struct subscriptions *subs, const struct subscription *s)
+{
+    if (!subs->told)
+        return;
+    uint8_t stack[256];
+    size_t len = chr_filter_tree_text(&subs->tree, s->node, NULL);
+    uint8_t *text = len <= sizeof stack ? stack : malloc(len);
+    if (!text)
+        return; /* told for longer than it should be: nothing worse */
+    (void)chr_filter_tree_text(&subs->tree, s->node, text);
+    const struct share_group *g = s->group ? group_at(subs, s->group) : NULL;
+    own_interest_remove(subs->told, g ? chr_slice_of(g->name, g->name_len) : (chr_slice){0},
+                        chr_slice_of(text, len), stored(s));
+    if (text != stack)
+        free(text);
+}
+
 static uint32_t *list_of(const struct subscriptions *subs, const struct subscription *s)
 {
     return s->group ? &group_at(subs, s->group)->members : &heads_of(subs, s->node)[PLAIN];
@@ -339,6 +367,7 @@ static void unlink_and_free(struct subscriptions *subs, uint32_t number)
 {
     struct subscription *s = record_at(subs, number);
     uint32_t node = s->node, group = s->group;
+    untell(subs, s);
     if (group) {
         struct share_group *g = group_at(subs, group);
         if (atomic_load_explicit(&g->turn, memory_order_relaxed) == number)
@@ -375,7 +404,7 @@ static chr_err add_locked(struct subscriptions *subs, struct session *session, c
     uint32_t node = chr_filter_tree_add(&subs->tree, text);
     if (!node)
         return CHR_ENOMEM;
-    uint32_t group = group_name.len ? group_add(subs, node, group_name) : 0;
+    uint32_t group = group_name.len ? group_add(subs, node, group_name, text) : 0;
     bool failed = group_name.len && !group;
     uint32_t number = failed ? 0 : find(subs, session, node, group);
     if (number) {
@@ -383,6 +412,12 @@ static chr_err add_locked(struct subscriptions *subs, struct session *session, c
         *existed = true;
         /* Clients that come back ask for what they have: no match is void for that. */
         if (s->flags != flags_of(options) || s->id != options->id) {
+            bool durable = options->durable && options->qos;
+            if (subs->told && durable != stored(s)) {
+                if (own_interest_add(subs->told, group_name, text, durable))
+                    return CHR_ENOMEM;
+                own_interest_remove(subs->told, group_name, text, stored(s));
+            }
             count_durable(subs, s, UINT32_MAX);
             s->flags = flags_of(options);
             s->id = options->id;
@@ -392,7 +427,11 @@ static chr_err add_locked(struct subscriptions *subs, struct session *session, c
         }
         return CHR_OK;
     }
+    if (subs->told && !failed)
+        failed = own_interest_add(subs->told, group_name, text, options->durable && options->qos);
     number = failed ? 0 : chr_slots_new(&subs->records);
+    if (!number && subs->told && !failed)
+        own_interest_remove(subs->told, group_name, text, options->durable && options->qos);
     if (!number) {
         tidy(subs, node, group);
         return CHR_ENOMEM;
@@ -498,6 +537,7 @@ void match_free(struct match *match)
 {
     free(match->own);
     free((void *)match->groups);
+    free(match->choices);
     free(match->ids);
     *match = (struct match){0};
 }
@@ -572,6 +612,126 @@ static void take_filters(void *arg, const union chr_filter_value *values, uint32
         take_filter(g, values[i]);
 }
 
+/* ---- Across nodes -----------------------------------------------------------------------------
+ */
+
+struct gather_peer {
+    struct gather *g;
+    uint32_t peer;
+};
+
+static void take_peer_group(void *arg, uint64_t group, bool durable)
+{
+    const struct gather_peer *p = arg;
+    struct match *m = p->g->match;
+    uint32_t i = 0;
+    m->durable |= durable;
+    while (i < m->choices_count && m->choices[i].group != group)
+        i++;
+    if (i == m->choices_count) {
+        void *array = m->choices;
+        if (!reserve(&array, &m->choices_max, m->choices_count, sizeof *m->choices)) {
+            p->g->failed = true;
+            return;
+        }
+        m->choices = array;
+        /* Its first turn is anybody's, or a route that is matched again and again would always give
+         * it to the same node. */
+        struct share_choice choice = {.group = group,
+                                      .local = UINT32_MAX,
+                                      .turn = (uint32_t)chr_hash_u64(m->version ^ group)};
+        for (uint32_t k = 0; k < m->groups_count; k++)
+            if (m->groups[k]->told == group) {
+                choice.local = k;
+                choice.durable = m->groups[k]->durable_count > 0;
+            }
+        m->choices[m->choices_count++] = choice;
+    }
+    m->choices[i].peers |= 1u << p->peer;
+    m->choices[i].durable |= durable;
+}
+
+/* After the tree, whose groups are known then. */
+static void take_peers(struct gather *g)
+{
+    for (uint32_t i = 0; i < g->subs->peers_count; i++) {
+        if (!g->subs->peers[i])
+            continue;
+        struct gather_peer p = {g, i};
+        struct peer_wants wants = {.group = take_peer_group, .arg = &p};
+        peer_interest_match(g->subs->peers[i], g->topic, &wants);
+        g->match->peers |= (wants.plain ? 1u : 0u) << i;
+        g->match->durable |= wants.durable;
+    }
+}
+
+void subscriptions_tell(struct subscriptions *subs, struct own_interest *own)
+{
+    CHR_ASSERT(subscriptions_count(subs) == 0);
+    subs->told = own;
+}
+
+void subscriptions_peer_replace(struct subscriptions *subs, uint32_t peer,
+                                struct peer_interest *interest)
+{
+    CHR_ASSERT(peer < SUBSCRIPTIONS_PEERS_MAX);
+    pthread_rwlock_wrlock(&subs->lock);
+    struct peer_interest *before = subs->peers[peer];
+    subs->peers[peer] = interest;
+    subs->peers_count = CHR_MAX(subs->peers_count, peer + 1);
+    if ((before && before->count) || (interest && interest->count)) {
+        count_change(subs, FILTER_CHANGES_ALL); /* every topic's */
+        publish_changes(subs);
+    }
+    pthread_rwlock_unlock(&subs->lock);
+    peer_interest_free(before);
+}
+
+chr_err subscriptions_peer_changed(struct subscriptions *subs, uint32_t peer, chr_slice items)
+{
+    struct deliver_filter filter;
+    chr_err err = CHR_OK;
+    bool news = false;
+    pthread_rwlock_wrlock(&subs->lock);
+    struct peer_interest *p = peer < subs->peers_count ? subs->peers[peer] : NULL;
+    if (!p)
+        err = CHR_ENOTFOUND;
+    while (!err && items.len) {
+        bool changed = false;
+        err = deliver_filter_take(&items, &filter);
+        if (!err)
+            err = peer_interest_set(p, &filter, &changed);
+        if (changed)
+            count_change(subs, filter_changes_key(filter.filter));
+        news |= changed;
+    }
+    if (news)
+        publish_changes(subs);
+    pthread_rwlock_unlock(&subs->lock);
+    return err;
+}
+
+static void any_value(void *arg, const union chr_filter_value *values, uint32_t count)
+{
+    (void)values;
+    *(bool *)arg |= count > 0;
+}
+
+bool subscriptions_wanted(struct subscriptions *subs, chr_slice topic)
+{
+    bool any = false;
+    if (subscriptions_count(subs) == 0)
+        return false;
+    pthread_rwlock_rdlock(&subs->lock);
+    if (chr_filter_tree_nodes(&subs->tree))
+        (void)chr_filter_tree_match(&subs->tree, topic, any_value, &any);
+    pthread_rwlock_unlock(&subs->lock);
+    return any;
+}
+
+/* ---- Merging ----------------------------------------------------------------------------------
+ */
+
 static int by_session(const void *a, const void *b)
 {
     const struct found *x = a, *y = b;
@@ -635,6 +795,7 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
                             const struct broker_loop *loop, struct match *match)
 {
     match->own_count = match->groups_count = match->ids_len = 0;
+    match->choices_count = match->peers = 0;
     match->others = 0;
     match->durable = false;
     struct gather g;
@@ -651,6 +812,8 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
     match->changes = filter_changes_sum(subs->changes, topic);
     if (chr_filter_tree_nodes(&subs->tree))
         (void)chr_filter_tree_match(&subs->tree, topic, take_filters, &g);
+    if (subs->peers_count)
+        take_peers(&g);
     pthread_rwlock_unlock(&subs->lock);
     /* Sessions of this loop stay while this thread is here. */
     bool ok = !g.failed;
@@ -730,6 +893,19 @@ bool subscriptions_pick_group(struct subscriptions *subs, chr_slice topic,
     bool current = current_locked(subs, topic, match);
     for (uint32_t i = 0; current && i < match->groups_count; i++)
         if (match->groups[i]->number == group)
+            *out = pick_of(subs, match->groups[i]);
+    pthread_rwlock_unlock(&subs->lock);
+    return current;
+}
+
+bool subscriptions_pick_told(struct subscriptions *subs, chr_slice topic, const struct match *match,
+                             uint64_t group, struct share_pick *out)
+{
+    *out = (struct share_pick){0};
+    pthread_rwlock_rdlock(&subs->lock);
+    bool current = current_locked(subs, topic, match);
+    for (uint32_t i = 0; current && i < match->groups_count; i++)
+        if (match->groups[i]->told == group)
             *out = pick_of(subs, match->groups[i]);
     pthread_rwlock_unlock(&subs->lock);
     return current;

@@ -15,6 +15,11 @@
  * Identifiers (3.3.4). Of other loops it only says that they have recipients: they match for
  * themselves, so no loop ever holds a pointer to another's session.
  *
+ * Across nodes: what peers have told of their subscribers (interest.h) stands beside the tree,
+ * under the same lock and counted among the same changes, so a match says which peers have some;
+ * and each filter that comes or goes here is counted in what is told to them. A node alone has
+ * neither.
+ *
  * Safety: a match is used only while it is current. A session removes its subscriptions before it
  * is freed, on the same thread that uses its loop's matches; each removal counts a change of its
  * filter, which matched the topic of every match the session is in, so none of those is current any
@@ -30,9 +35,14 @@
 #include "base/slice.h"
 
 struct broker_loop;
+struct deliver_filter; /* bridge/deliver_codec.h */
+struct own_interest;   /* interest.h */
+struct peer_interest;
 struct session;
 struct share_group;
 struct subscriptions;
+
+#define SUBSCRIPTIONS_PEERS_MAX 16u
 
 struct subscription_options {
     uint8_t qos;
@@ -65,6 +75,20 @@ void subscriptions_remove_all(struct subscriptions *subs, struct session *sessio
  * loop. */
 void subscriptions_touch(struct subscriptions *subs, const struct session *session);
 
+/* -- Across nodes */
+
+/* Before the first subscription: filters are told from now on. own: borrowed until free. */
+void subscriptions_tell(struct subscriptions *subs, struct own_interest *own);
+/* Lane threads. What peer `peer` wants, told anew as a whole; interest is taken. NULL: nothing. */
+void subscriptions_peer_replace(struct subscriptions *subs, uint32_t peer,
+                                struct peer_interest *interest);
+/* What has changed of it, items as in a CHANGES of bridge/deliver_codec.h. CHR_EMALFORMED,
+ * CHR_ENOMEM: a part may have been taken; CHR_ENOTFOUND: that peer has told nothing. */
+CHR_MUST_USE chr_err subscriptions_peer_changed(struct subscriptions *subs, uint32_t peer,
+                                                chr_slice items);
+/* Has any session of this node a subscription that matches? Any thread. */
+bool subscriptions_wanted(struct subscriptions *subs, chr_slice topic);
+
 /* -- Matching */
 
 struct recipient {
@@ -77,11 +101,26 @@ struct recipient {
     uint32_t local_ids_at, local_ids_len;
 };
 
+/* A share group with members on other nodes. */
+struct share_choice {
+    uint64_t group;  /* interest_group */
+    uint32_t peers;  /* bit i: peer i has members */
+    uint32_t local;  /* its place in match.groups; UINT32_MAX: no member here */
+    bool durable;    /* some member is durable above QoS 0 */
+    uint32_t turn;   /* of the nodes that have members; the asking loop's */
+    uint32_t chosen; /* deliver.c: the peer whose turn it is */
+};
+#define SHARE_CHOSEN_NONE UINT32_MAX /* the log serves it */
+#define SHARE_CHOSEN_HERE (UINT32_MAX - 1)
+
 struct match {
     struct recipient *own;
     uint32_t own_count, own_max;
-    bool durable; /* some durable session, of whichever loop, takes it above QoS 0: a message above
-                     QoS 0 goes through the log (R6) */
+    bool durable;   /* some durable session, of whichever loop or (as far as peers have told) node,
+                       takes it above QoS 0: a message above QoS 0 goes through the log (R6) */
+    uint32_t peers; /* bit i: peer i has subscribers that share with nobody */
+    struct share_choice *choices;
+    uint32_t choices_count, choices_max;
     uint64_t version;            /* it is current while that stands, */
     uint64_t changes;            /* or the sum of the topic's changes does */
     uint64_t others;             /* bit (number mod 64) of each other loop with recipients */
@@ -93,7 +132,13 @@ struct match {
 };
 CHR_INLINE bool match_any(const struct match *match)
 {
-    return match->own_count || match->others || match->groups_count;
+    return match->own_count || match->others || match->groups_count || match->peers ||
+           match->choices_count;
+}
+/* The same without what other nodes have from the log by themselves. */
+CHR_INLINE bool match_here(const struct match *match)
+{
+    return match->own_count || match->others || match->groups_count || match->choices_count;
 }
 void match_free(struct match *match);
 
@@ -121,6 +166,10 @@ bool subscriptions_pick(struct subscriptions *subs, chr_slice topic, const struc
 /* The same for one group, told by its number; loop is NULL when nobody is left in it. */
 bool subscriptions_pick_group(struct subscriptions *subs, chr_slice topic,
                               const struct match *match, uint32_t group, struct share_pick *out);
+
+/* The same for one that is told by its interest_group. */
+bool subscriptions_pick_told(struct subscriptions *subs, chr_slice topic, const struct match *match,
+                             uint64_t group, struct share_pick *out);
 
 /* Calls each(arg, options, filter) for the subscriptions of a session; session's loop. The
  * filter is borrowed until return and bears its `$share/<group>/`. */

@@ -6,17 +6,18 @@
 #include "broker/session/internal.h"
 #include "db/durable.h"
 
-static void will_free(struct will *will)
+void will_free_unlisted(struct will *will)
 {
-    chr_list_remove(&will->link);
+    if (will->counted)
+        atomic_fetch_sub(will->counted, 1);
     message_unref(will->message);
     free(will);
 }
 
-void will_free_unlisted(struct will *will)
+static void will_free(struct will *will)
 {
-    message_unref(will->message);
-    free(will);
+    chr_list_remove(&will->link);
+    will_free_unlisted(will);
 }
 
 struct will *will_new(struct session *s, const struct mqtt_connect *connect)

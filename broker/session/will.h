@@ -7,6 +7,8 @@
 #ifndef CHR_BROKER_SESSION_WILL_H
 #define CHR_BROKER_SESSION_WILL_H
 
+#include <stdatomic.h>
+
 #include "base/err.h"
 #include "base/list.h"
 #include "db/op.h"
@@ -26,9 +28,10 @@ struct will {
     uint32_t expiry_s; /* counts from its publication; UINT32_MAX: none */
     uint32_t delay_s;
     int64_t due_mono_us;
-    struct db_guard guard; /* of one in the log; epoch 0: not */
-    uint64_t owner;        /* of one in the log: number of its session; 0: not known here */
-    bool judged, denied;   /* of one in the log: by the rights of when it is due */
+    struct db_guard guard;     /* of one in the log; epoch 0: not */
+    uint64_t owner;            /* of one in the log: number of its session; 0: not known here */
+    bool judged, denied;       /* of one in the log: by the rights of when it is due */
+    _Atomic uint32_t *counted; /* one less when it is gone; NULL: nobody counts */
 };
 
 /* From a CONNECT with a will. NULL: no memory. */

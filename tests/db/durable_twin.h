@@ -50,6 +50,7 @@ struct twill {
     char topic[16];
     uint8_t qos;
     bool retain, due;
+    uint64_t node, boot;
     int64_t due_us; /* INT64_MAX: pending */
     uint64_t order;
 };
@@ -59,6 +60,7 @@ struct tsession {
     uint64_t epoch;
     uint32_t generation, expiry_s;
     bool connected;
+    uint64_t node, boot;
     int64_t expires_us, sweep_us;
     uint32_t messages_max, window;
     uint64_t bytes_max, total_max;
@@ -87,6 +89,8 @@ struct twin {
     size_t woken_count;
     struct twill due[128];
     size_t due_count;
+    struct db_lost_session lost[128];
+    size_t lost_count;
 };
 
 static bool match(const char *f, const char *t)
@@ -312,6 +316,7 @@ struct top {
     uint64_t epoch, sent;
     uint32_t generation;
     bool keep;
+    uint64_t node, boot;
     struct tsub subs[3];
     uint32_t count; /* of subs, guards, ranges */
     struct tmessage message;
@@ -331,6 +336,8 @@ static void twin_open(struct twin *t, const struct top *op, uint32_t ordinal, st
 {
     struct tsession *s = by_client(t, op->client);
     bool foreign = s && s->owner && op->owner && strcmp(s->owner, op->owner) != 0;
+    bool moves = s && (s->node != op->node || s->boot != op->boot);
+    uint64_t old_epoch = s ? s->epoch : 0;
     if (s && (op->clean || foreign)) {
         end(t, s);
         s = NULL;
@@ -349,10 +356,16 @@ static void twin_open(struct twin *t, const struct top *op, uint32_t ordinal, st
             will_due(t, w);
         else if (w != SIZE_MAX)
             will_gone(t, w);
+        if (moves && s->connected)
+            s->sent = s->next_sequence - 1;
     }
     if (!s->owner)
         s->owner = op->owner;
     s->generation++;
+    if (moves)
+        t->lost[t->lost_count++] = (struct db_lost_session){old_epoch, s->epoch, s->generation};
+    s->node = op->node;
+    s->boot = op->boot;
     s->expiry_s = op->expiry_s;
     s->messages_max = op->messages_max;
     s->window = op->window;
@@ -366,11 +379,30 @@ static void twin_open(struct twin *t, const struct top *op, uint32_t ordinal, st
         *w = op->will;
         w->epoch = s->epoch;
         w->generation = s->generation;
+        w->node = s->node;
+        w->boot = s->boot;
         w->due_us = INT64_MAX;
         w->due = false;
     }
     r->epoch = s->epoch;
     r->generation = s->generation;
+}
+
+static void park(struct twin *t, struct tsession *s, uint32_t expiry_s, uint64_t sent)
+{
+    size_t w = will_of(t, s->epoch);
+    if (expiry_s == 0) {
+        end(t, s);
+        return;
+    }
+    s->connected = false;
+    s->expiry_s = expiry_s;
+    s->sent = sent > s->sent ? sent : s->sent;
+    s->expires_us = after(t, expiry_s);
+    if (w != SIZE_MAX && t->wills[w].delay_s == 0)
+        will_due(t, w);
+    else if (w != SIZE_MAX)
+        t->wills[w].due_us = after(t, t->wills[w].delay_s);
 }
 
 static void twin_close(struct twin *t, const struct top *op, struct tresult *r)
@@ -381,22 +413,34 @@ static void twin_close(struct twin *t, const struct top *op, struct tresult *r)
     r->epoch = s->epoch;
     r->generation = s->generation;
     size_t w = will_of(t, s->epoch);
-    if (!op->keep && w != SIZE_MAX) {
+    if (!op->keep && w != SIZE_MAX)
         will_gone(t, w);
-        w = SIZE_MAX;
+    park(t, s, op->expiry_s, op->sent);
+}
+
+static void twin_node_down(struct twin *t, const struct top *op, struct tresult *r)
+{
+    uint64_t last = 0; /* by epoch */
+    for (;;) {
+        struct tsession *next = NULL;
+        for (size_t i = 0; i < t->sessions_count; i++) {
+            struct tsession *s = t->sessions[i];
+            if (s->connected && s->node == op->node && s->boot <= op->boot && s->epoch > last &&
+                (!next || s->epoch < next->epoch))
+                next = s;
+        }
+        if (!next)
+            return;
+        last = next->epoch;
+        next->generation++;
+        t->lost[t->lost_count++] = (struct db_lost_session){
+            next->epoch, next->expiry_s ? next->epoch : 0, next->generation};
+        size_t w = will_of(t, next->epoch);
+        if (w != SIZE_MAX)
+            t->wills[w].node = t->wills[w].boot = 0;
+        park(t, next, next->expiry_s, next->next_sequence - 1);
+        r->rows++;
     }
-    if (op->expiry_s == 0) {
-        end(t, s);
-        return;
-    }
-    s->connected = false;
-    s->expiry_s = op->expiry_s;
-    s->sent = op->sent > s->sent ? op->sent : s->sent;
-    s->expires_us = after(t, op->expiry_s);
-    if (w != SIZE_MAX && t->wills[w].delay_s == 0)
-        will_due(t, w);
-    else if (w != SIZE_MAX)
-        t->wills[w].due_us = after(t, t->wills[w].delay_s);
 }
 
 static struct tsub *sub_of(struct tsession *s, const struct tsub *like)
@@ -596,7 +640,7 @@ static void twin_apply(struct twin *t, int64_t now_us, const struct top *ops, ui
     bool duplicate[2] = {false, false};
     t->index++;
     t->now_us = now_us;
-    t->woken_count = t->due_count = 0;
+    t->woken_count = t->due_count = t->lost_count = 0;
     memset(results, 0, count * sizeof *results);
     expire(t);
     for (uint32_t i = 0; i < count; i++) {
@@ -608,6 +652,9 @@ static void twin_apply(struct twin *t, int64_t now_us, const struct top *ops, ui
             break;
         case DB_OP_SESSION_CLOSE:
             twin_close(t, op, r);
+            break;
+        case DB_OP_NODE_DOWN:
+            twin_node_down(t, op, r);
             break;
         case DB_OP_SUBSCRIBE:
             twin_subscribe(t, op, r);

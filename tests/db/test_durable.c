@@ -435,6 +435,74 @@ static void test_not_in_atomic_entries(void **state)
     assert_int_equal(retained.count, 0);
 }
 
+/* Where a session is connected, and that its node is no more. */
+static void test_nodes(void **state)
+{
+    struct kit *k = *state;
+    struct db_session_open open = {.client_id = CHR_LIT("c"), .expiry_s = 60, .node = 7, .boot = 3};
+    db_entry_add_session_open(&k->entry, &open);
+    apply(k);
+    uint64_t epoch = k->result.ops[0].epoch;
+    assert_int_equal(k->result.lost_count, 0);
+    db_entry_add_session_open(&k->entry, &open); /* again, by the same node */
+    apply(k);
+    assert_int_equal(k->result.lost_count, 0);
+    open.node = 8;
+    db_entry_add_session_open(&k->entry, &open);
+    apply(k);
+    assert_int_equal(k->result.lost_count, 1);
+    assert_int_equal(k->result.lost[0].epoch, epoch);
+    assert_int_equal(k->result.lost[0].new_epoch, epoch);
+    assert_int_equal(k->result.lost[0].generation, 3);
+    open.boot = 4;
+    open.clean_start = true;
+    db_entry_add_session_open(&k->entry, &open);
+    apply(k);
+    assert_int_equal(k->result.lost_count, 1);
+    assert_int_equal(k->result.lost[0].epoch, epoch);
+    epoch = k->result.ops[0].epoch;
+    assert_int_equal(k->result.lost[0].new_epoch, epoch);
+    /* Another node, and an earlier start of it, are of no concern. */
+    db_entry_add_node_down(&k->entry, 7, UINT64_MAX);
+    db_entry_add_node_down(&k->entry, 8, 3);
+    apply(k);
+    assert_int_equal(k->result.lost_count, 0);
+    db_entry_add_node_down(&k->entry, 8, 4);
+    apply(k);
+    assert_int_equal(k->result.ops[0].rows, 1);
+    assert_int_equal(k->result.lost_count, 1);
+    struct db_session_info info;
+    assert_true(db_session_read(k->d, epoch, &info));
+    assert_false(info.connected);
+    assert_int_equal(info.generation, 2);
+    assert_int_equal(info.node, 8);
+    /* What its connection had on its way is void. */
+    struct db_guard guard = {epoch, 1, 5};
+    db_entry_add_guards(&k->entry, &guard, 1);
+    db_entry_add_session_close(
+        &k->entry,
+        &(struct db_session_close){.client_id = CHR_LIT("c"), .epoch = epoch, .generation = 1});
+    apply(k);
+    assert_true(db_bit_get(k->result.gone, 0));
+    assert_true(db_session_read(k->d, epoch, &info));
+
+    /* Malformed: node 0 that is said, more or less than two numbers, an atomic entry. */
+    open.node = 9;
+    db_entry_add_session_open(&k->entry, &open);
+    memset(k->entry.bytes.ptr + 16 + 16 + 16 + 56, 0, 8);
+    db_entry_add_node_down(&k->entry, 8, 4);
+    k->entry.bytes.ptr[k->entry.bytes.len - 20] = 2;
+    db_entry_add_node_down(&k->entry, 8, 4);
+    k->entry.bytes.ptr[k->entry.bytes.len - 27] = 1;
+    apply(k);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(k->result.ops[i].err, CHR_ECORRUPT);
+    db_entry_begin(&k->entry, DB_ENTRY_ATOMIC, 0);
+    db_entry_add_node_down(&k->entry, 8, 4);
+    apply(k);
+    assert_int_equal(k->result.ops[0].err, CHR_ECORRUPT);
+}
+
 static void test_improper_operations(void **state)
 {
     struct kit *k = *state;
@@ -679,7 +747,6 @@ static void test_will_delay(void **state)
 struct reading {
     struct kit *kit;
     _Atomic bool stop;
-    uint64_t seen;
 };
 
 static bool take_ref(void *arg, struct db_message *message)
@@ -695,7 +762,7 @@ static void *read_all_the_time(void *arg)
 {
     struct reading *r = arg;
     db *d = r->kit->d;
-    uint64_t last = 0;
+    uint64_t seen = 0, last = 0;
     struct db_message *kept = NULL;
     while (!atomic_load(&r->stop)) {
         struct db_queue_item items[32];
@@ -710,13 +777,13 @@ static void *read_all_the_time(void *arg)
             last = items[i].sequence;
         }
         release(items, n);
-        r->seen += n;
+        seen += n;
         db_retained_read(d, CHR_LIT("#"), 0, take_ref, &kept);
         db_durable_stats(d, &stats);
         db_subscribed(d, CHR_LIT("t/1"));
     }
     db_message_unref(kept);
-    assert_true(r->seen == 0 || last);
+    assert_true(seen == 0 || last);
     return NULL;
 }
 
@@ -760,6 +827,7 @@ int main(void)
         TEST(test_damaged_records),
         TEST(test_earlier_versions),
         TEST(test_not_in_atomic_entries),
+        TEST(test_nodes),
         TEST(test_improper_operations),
         TEST(test_mutated_entries),
         TEST(test_many_subscriptions),

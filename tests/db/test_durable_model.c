@@ -1,10 +1,10 @@
 /* tests/db/test_durable_model.c: what outlives connections (db/durable.h) against a naive twin.
  *
  * Each seed lives a life: sessions open, close and expire, subscribe, acknowledge; messages are
- * published with all options, retained, expire; wills fall due and are taken, twice, too; between
- * them checkpoints (some fail, some lose power), restarts with replays, moves to another store by a
- * snapshot. After each entry the
- * results and all that can be read are compared with the twin (durable_twin.h).
+ * published with all options, retained, expire; wills fall due and are taken, twice, too; clients
+ * move between nodes, which are declared down; between them checkpoints (some fail, some lose
+ * power), restarts with replays, moves to another store by a snapshot. After each entry the results
+ * and all that can be read are compared with the twin (durable_twin.h).
  *
  *     CHR_SEED=17 test_db_durable_model      lives one life
  *     CHR_SEEDS=10000 test_db_durable_model  lives more of them */
@@ -42,7 +42,7 @@ struct life {
         chr_hlc hlc;
     } log[ENTRIES + 1];
     struct transfer transfer;
-    uint64_t queued, checkpoints, reopened, wills_taken, moved;
+    uint64_t queued, checkpoints, reopened, wills_taken, moved, lost;
 };
 
 static struct life *living;
@@ -108,6 +108,13 @@ static void random_subs(struct life *l, struct top *op)
     }
 }
 
+/* Of three nodes, one of which is none, and two starts of each. */
+static void random_node(struct life *l, struct top *op)
+{
+    op->node = below(l, 3) * UINT64_C(0x1000000000000001);
+    op->boot = op->node ? 1 + below(l, 2) : 0;
+}
+
 static void random_op(struct life *l, struct top *op, uint32_t guards)
 {
     uint64_t kind = below(l, 100);
@@ -119,7 +126,8 @@ static void random_op(struct life *l, struct top *op, uint32_t guards)
         op->clean = chance(l, 20);
         static const char *const owners[] = {NULL, "", "ann", "bob"};
         op->owner = owners[chance(l, 70) ? 2 : below(l, 4)];
-        op->expiry_s = chance(l, 20) ? UINT32_MAX : 1 + (uint32_t)below(l, 60);
+        op->expiry_s = chance(l, 20) ? UINT32_MAX : chance(l, 10) ? 0 : 1 + (uint32_t)below(l, 60);
+        random_node(l, op);
         op->messages_max = chance(l, 50) ? 1 + (uint32_t)below(l, 8) : 0;
         op->window = (uint32_t)below(l, 4);
         op->bytes_max = chance(l, 30) ? 100 + below(l, 2000) : 0;
@@ -137,6 +145,9 @@ static void random_op(struct life *l, struct top *op, uint32_t guards)
         op->expiry_s = chance(l, 15) ? 0 : chance(l, 30) ? UINT32_MAX : 1 + (uint32_t)below(l, 60);
         op->keep = chance(l, 70);
         op->sent = below(l, 20);
+    } else if (kind < 22) {
+        op->type = DB_OP_NODE_DOWN;
+        random_node(l, op);
     } else if (kind < 35) {
         op->type = DB_OP_SUBSCRIBE;
         some_session(l, op);
@@ -222,7 +233,9 @@ static void add_op(struct db_entry *entry, const struct top *op)
                                        .queues_bytes_max = op->total_max,
                                        .drop_oldest = op->drop_oldest,
                                        .has_owner = op->owner != NULL,
-                                       .owner = chr_slice_cstr(op->owner)};
+                                       .owner = chr_slice_cstr(op->owner),
+                                       .node = op->node,
+                                       .boot = op->boot};
         db_entry_add_session_open(entry, &open);
         break;
     }
@@ -234,6 +247,9 @@ static void add_op(struct db_entry *entry, const struct top *op)
                                               .expiry_s = op->expiry_s,
                                               .will = op->keep ? DB_WILL_KEEP : DB_WILL_DROP,
                                               .sent = op->sent});
+        break;
+    case DB_OP_NODE_DOWN:
+        db_entry_add_node_down(entry, op->node, op->boot);
         break;
     case DB_OP_SUBSCRIBE:
         db_entry_add_subscribe(entry, op->epoch, op->generation, subs, op->count);
@@ -316,6 +332,7 @@ static void same_session(void *arg, const struct db_session_info *got)
     REQUIRE(s && chr_slice_eq(got->client_id, chr_slice_cstr(s->client)));
     REQUIRE(got->generation == s->generation && got->expiry_s == s->expiry_s);
     REQUIRE(got->connected == s->connected && got->expires_us == s->expires_us);
+    REQUIRE(got->node == s->node && got->boot == s->boot);
     REQUIRE(got->sent == s->sent && got->next_sequence == s->next_sequence);
     REQUIRE(got->subscriptions_count == s->subs_count && got->queued_count == s->items_count);
     REQUIRE(got->queued_bytes == bytes_of(c->life->twin, s));
@@ -366,7 +383,20 @@ static void same_will(void *arg, const struct db_due_will *got)
     REQUIRE(chr_slice_eq(got->message->topic, chr_slice_cstr(want->topic)));
     REQUIRE(chr_slice_eq(got->message->payload, CHR_LIT("will")));
     REQUIRE(got->message->retain == want->retain && got->message->publisher == want->epoch);
+    REQUIRE(got->node == want->node && got->boot == want->boot);
     c->n++;
+}
+
+static void same_start(void *arg, uint64_t node, uint64_t boot, uint64_t connected)
+{
+    struct count *c = arg;
+    uint64_t want = 0;
+    for (size_t i = 0; i < c->life->twin->sessions_count; i++) {
+        const struct tsession *s = c->life->twin->sessions[i];
+        want += s->connected && s->node == node && s->boot == boot;
+    }
+    REQUIRE(connected && connected == want);
+    c->n += connected;
 }
 
 static void compare(struct life *l)
@@ -374,7 +404,7 @@ static void compare(struct life *l)
     const struct twin *t = l->twin;
     struct count c = {.life = l};
     struct db_durable_stats stats;
-    uint64_t queued = 0, subscriptions = 0, connected = 0;
+    uint64_t queued = 0, subscriptions = 0, connected = 0, lasting = 0;
     int64_t due_us = INT64_MAX;
     db_sessions_read(l->d, same_session, &c);
     REQUIRE(c.n == t->sessions_count);
@@ -387,6 +417,7 @@ static void compare(struct life *l)
         queued += s->items_count;
         subscriptions += s->subs_count;
         connected += s->connected;
+        lasting += s->expiry_s > 0;
         due_us = s->expires_us < due_us ? s->expires_us : due_us;
         due_us = s->sweep_us < due_us ? s->sweep_us : due_us;
     }
@@ -415,6 +446,10 @@ static void compare(struct life *l)
     REQUIRE(stats.queued_count == queued && stats.subscriptions == subscriptions);
     REQUIRE(stats.connected == connected && stats.retained_count == t->retained_count);
     REQUIRE(stats.wills == t->wills_count && stats.sessions == t->sessions_count);
+    REQUIRE(stats.lasting == lasting);
+    c = (struct count){.life = l};
+    db_node_starts_read(l->d, same_start, &c);
+    REQUIRE(c.n == connected);
 }
 
 static void check(struct life *l)
@@ -471,6 +506,12 @@ static void step(struct life *l)
         REQUIRE(got.wills[i].epoch == l->twin->due[i].epoch &&
                 got.wills[i].generation == l->twin->due[i].generation &&
                 chr_slice_eq(got.wills[i].message->topic, chr_slice_cstr(l->twin->due[i].topic)));
+    REQUIRE(got.lost_count == l->twin->lost_count);
+    for (uint32_t i = 0; i < got.lost_count; i++)
+        REQUIRE(got.lost[i].epoch == l->twin->lost[i].epoch &&
+                got.lost[i].new_epoch == l->twin->lost[i].new_epoch &&
+                got.lost[i].generation == l->twin->lost[i].generation);
+    l->lost += got.lost_count;
     db_entry_free(&entry);
 }
 
@@ -551,7 +592,7 @@ static void move(struct life *l)
     compare(l);
 }
 
-static void live(uint64_t seed, uint64_t sums[5])
+static void live(uint64_t seed, uint64_t sums[6])
 {
     struct life *l = calloc(1, sizeof *l);
     living = l;
@@ -581,6 +622,7 @@ static void live(uint64_t seed, uint64_t sums[5])
     sums[2] += l->reopened;
     sums[3] += l->wills_taken;
     sums[4] += l->moved;
+    sums[5] += l->lost;
     db_close(l->d);
     fake_kv_free(l->store);
     for (size_t i = 0; i < ENTRIES; i++)
@@ -595,7 +637,7 @@ static void test_lives(void **state)
 {
     (void)state;
     const char *seed = getenv("CHR_SEED"), *seeds = getenv("CHR_SEEDS");
-    uint64_t sums[5] = {0}, count = seeds ? strtoull(seeds, NULL, 10) : 100;
+    uint64_t sums[6] = {0}, count = seeds ? strtoull(seeds, NULL, 10) : 100;
     chr_log_set_level(CHR_LOG_ERROR);
     count = count > 100 && !getenv("LONG") ? 100 : count; /* these lives are longer than others */
     if (seed) {
@@ -604,9 +646,11 @@ static void test_lives(void **state)
     }
     for (uint64_t s = 1; s <= count; s++)
         live(s, sums);
-    printf("%llu queued, %llu checkpoints, %llu restarts, %llu wills taken, %llu moves\n",
-           (unsigned long long)sums[0], (unsigned long long)sums[1], (unsigned long long)sums[2],
-           (unsigned long long)sums[3], (unsigned long long)sums[4]);
+    printf(
+        "%llu queued, %llu checkpoints, %llu restarts, %llu wills taken, %llu moves, %llu sessions "
+        "moved\n",
+        (unsigned long long)sums[0], (unsigned long long)sums[1], (unsigned long long)sums[2],
+        (unsigned long long)sums[3], (unsigned long long)sums[4], (unsigned long long)sums[5]);
     if (count >= 20) { /* the lives were not empty */
         assert_true(sums[0] > count * 50);
         assert_true(sums[1] > count * 5);

@@ -342,6 +342,10 @@ static void random_op(struct life *l, struct twin_op *op, bool atomic, uint32_t 
         snprintf(op->client, sizeof op->client, "client-%u", (unsigned)below(l, 5));
         op->clean_start = chance(l, 20);
         op->expiry_s = chance(l, 50) ? UINT32_MAX : 10;
+        op->node = below(l, 3);
+    } else if (kind < 88) {
+        op->type = DB_OP_NODE_DOWN;
+        op->node = 1 + below(l, 2);
     } else if (kind < 90) {
         op->type = DB_OP_SESSION_CLOSE;
         snprintf(op->client, sizeof op->client, "client-%u", (unsigned)below(l, 5));
@@ -466,7 +470,12 @@ static void build_op(struct life *l, struct twin_op *op, struct db_entry *entry)
         db_entry_add_session_open(entry,
                                   &(struct db_session_open){.client_id = chr_slice_cstr(op->client),
                                                             .clean_start = op->clean_start,
-                                                            .expiry_s = op->expiry_s});
+                                                            .expiry_s = op->expiry_s,
+                                                            .node = op->node,
+                                                            .boot = op->node});
+        break;
+    case DB_OP_NODE_DOWN:
+        db_entry_add_node_down(entry, op->node, op->node);
         break;
     case DB_OP_SESSION_CLOSE:
         db_entry_add_session_close(

@@ -40,6 +40,8 @@ struct twin_session {
     uint64_t epoch;
     uint32_t generation;
     bool connected, gone;
+    uint32_t expiry_s;
+    uint64_t node;
     int64_t expires_us;
     bool guards[65536 / 64]; /* tests use small packet ids */
 };
@@ -83,7 +85,7 @@ struct twin_op {
     char client[16];
     bool clean_start;
     uint32_t expiry_s;
-    uint64_t epoch;
+    uint64_t epoch, node;
     uint32_t generation;
     struct db_guard *items;
     struct db_reject reject;
@@ -585,6 +587,8 @@ static inline void twin_op_apply(struct twin_apply *a, const struct twin_op *op,
             s->epoch = a->index << 16 | op_at;
         }
         s->generation++;
+        s->expiry_s = op->expiry_s;
+        s->node = op->node;
         s->connected = true;
         s->expires_us = INT64_MAX;
         result->epoch = s->epoch;
@@ -603,6 +607,19 @@ static inline void twin_op_apply(struct twin_apply *a, const struct twin_op *op,
             op->expiry_s == UINT32_MAX ? INT64_MAX : now_us + (int64_t)op->expiry_s * 1000000;
         break;
     }
+    case DB_OP_NODE_DOWN:
+        for (size_t i = 0; i < t->sessions_count; i++) {
+            struct twin_session *s = &t->sessions[i];
+            if (s->gone || !s->connected || s->node != op->node)
+                continue;
+            s->generation++;
+            s->connected = false;
+            s->gone = s->expiry_s == 0;
+            s->expires_us =
+                s->expiry_s == UINT32_MAX ? INT64_MAX : now_us + (int64_t)s->expiry_s * 1000000;
+            result->rows++;
+        }
+        break;
     case DB_OP_GUARDS:
         a->has_guards = true;
         a->guards_count = op->rows;

@@ -79,3 +79,19 @@ test('a node that was away too long, or lost its disk, gets a snapshot while the
     const rows = await sameRows(cluster.nodes, count('snap-'));
     assert.deepEqual(rows, [[sent, (sent * (sent - 1)) / 2]]);
 }, { timeoutMs: 180000 });
+
+test('a node with a new disk forwards again, though it begins to count anew', async () => {
+    const cluster = await new Cluster(3).start();
+    const leader = await cluster.leader();
+    const victim = cluster.followers(leader)[0];
+    let client = await victim.client();
+    for (let i = 0; i < 20; i++) await victim.publish(client, `sensors/again-${i}/temp`, '1');
+    await victim.kill();
+    rmSync(victim.dataDir, { recursive: true });
+    victim.stderr = '';
+    victim.sqlClient = undefined;
+    await victim.start();
+    client = await victim.client();
+    for (let i = 20; i < 40; i++) assert.equal((await victim.publish(client, `sensors/again-${i}/temp`, '1')).code, 0);
+    assert.deepEqual(await sameRows(cluster.nodes, count('again-')), [[40, 40]]);
+});

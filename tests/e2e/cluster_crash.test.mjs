@@ -1,65 +1,11 @@
 // Nodes of a cluster die under load: nothing acknowledged is lost, nothing is doubled, all nodes
 // hold the same.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
-import { test, cleanup, until } from './lib/harness.mjs';
-import { BIN, BUILD, run } from './lib/chronos.mjs';
+import { test } from './lib/harness.mjs';
 import { Cluster, sameRows } from './lib/cluster.mjs';
+import { caughtUp, checkRows, pause, perDevice, publisher, random, seed } from './lib/load.mjs';
 
 const ROUNDS = process.env.LONG ? 50 : 5;
-const PUBLISHER = join(BUILD, 'tests', 'chr_test_crash_publisher');
-const seed = Number(process.env.CHR_SEED ?? Date.now() % 1000000);
-
-// mulberry32: the moments of the kills repeat with the seed.
-function random(state) {
-    return () => {
-        state = (state + 0x6d2b79f5) | 0;
-        let t = Math.imul(state ^ (state >>> 15), 1 | state);
-        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-        return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-    };
-}
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-function publisher(port, args) {
-    const child = spawn(PUBLISHER, ['--address', `127.0.0.1:${port}`, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    cleanup(() => child.kill('SIGKILL'));
-    let out = '', err = '';
-    child.stdout.on('data', (t) => (out += t));
-    child.stderr.on('data', (t) => (err += t));
-    const done = new Promise((resolve) => child.on('close', (code) => resolve({ code, out, err })));
-    return { child, done };
-}
-
-const perDevice = (prefix) =>
-    `SELECT device_id, count(*), count(DISTINCT value), min(value), max(value) FROM readings
-     WHERE device_id LIKE '${prefix}-%' GROUP BY device_id ORDER BY device_id`;
-
-function checkRows(rows, clients, { all = false } = {}) {
-    const byDevice = new Map(rows.map((r) => [r[0], r]));
-    let total = 0;
-    for (const { device, sent, acked } of clients) {
-        const [, count, distinct, min, max] = byDevice.get(device) ?? [device, 0, 0, null, null];
-        const what = `${device}: sent ${sent} acked ${acked} rows ${count} distinct ${distinct} max ${max}`;
-        assert.ok(count >= acked, `lost: ${what}`);
-        assert.equal(count, distinct, `doubled: ${what}`);
-        assert.ok(count <= sent, what);
-        if (count) assert.ok(min === 0 && max === count - 1, `a gap: ${what}`);
-        if (all) assert.equal(acked, sent, what);
-        total += acked;
-    }
-    return total;
-}
-
-async function caughtUp(cluster) {
-    await cluster.leader();
-    await until('all nodes have applied the same', async () => {
-        const states = await Promise.all(cluster.running().map((n) => cluster.health(n)));
-        return states.every((s) => s && s.apply_index === states[0].apply_index && s.status === 'ok');
-    }, 30000);
-}
 
 test(`the leader is killed ${ROUNDS} times; readings sent to a follower are there once`, async () => {
     console.error(`seed ${seed}`);

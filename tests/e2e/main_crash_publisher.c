@@ -1,18 +1,21 @@
 /* tests/e2e/main_crash_publisher.c: publishes numbered readings and remembers what was
  * acknowledged.
  *
- *     chr_test_crash_publisher --address HOST:PORT --qos 1|2 --prefix NAME [--clients 8]
- *                              [--window 64] [--ids 100] [--count N]
+ *     chr_test_crash_publisher --address HOST:PORT,... --qos 1|2 --prefix NAME [--clients 8]
+ *                              [--window 64] [--ids 100] [--count N] [--hop N]
  *
  * Client i publishes 0, 1, 2, … to sensors/NAME-i/n.
  *   QoS 1  clean sessions; the first lost connection ends the program. What was in flight is not
  *          sent again, so every reading is in the table at most once.
  *   QoS 2  sessions that outlive the connection; packet identifiers run round 1 .. ids, so they
- * wrap early and often. A lost connection is made again for up to 30 s, a session must be present
- * then, and everything in flight is resent as MQTT 4.4 says. Ends after count messages per client,
- * or on SIGTERM, when nothing is in flight any more. Prints one JSON line:
- * {"clients":[{"device":"NAME-0","sent":n,"acked":m}, …]}. Exit code 2 when the server broke the
- * protocol (an acknowledgement of nothing, a session that is gone). */
+ *          wrap early and often. A lost connection is made again for up to 30 s, at the next of
+ *          the addresses; a session must be present then, and everything in flight is resent as
+ *          MQTT 4.4 says. With hop the client also leaves of its own accord, every N messages: in
+ *          turn by closing its connection, and by having it taken over.
+ *
+ * Ends after count messages per client, or on SIGTERM, when nothing is in flight any more. Prints
+ * one JSON line: {"clients":[{"device":"NAME-0","sent":n,"acked":m,"hops":h}, …]}. Exit code 2 when
+ * the server broke the protocol (an acknowledgement of nothing, a session that is gone). */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +37,7 @@
 #define CLIENTS_MAX 64
 #define WINDOW_MAX  1024
 #define RECONNECT_S 30
+#define SERVERS_MAX 8
 
 enum flight_state { FLIGHT_FREE, FLIGHT_PUBLISHED, FLIGHT_RELEASED };
 struct flight {
@@ -44,7 +48,10 @@ struct flight {
 
 struct client {
     int fd;         /* -1: not connected */
+    int left_fd;    /* the connection before, left to be taken over; -1: none */
     bool connected; /* CONNACK came */
+    uint32_t server;
+    uint64_t hops, hop_at; /* messages completed when it goes on */
     bool had_session;
     uint64_t sent;  /* next value */
     uint64_t acked; /* QoS 1: acknowledged in order; QoS 2: completed */
@@ -59,8 +66,9 @@ struct client {
 static struct client clients[CLIENTS_MAX];
 static uint32_t clients_count = 8, window = 64, ids = 100;
 static int qos = 1;
-static uint64_t count_max = UINT64_MAX;
-static struct sockaddr_in server;
+static uint64_t count_max = UINT64_MAX, hop;
+static struct sockaddr_in servers[SERVERS_MAX];
+static uint32_t servers_count;
 static volatile sig_atomic_t stopping;
 
 static void on_term(int sig)
@@ -112,9 +120,11 @@ static bool send_pubrel(struct client *c, const struct flight *f)
 static bool start_connecting(struct client *c)
 {
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connect(c->fd, (struct sockaddr *)&server, sizeof server)) {
+    struct sockaddr_in *server = &servers[c->server % servers_count];
+    if (connect(c->fd, (struct sockaddr *)server, sizeof *server)) {
         close(c->fd);
         c->fd = -1;
+        c->server++;
         return false;
     }
     int one = 1;
@@ -236,12 +246,17 @@ static bool handle(struct client *c, const struct mqtt_frame *frame)
     struct mqtt_connack connack;
     if (mqtt_decode_connack(frame, MQTT_V5, &connack, &fault))
         broken(c, fault.text, frame->type);
+    if (connack.reason_code == MQTT_REASON_SERVER_BUSY && servers_count > 1)
+        return false;
     if (connack.reason_code)
         broken(c, "CONNACK with reason", connack.reason_code);
     if (c->had_session && !connack.session_present)
         broken(c, "the session is gone", 0);
     c->had_session = qos == 2;
     c->connected = true;
+    if (c->left_fd >= 0)
+        close(c->left_fd);
+    c->left_fd = -1;
     return resend(c);
 }
 
@@ -274,9 +289,9 @@ static int finish(int code)
 {
     printf("{\"clients\":[");
     for (uint32_t i = 0; i < clients_count; i++)
-        printf("%s{\"device\":\"%s\",\"sent\":%llu,\"acked\":%llu}", i ? "," : "",
+        printf("%s{\"device\":\"%s\",\"sent\":%llu,\"acked\":%llu,\"hops\":%llu}", i ? "," : "",
                clients[i].device, (unsigned long long)clients[i].sent,
-               (unsigned long long)clients[i].acked);
+               (unsigned long long)clients[i].acked, (unsigned long long)clients[i].hops);
     printf("]}\n");
     return code;
 }
@@ -322,6 +337,25 @@ static void lose(struct client *c)
     close(c->fd);
     c->fd = -1;
     c->connected = false;
+    c->server++;
+}
+
+/* To the next server, with whatever is in flight. */
+static void go_on(struct client *c)
+{
+    if (!hop || !c->connected || c->acked < c->hop_at)
+        return;
+    c->hop_at = c->acked + hop;
+    if (c->hops++ % 2) {
+        lose(c);
+        return;
+    }
+    if (c->left_fd >= 0)
+        close(c->left_fd);
+    c->left_fd = c->fd;
+    c->fd = -1;
+    c->connected = false;
+    c->server++;
 }
 
 static int run(void)
@@ -336,8 +370,12 @@ static int run(void)
             return 2;
         for (uint32_t i = 0; i < clients_count; i++) {
             struct client *c = &clients[i];
-            if (c->fd < 0 || !fds[i].revents || receive(c))
+            if (c->fd < 0 || !fds[i].revents)
                 continue;
+            if (receive(c)) {
+                go_on(c);
+                continue;
+            }
             lose(c);
             if (qos == 1)
                 return finish(0);
@@ -347,18 +385,23 @@ static int run(void)
     }
 }
 
-static void parse_address(const char *address)
+static void parse_addresses(const char *text)
 {
-    char host[64];
-    const char *colon = strrchr(address, ':');
-    if (!colon || (size_t)(colon - address) >= sizeof host)
-        exit(64);
-    memcpy(host, address, (size_t)(colon - address));
-    host[colon - address] = 0;
-    server =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(colon + 1))};
-    if (inet_pton(AF_INET, host, &server.sin_addr) != 1)
-        exit(64);
+    while (*text) {
+        char host[64];
+        size_t len = strcspn(text, ",");
+        const char *colon = memchr(text, ':', len);
+        if (!colon || (size_t)(colon - text) >= sizeof host || servers_count == SERVERS_MAX)
+            exit(64);
+        memcpy(host, text, (size_t)(colon - text));
+        host[colon - text] = 0;
+        struct sockaddr_in *server = &servers[servers_count++];
+        *server = (struct sockaddr_in){.sin_family = AF_INET,
+                                       .sin_port = htons((uint16_t)atoi(colon + 1))};
+        if (inet_pton(AF_INET, host, &server->sin_addr) != 1)
+            exit(64);
+        text += len + (text[len] == ',');
+    }
 }
 
 int main(int argc, char **argv)
@@ -367,7 +410,7 @@ int main(int argc, char **argv)
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
         if (!strcmp(argv[i], "--address"))
-            parse_address(value);
+            parse_addresses(value);
         else if (!strcmp(argv[i], "--qos"))
             qos = atoi(value);
         else if (!strcmp(argv[i], "--prefix"))
@@ -380,15 +423,19 @@ int main(int argc, char **argv)
             ids = (uint32_t)atoi(value);
         else if (!strcmp(argv[i], "--count"))
             count_max = strtoull(value, NULL, 10);
+        else if (!strcmp(argv[i], "--hop"))
+            hop = strtoull(value, NULL, 10);
         else
             return 64;
     }
-    if (!server.sin_port || clients_count > CLIENTS_MAX || window > WINDOW_MAX)
+    if (!servers_count || clients_count > CLIENTS_MAX || window > WINDOW_MAX)
         return 64;
     signal(SIGTERM, on_term);
     for (uint32_t i = 0; i < clients_count; i++) {
         snprintf(clients[i].device, sizeof clients[i].device, "%s-%u", prefix, i);
-        clients[i].fd = -1;
+        clients[i].fd = clients[i].left_fd = -1;
+        clients[i].server = i; /* spread over them */
+        clients[i].hop_at = hop * (i + 1) / (clients_count + 1) + 1;
         if (qos == 1 && !start_connecting(&clients[i]))
             return finish(0); /* killed before it began */
     }

@@ -3,6 +3,7 @@
  * Looks at the file $SHIM_CONTROL at each call; it holds any of these words:
  *     hold-sync       fdatasync and fsync of log segments wait until the word is gone
  *     fail-sync       they fail with EIO
+ *     slow-sync=MS    they take so many milliseconds more
  *     full            writes to files of the data directory (log segments, data.mdb) fail with
  *                     ENOSPC, as on a full disk
  * Files are told by name: ".seg" is the log, "data.mdb" the database. */
@@ -18,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static bool told(const char *word)
+static bool read_control(char text[256])
 {
     const char *path = getenv("SHIM_CONTROL");
     if (!path)
@@ -26,13 +27,26 @@ static bool told(const char *word)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    char text[256];
-    ssize_t n = read(fd, text, sizeof text - 1);
+    ssize_t n = read(fd, text, 255);
     close(fd);
     if (n <= 0)
         return false;
     text[n] = 0;
-    return strstr(text, word) != NULL;
+    return true;
+}
+
+static bool told(const char *word)
+{
+    char text[256];
+    return read_control(text) && strstr(text, word) != NULL;
+}
+
+/* WORD=n: n; else 0. */
+static long told_number(const char *word)
+{
+    char text[256];
+    const char *at = read_control(text) ? strstr(text, word) : NULL;
+    return at ? strtol(at + strlen(word) + 1, NULL, 10) : 0;
 }
 
 static bool names(int fd, const char *part)
@@ -61,6 +75,10 @@ static int sync_call(int fd, const char *name)
     if (is_log(fd)) {
         while (told("hold-sync"))
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        long ms = told_number("slow-sync");
+        if (ms > 0)
+            nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000},
+                      NULL);
         if (told("fail-sync")) {
             errno = EIO;
             return -1;

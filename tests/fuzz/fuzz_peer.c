@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_peer.c: what a peer, or whoever says it is one, may send: every decoder of
- * bridge/peer_codec.h, bridge/call_codec.h and bridge/peer_wire.h.
+ * bridge/peer_codec.h, peer_wire.h, deliver_codec.h and call_codec.h.
  *
  * The first byte says which. What decodes can be encoded again, and then says the same. */
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bridge/call_codec.h"
+#include "bridge/deliver_codec.h"
 #include "bridge/peer_codec.h"
 #include "bridge/peer_wire.h"
 
@@ -135,6 +136,57 @@ static void name(chr_slice bytes)
     REQUIRE(chr_slice_eq(bytes, chr_slice_cstr(id)));
 }
 
+static void deliver_messages(chr_slice bytes)
+{
+    struct deliver_head head;
+    struct deliver_message m;
+    struct chr_buf b;
+    chr_slice rest = bytes;
+    if (deliver_head_take(&rest, &head))
+        return;
+    chr_buf_init(&b, bytes.len + 64);
+    deliver_head_put(&b, &head);
+    while (rest.len) {
+        chr_slice before = rest;
+        uint64_t groups[DELIVER_GROUPS_MAX];
+        if (deliver_message_take(&rest, &m))
+            break;
+        for (uint32_t i = 0; i < m.groups_count; i++)
+            groups[i] = deliver_group(&m, i);
+        size_t at = b.len;
+        deliver_message_put(&b, &m, groups);
+        REQUIRE(!b.failed && b.len - at == before.len - rest.len);
+        REQUIRE(memcmp(b.ptr + at, before.ptr, b.len - at) == 0);
+    }
+    chr_buf_free(&b);
+}
+
+static void deliver_filters(chr_slice bytes)
+{
+    struct deliver_filters head;
+    struct deliver_filter f;
+    struct chr_buf b;
+    chr_slice rest = bytes;
+    if (deliver_filters_take(&rest, &head))
+        return;
+    chr_buf_init(&b, bytes.len + 64);
+    deliver_filters_put(&b, &head);
+    while (rest.len && deliver_filter_take(&rest, &f) == CHR_OK)
+        deliver_filter_put(&b, &f);
+    REQUIRE(!b.failed && b.len <= bytes.len && memcmp(b.ptr, bytes.ptr, b.len) == 0);
+    chr_buf_free(&b);
+}
+
+static void deliver_acknowledged(chr_slice bytes)
+{
+    struct delivered d;
+    uint8_t out[DELIVERED_BYTES];
+    if (delivered_take(bytes, &d))
+        return;
+    delivered_put(&d, out);
+    REQUIRE(memcmp(out, bytes.ptr, sizeof out) == 0);
+}
+
 static void call(chr_slice bytes)
 {
     struct call c, back;
@@ -166,8 +218,17 @@ static void call_reply(chr_slice bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static void (*const decoders[])(chr_slice) = {hello,  raft, append, proof,
-                                                  frames, name, call,   call_reply};
+    static void (*const decoders[])(chr_slice) = {hello,
+                                                  raft,
+                                                  append,
+                                                  proof,
+                                                  frames,
+                                                  name,
+                                                  deliver_messages,
+                                                  deliver_filters,
+                                                  deliver_acknowledged,
+                                                  call,
+                                                  call_reply};
     if (size == 0)
         return 0;
     decoders[data[0] % CHR_COUNT_OF(decoders)](chr_slice_of(data + 1, size - 1));

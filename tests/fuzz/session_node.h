@@ -18,6 +18,7 @@
 #include "base/hlc.h"
 #include "base/log.h"
 #include "broker/auth/auth.h"
+#include "broker/cluster.h"
 #include "broker/committer.h"
 #include "broker/config.h"
 #include "broker/query_pool.h"
@@ -70,7 +71,7 @@ static void apply_bytes(chr_slice bytes, struct db_apply_result *result)
 
 static void tell(const struct db_apply_result *result)
 {
-    if (result->woken_count + result->wills_count && n.node.wakeups)
+    if (result->woken_count + result->wills_count + result->lost_count && n.node.wakeups)
         wakeups_applied(n.node.wakeups, result);
 }
 
@@ -139,6 +140,19 @@ chr_err broker_propose_wait(broker_committer *committer, chr_slice bytes, uint32
         copy(arg, &result);
     tell(&result);
     return result.err;
+}
+
+/* It is a node alone. */
+uint64_t broker_committer_leader(const broker_committer *committer)
+{
+    (void)committer;
+    return 0;
+}
+
+void cluster_tell(struct cluster *cluster, enum peers_kind kind, const chr_slice *parts,
+                  uint32_t parts_count)
+{
+    (void)cluster, (void)kind, (void)parts, (void)parts_count;
 }
 
 /* ---- Queries ----------------------------------------------------------------------------------

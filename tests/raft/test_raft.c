@@ -351,6 +351,20 @@ static void test_hostile(void **state)
                               .entries_count = 1};
     assert_int_equal(receive(&b, m), CHR_EPROTO);
     assert_false(b.effects.truncate);
+    /* HLCs rise along the log (R14): what the log would not take is not taken. */
+    struct raft_entry back = {.index = 7, .term = 4, .hlc = 9, .type = RAFT_ENTRY_DATA};
+    m = (struct raft_message){.type = RAFT_MESSAGE_APPEND,
+                              .term = 4,
+                              .index = 6,
+                              .log_term = 4,
+                              .entries = &back,
+                              .entries_count = 1};
+    assert_int_equal(receive(&b, m), CHR_EPROTO);
+    assert_int_equal(b.raft.last_index, 6);
+    assert_int_equal(b.effects.save_count, 0);
+    back.hlc = 10;
+    assert_int_equal(receive(&b, m), CHR_OK);
+    assert_int_equal(b.raft.last_index, 7);
     m = (struct raft_message){.type = RAFT_MESSAGE_VOTE, .term = 6, .to = 1, .from_incarnation = 7};
     struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .message = &m};
     assert_int_equal(step(&b, event), CHR_EACCES); /* from nobody */
@@ -697,6 +711,80 @@ static void test_reads(void **state)
     raft_free(&b.raft);
 }
 
+static const struct raft_message *asked_by(struct bench *b, uint64_t from, uint64_t term,
+                                           uint64_t number)
+{
+    assert_int_equal(receive(b, (struct raft_message){.type = RAFT_MESSAGE_READ,
+                                                      .from = from,
+                                                      .term = term,
+                                                      .read = number}),
+                     CHR_OK);
+    for (uint32_t i = 0; i < b->effects.messages_count; i++)
+        if (b->effects.messages[i].type == RAFT_MESSAGE_READ_REPLY)
+            return &b->effects.messages[i];
+    return NULL;
+}
+
+/* A follower asks, and its leader answers (thesis 6.4). */
+static void test_reads_of_followers(void **state)
+{
+    (void)state;
+    struct bench b;
+    start(&b, 3, (struct raft_stored){0});
+    struct raft_event read = {.type = RAFT_EVENT_READ, .read_number = 7};
+    tick(&b, 0);
+    assert_int_equal(step(&b, read), CHR_OK);
+    assert_int_equal(b.effects.read, RAFT_READ_NO_LEADER);
+    assert_int_equal(b.effects.messages_count, 0);
+    assert_int_equal(receive(&b, (struct raft_message){.type = RAFT_MESSAGE_HEARTBEAT, .term = 4}),
+                     CHR_OK);
+    assert_int_equal(step(&b, read), CHR_OK);
+    assert_int_equal(b.effects.read, RAFT_READ_ASKED);
+    assert_int_equal(said(&b, RAFT_MESSAGE_READ)->read, 7);
+    assert_int_equal(said(&b, RAFT_MESSAGE_READ)->to, 2);
+    struct raft_message answer = {
+        .type = RAFT_MESSAGE_READ_REPLY, .term = 3, .read = 7, .index = 30};
+    assert_int_equal(receive(&b, answer), CHR_OK);
+    assert_int_equal(b.effects.read_answered, 0); /* of somebody who is not leader any more */
+    answer.term = 4;
+    assert_int_equal(receive(&b, answer), CHR_OK);
+    assert_int_equal(b.effects.read_answered, 7);
+    assert_int_equal(b.effects.read_answer, 30);
+    tick(&b, 0);
+    assert_int_equal(b.effects.read_answered, 0); /* said once */
+    assert_null(asked_by(&b, 3, 4, 1));           /* a follower answers nobody */
+    raft_free(&b.raft);
+
+    start(&b, 3, (struct raft_stored){0});
+    elect(&b);
+    saved(&b);
+    acknowledged(&b, 2, 1);
+    assert_null(asked_by(&b, 3, 0, 1)); /* does not know whom it asks */
+    assert_null(asked_by(&b, 9, 1, 1)); /* no member */
+    assert_null(asked_by(&b, 3, 1, 0));
+    const struct raft_message *reply = asked_by(&b, 3, 1, 5); /* by our lease */
+    assert_non_null(reply);
+    assert_int_equal(reply->to, 3);
+    assert_int_equal(reply->read, 5);
+    assert_int_equal(reply->index, 1);
+    b.now_us += 240000;
+    assert_null(asked_by(&b, 3, 1, 6)); /* it has run out: a round begins … */
+    uint64_t round = b.raft.read_round;
+    assert_null(asked_by(&b, 3, 1, 7)); /* … and what comes meanwhile waits for the next one */
+    assert_null(asked_by(&b, 3, 1, 8));
+    assert_int_equal(b.raft.read_round, round);
+    struct raft_message heartbeat_reply = {
+        .type = RAFT_MESSAGE_HEARTBEAT_REPLY, .term = 1, .read = round, .sent_us = INT64_MIN};
+    assert_int_equal(receive(&b, heartbeat_reply), CHR_OK);
+    assert_int_equal(b.effects.messages[0].type, RAFT_MESSAGE_READ_REPLY);
+    assert_int_equal(b.effects.messages[0].read, 6);
+    assert_int_equal(b.raft.read_round, round + 1);
+    heartbeat_reply.read = round + 1;
+    assert_int_equal(receive(&b, heartbeat_reply), CHR_OK);
+    assert_int_equal(said(&b, RAFT_MESSAGE_READ_REPLY)->read, 8); /* the newest covers them all */
+    raft_free(&b.raft);
+}
+
 static void test_members_change(void **state)
 {
     (void)state;
@@ -743,6 +831,87 @@ static void test_members_change(void **state)
     raft_free(&b.raft);
 }
 
+/* The change that makes us the only voter can still be taken back: another may lead until it is
+ * committed, so we wait as everybody does. */
+static void test_alone_perhaps(void **state)
+{
+    (void)state;
+    struct bench b;
+    start(&b, 2, (struct raft_stored){0});
+    tick(&b, 0);
+    uint8_t bytes[RAFT_MEMBERS_BYTES_MAX];
+    struct raft_members alone = members_of(1);
+    struct raft_entry change = {.index = 1,
+                                .term = 1,
+                                .hlc = 1,
+                                .type = RAFT_ENTRY_CONFIG,
+                                .bytes = chr_slice_of(bytes, raft_members_encode(&alone, bytes))};
+    struct raft_message append = {
+        .type = RAFT_MESSAGE_APPEND, .term = 1, .entries = &change, .entries_count = 1};
+    assert_int_equal(receive(&b, append), CHR_OK);
+    saved(&b);
+    assert_int_equal(raft_members_now(&b.raft)->count, 1);
+    tick(&b, 250000);
+    assert_int_equal(b.raft.role, RAFT_FOLLOWER);
+    assert_int_equal(b.raft.leader, 2);
+    tick(&b, 400000); /* silence: it is for us to commit it */
+    assert_int_equal(b.raft.role, RAFT_LEADER);
+    assert_int_equal(b.effects.commit_index, 0);
+    saved(&b);
+    assert_int_equal(b.effects.commit_index, 2);
+    raft_free(&b.raft);
+}
+
+/* A log that was begun behind a checkpoint does not know the term before its first entry: a learner
+ * gets a snapshot, whatever it has. */
+static void test_learner_of_a_checkpoint(void **state)
+{
+    (void)state;
+    struct bench b;
+    start(&b, 1,
+          (struct raft_stored){
+              .hard_state = {.term = 3}, .base_index = 5, .last_index = 5, .commit_index = 5});
+    tick(&b, 0);
+    assert_int_equal(b.raft.role, RAFT_LEADER);
+    saved(&b);
+    assert_int_equal(b.effects.commit_index, 6);
+    struct raft_event add = {.type = RAFT_EVENT_CHANGE,
+                             .change = RAFT_CHANGE_ADD_LEARNER,
+                             .member = {.id = 2, .incarnation = INCARNATION(2)}};
+    assert_int_equal(step(&b, add), CHR_OK);
+    saved(&b);
+    assert_int_equal(b.effects.commit_index, 7);
+    for (uint64_t hint = 0; hint <= 5; hint += 5) { /* an empty log, and one up to the base */
+        struct raft_message m;
+        uint64_t last;
+        assert_int_equal(b.raft.peers[1].state, RAFT_PEER_PROBE);
+        assert_true(raft_next_append(&b.raft, 1, &m, &last));
+        raft_append_sent(&b.raft, 1, m.index, 0);
+        assert_int_equal(receive(&b, (struct raft_message){.type = RAFT_MESSAGE_APPEND_REPLY,
+                                                           .term = 4,
+                                                           .index = m.index,
+                                                           .last = hint,
+                                                           .hint_index = hint,
+                                                           .hint_term = hint ? 1 : 0}),
+                         CHR_OK);
+        assert_int_equal(b.raft.peers[1].state, RAFT_PEER_SNAPSHOT);
+        assert_int_equal(b.effects.snapshot_to, 2);
+        assert_false(raft_next_append(&b.raft, 1, &m, &last));
+        raft_snapshot_started(&b.raft, 1, 7);
+        assert_int_equal(
+            step(&b, (struct raft_event){.type = RAFT_EVENT_SNAPSHOT_SENT, .peer = 2, .ok = true}),
+            CHR_OK);
+        assert_true(raft_next_append(&b.raft, 1, &m, &last));
+        assert_int_equal(m.index, 7);
+        assert_int_equal(m.log_term, 4);
+    }
+    acknowledged(&b, 2, 7);
+    struct raft_event promote = {
+        .type = RAFT_EVENT_CHANGE, .change = RAFT_CHANGE_PROMOTE, .member = {.id = 2}};
+    assert_int_equal(step(&b, promote), CHR_OK);
+    raft_free(&b.raft);
+}
+
 static void test_members_bytes(void **state)
 {
     (void)state;
@@ -783,7 +952,8 @@ int main(void)
         cmocka_unit_test(test_commit_rule),   cmocka_unit_test(test_elected_again),
         cmocka_unit_test(test_windows),       cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_reads),         cmocka_unit_test(test_members_change),
-        cmocka_unit_test(test_members_bytes),
+        cmocka_unit_test(test_members_bytes), cmocka_unit_test(test_reads_of_followers),
+        cmocka_unit_test(test_alone_perhaps), cmocka_unit_test(test_learner_of_a_checkpoint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,6 +64,12 @@ export class Link {
         for (const s of this.sockets) s.destroy();
     }
 
+    /** As before, on the same connections: what stood still arrives, late. */
+    thaw() {
+        this.cut = { there: false, back: false };
+        for (const [socket, bytes] of this.held.splice(0)) if (!socket.destroyed) socket.write(bytes);
+    }
+
     stop() {
         for (const s of this.sockets) s.destroy();
         this.server.close();
@@ -71,7 +77,8 @@ export class Link {
 }
 
 export class Cluster {
-    /** nodes: how many; args: for each node; links: peers reach each other through proxies. */
+    /** nodes: how many; args: for each node; links: peers reach each other through proxies; env: of
+     *  each node, or a function of its number. */
     constructor(nodes = 3, { args = [], links = false, env = {} } = {}) {
         this.size = nodes;
         this.args = args;
@@ -95,7 +102,8 @@ export class Cluster {
             }
             const node = new Chronos(join(this.dir, `node${i + 1}`), ['--id', `node${i + 1}`,
                 '--address', `127.0.0.1:${ports[i]}`, '--admin-address', '127.0.0.1:0',
-                '--peers', peers.join(','), ...this.args], this.env);
+                '--peers', peers.join(','), ...this.args],
+                typeof this.env === 'function' ? this.env(i) : this.env);
             node.command = 'node';
             node.number = i;
             node.name = `node${i + 1}`;
@@ -148,6 +156,12 @@ export class Cluster {
     /** Cuts node i from node j: 'there' is what i sends on its own connections. */
     cut(i, j, way = 'both') {
         this.links[`${i}-${j}`].block(way);
+    }
+
+    /** Nothing that node i says reaches node j, on neither one's connections. */
+    silence(i, j) {
+        this.links[`${i}-${j}`].block('there');
+        this.links[`${j}-${i}`].block('back');
     }
 
     /** A node can't be reached by anyone, nor reach anyone. */
