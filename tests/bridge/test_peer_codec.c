@@ -3,6 +3,7 @@
 #include "tests/base/check.h"
 
 #include "base/bytes.h"
+#include "bridge/call_codec.h"
 #include "bridge/peer_codec.h"
 #include "bridge/peer_wire.h"
 #include "tests/base/guard.h"
@@ -22,6 +23,13 @@ static struct peer_hello some_hello(void)
     for (uint64_t id = 1; id <= 3; id++)
         assert_int_equal(raft_members_add(&h.founders, (struct raft_member){id, id * 10, id != 2}),
                          CHR_OK);
+    h.members = h.founders;
+    h.members_index = 1234;
+    for (uint32_t i = 0; i < RAFT_MEMBERS_MAX; i++) { /* as long as can be */
+        struct peer_contact *p = &h.peers[h.peers_count++];
+        memset(p->name, 'a' + (int)i, sizeof p->name - 1);
+        memset(p->address, 'A' + (int)i, sizeof p->address - 1);
+    }
     return h;
 }
 
@@ -68,11 +76,13 @@ static void hello_there_and_back(void **state)
 static void hello_is_checked(void **state)
 {
     (void)state;
-    struct peer_hello back, bad[] = {some_hello(), some_hello(), some_hello(), some_hello()};
+    struct peer_hello back,
+        bad[] = {some_hello(), some_hello(), some_hello(), some_hello(), some_hello()};
     bad[0].node = 0;
     bad[1].format = 0;
     bad[2].cluster = 0; /* with founders */
     memcpy(bad[3].name, "\xff\xfe", 3);
+    memcpy(bad[4].peers[3].address, "\xff\xfe", 3);
     for (size_t i = 0; i < CHR_COUNT_OF(bad); i++) {
         struct chr_buf b = encoded(&bad[i]);
         assert_int_equal(peer_hello_decode(guarded(b.ptr, b.len), &back), CHR_EMALFORMED);
@@ -409,13 +419,80 @@ static void steps_of_the_proof(void **state)
                      CHR_EMALFORMED);
 }
 
+/* ---- Calls --------------------------------------------------------------------------------------
+ */
+
+static void calls_there_and_back(void **state)
+{
+    (void)state;
+    struct chr_random r = test_random(13);
+    struct chr_buf b, again;
+    chr_buf_init(&b, 65536);
+    chr_buf_init(&again, 65536);
+    struct call call = {.number = 7, .kind = CALL_ADD, .name = "node4", .address = "10.0.0.4:1"};
+    struct call back;
+    assert_int_equal(call_encode(&call, &b), CHR_OK);
+    assert_int_equal(call_decode(guarded(b.ptr, b.len), &back), CHR_OK);
+    assert_memory_equal(&call, &back, sizeof call);
+    for (size_t n = 0; n < b.len; n++)
+        if (call_decode(guarded(b.ptr, n), &back) == CHR_OK)
+            assert_true(back.number == 7);
+    call.number = 0;
+    chr_buf_reset(&b);
+    assert_int_equal(call_encode(&call, &b), CHR_OK);
+    assert_int_equal(call_decode(guarded(b.ptr, b.len), &back), CHR_EMALFORMED);
+
+    struct call_reply *reply = calloc(2, sizeof *reply);
+    assert_non_null(reply);
+    *reply = (struct call_reply){.number = 9, .status = CALL_FAILED, .err = CHR_ESTALE};
+    memset(reply->text, 't', sizeof reply->text - 1);
+    for (uint32_t i = 0; i < CALL_NODES_MAX; i++) {
+        struct call_node *n = &reply->nodes[reply->nodes_count++];
+        *n = (struct call_node){.node = some_number(&r),
+                                .role = (enum call_role)(i % 5),
+                                .voter = i & 1,
+                                .progress = true,
+                                .match = some_number(&r),
+                                .lag = some_number(&r),
+                                .skew_ms = -(int64_t)i};
+        memset(n->name, 'n', sizeof n->name - 1);
+        memset(n->address, 'a', sizeof n->address - 1);
+        memset(n->version, 'v', sizeof n->version - 1);
+    }
+    chr_buf_reset(&b);
+    assert_int_equal(call_reply_encode(reply, &b), CHR_OK);
+    assert_int_equal(call_reply_decode(guarded(b.ptr, b.len), &reply[1]), CHR_OK);
+    assert_int_equal(call_reply_encode(&reply[1], &again), CHR_OK);
+    assert_int_equal(b.len, again.len);
+    assert_memory_equal(b.ptr, again.ptr, b.len);
+    assert_int_equal(reply[1].err, CHR_ESTALE);
+    assert_int_equal(reply[1].nodes[31].skew_ms, -31);
+    for (int i = 0; i < 2000; i++) { /* damaged: whatever is said, nothing breaks */
+        size_t at = chr_random_below(&r, b.len);
+        uint8_t bit = (uint8_t)(1u << chr_random_below(&r, 8));
+        b.ptr[at] ^= bit;
+        (void)!call_reply_decode(guarded(b.ptr, b.len), &reply[1]);
+        (void)!call_decode(guarded(b.ptr, b.len), &back);
+        b.ptr[at] ^= bit;
+        (void)!call_reply_decode(guarded(b.ptr, at), &reply[1]);
+    }
+    free(reply);
+    chr_buf_free(&b);
+    chr_buf_free(&again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hello_there_and_back),         cmocka_unit_test(hello_is_checked),
-        cmocka_unit_test(raft_messages_there_and_back), cmocka_unit_test(appends_there_and_back),
-        cmocka_unit_test(appends_are_checked),          cmocka_unit_test(names),
-        cmocka_unit_test(a_mac_is_good_for_one_thing),  cmocka_unit_test(steps_of_the_proof),
+        cmocka_unit_test(hello_there_and_back),
+        cmocka_unit_test(hello_is_checked),
+        cmocka_unit_test(raft_messages_there_and_back),
+        cmocka_unit_test(appends_there_and_back),
+        cmocka_unit_test(appends_are_checked),
+        cmocka_unit_test(names),
+        cmocka_unit_test(calls_there_and_back),
+        cmocka_unit_test(a_mac_is_good_for_one_thing),
+        cmocka_unit_test(steps_of_the_proof),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

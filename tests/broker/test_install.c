@@ -434,6 +434,96 @@ static void test_log_is_damaged(void **state)
     data_dir_close(&dir);
 }
 
+/* -- Forks --------------------------------------------------------------------------------------*/
+
+static const struct raft_log_base fork_base = {
+    .term = TERM, .hlc = UINT64_C(1700000000012) << 16, .hard_state = {.term = 9, .vote = 2}};
+
+/* As broker/commands/force.c does, in a child that dies before call `max` + 1. False: it lived. */
+static bool fork_and_die(struct kit *k, const char *path, uint64_t max)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct data_dir dir;
+        calls = 0;
+        calls_max = max;
+        if (data_dir_open(path, true, &dir, &k->msg))
+            _exit(1);
+        struct data_dir next = dir;
+        next.cluster = 0xc1;
+        next.incarnation = 0x1c;
+        next.log_parent = 0xbad;
+        next.log_fork = 12;
+        next.founders.count = 1;
+        next.founders.items[0] = (struct raft_member){dir.node, 0x1c, true};
+        if (install_fork(path, &next, 12, &fork_base, &k->msg) ||
+            install_apply(path, &dir, NULL, &k->msg)) {
+            fprintf(stderr, "after %llu calls: %s\n", (unsigned long long)calls, k->msg.text);
+            _exit(1);
+        }
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 9 || WEXITSTATUS(status) == 0));
+    return WEXITSTATUS(status) == 9;
+}
+
+/* As before, or a new beginning. True: that. */
+static bool look_at_fork(struct kit *k, const char *path, const struct data_dir *before)
+{
+    struct storage s;
+    uint64_t findings;
+    storage_open(k, &s, path);
+    assert_int_equal(db_durable_index(s.d), 12);
+    OK(db_check(s.d, NULL, NULL, &findings));
+    assert_int_equal(findings, 0);
+    assert_int_equal(s.recovery.last_index, 12);
+    assert_int_equal(s.recovery.last_term, TERM);
+    assert_int_equal(s.recovery.hard_state.term, 9); /* what it has promised goes with it */
+    assert_int_equal(s.recovery.hard_state.vote, 2);
+    bool forked = s.dir.cluster != before->cluster;
+    if (forked) {
+        names_are(path);
+        assert_int_equal(s.dir.cluster, 0xc1);
+        assert_int_equal(s.dir.incarnation, 0x1c);
+        assert_int_equal(s.dir.log_parent, 0xbad);
+        assert_int_equal(s.dir.log_fork, 12);
+        assert_int_equal(s.dir.founders.count, 1);
+        assert_int_equal(s.recovery.first_index, 0);
+        assert_int_equal(s.recovery.last_hlc, fork_base.hlc);
+    } else {
+        assert_int_equal(s.dir.incarnation, before->incarnation);
+        assert_int_equal(s.recovery.first_index, 1);
+    }
+    add_entries(k, &s, TERM + 5, forked ? 3 : 0); /* life goes on */
+    storage_close(&s);
+    return forked;
+}
+
+static void test_fork(void **state)
+{
+    struct kit *k = *state;
+    char path[FILES_PATH_MAX];
+    struct data_dir before = {0};
+    uint64_t deaths = 0, unchanged = 0;
+    make_target(k, 9, 2, 12);
+    OK(files_join(path, k->base, "copy", NULL));
+    OK(data_dir_read_meta(k->target, &before, &k->msg));
+    for (bool died = true; died; deaths++) {
+        shell("cp -a %s %s", k->target, path);
+        died = fork_and_die(k, path, deaths);
+        if (!look_at_fork(k, path, &before)) {
+            unchanged++;
+            assert_false(fork_and_die(k, path, UINT64_MAX));
+            assert_true(look_at_fork(k, path, &before));
+        }
+        OK(files_remove_tree(path, &k->msg));
+    }
+    print_message("died before each of %llu calls\n", (unsigned long long)deaths - 1);
+    assert_true(unchanged > 10 && deaths > unchanged + 5);
+}
+
 /* -- Staging ------------------------------------------------------------------------------------*/
 
 static void test_stage_goes_on(void **state)
@@ -477,6 +567,7 @@ int main(void)
         TEST(log_parts),
         TEST(log_is_damaged),
         TEST(stage_goes_on),
+        TEST(fork),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

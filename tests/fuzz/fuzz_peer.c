@@ -1,11 +1,12 @@
 /* tests/fuzz/fuzz_peer.c: what a peer, or whoever says it is one, may send: every decoder of
- * bridge/peer_codec.h, bridge/peer_wire.h and bridge/deliver_codec.h.
+ * bridge/peer_codec.h, peer_wire.h, deliver_codec.h and call_codec.h.
  *
  * The first byte says which. What decodes can be encoded again, and then says the same. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bridge/call_codec.h"
 #include "bridge/deliver_codec.h"
 #include "bridge/peer_codec.h"
 #include "bridge/peer_wire.h"
@@ -186,6 +187,35 @@ static void deliver_acknowledged(chr_slice bytes)
     REQUIRE(memcmp(out, bytes.ptr, sizeof out) == 0);
 }
 
+static void call(chr_slice bytes)
+{
+    struct call c, back;
+    struct chr_buf b;
+    if (call_decode(bytes, &c))
+        return;
+    chr_buf_init(&b, 4096);
+    REQUIRE(call_encode(&c, &b) == CHR_OK);
+    REQUIRE(call_decode(chr_buf_slice(&b), &back) == CHR_OK);
+    REQUIRE(memcmp(&c, &back, sizeof c) == 0);
+    chr_buf_free(&b);
+}
+
+static void call_reply(chr_slice bytes)
+{
+    static struct call_reply r, back;
+    struct chr_buf b, again;
+    if (call_reply_decode(bytes, &r))
+        return;
+    chr_buf_init(&b, 65536);
+    chr_buf_init(&again, 65536);
+    REQUIRE(call_reply_encode(&r, &b) == CHR_OK);
+    REQUIRE(call_reply_decode(chr_buf_slice(&b), &back) == CHR_OK);
+    REQUIRE(call_reply_encode(&back, &again) == CHR_OK);
+    REQUIRE(chr_slice_eq(chr_buf_slice(&b), chr_buf_slice(&again)));
+    chr_buf_free(&b);
+    chr_buf_free(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const decoders[])(chr_slice) = {hello,
@@ -196,7 +226,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                   name,
                                                   deliver_messages,
                                                   deliver_filters,
-                                                  deliver_acknowledged};
+                                                  deliver_acknowledged,
+                                                  call,
+                                                  call_reply};
     if (size == 0)
         return 0;
     decoders[data[0] % CHR_COUNT_OF(decoders)](chr_slice_of(data + 1, size - 1));
