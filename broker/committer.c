@@ -318,11 +318,14 @@ void broker_committer_hurry(broker_committer *c)
     chr_wake_signal(&c->writer_wake);
 }
 
-/* What could not be answered: whoever waits for it is told that it is not known. */
+/* What could not be answered: whoever waits for it is told that it is not known. The lanes still
+ * run, and with them turns of the core: no more of those. */
 static void abandon(struct broker_committer *c)
 {
     if (c->alone)
         return;
+    pthread_mutex_lock(&c->core_lock);
+    c->ended = true;
     for (uint32_t g = 0; g < c->waiting_count; g++)
         for (uint32_t i = 0; i < c->waiting[g]->keep; i++)
             if (c->waiting[g]->proposals[i])
@@ -342,6 +345,7 @@ static void abandon(struct broker_committer *c)
         chr_list_remove(&p->link);
         p->done(p, CHR_ECLOSED, NULL);
     }
+    pthread_mutex_unlock(&c->core_lock);
 }
 
 void broker_committer_stop(broker_committer *c)
@@ -586,7 +590,7 @@ chr_err broker_committer_found(broker_committer *c, const struct raft_members *f
 static chr_err step_and_wake(broker_committer *c, struct raft_event event)
 {
     pthread_mutex_lock(&c->core_lock);
-    chr_err err = committer__step(c, event);
+    chr_err err = c->ended ? CHR_ECLOSED : committer__step(c, event);
     pthread_mutex_unlock(&c->core_lock);
     chr_wake_signal(&c->writer_wake);
     chr_wake_signal(&c->wake);

@@ -248,6 +248,10 @@ bool committer__core_turn(struct broker_committer *c)
 {
     pthread_mutex_lock(&c->core_lock);
     bool worked = false;
+    if (c->ended) {
+        pthread_mutex_unlock(&c->core_lock);
+        return false;
+    }
     do {
         c->turn_again = false;
         worked |= take_saved(c);
@@ -328,6 +332,8 @@ static void received_raft(struct broker_committer *c, struct peers_message *mess
     pthread_mutex_lock(&c->core_lock);
     /* A vote may be asked of us, or a campaign won: one entry and a change of term, which the
      * gathering group always has room for. */
+    if (!err && c->ended)
+        err = CHR_ECLOSED;
     if (!err)
         err = committer__step(c, (struct raft_event){.type = RAFT_EVENT_MESSAGE, .message = &m});
     pthread_mutex_unlock(&c->core_lock);

@@ -148,6 +148,7 @@ struct broker_committer {
     _Atomic int64_t
         give_up_us; /* mono; a full disk is waited out until then. 0: as long as it takes */
     bool closed;    /* submit_lock; no more proposals */
+    bool ended;     /* core_lock; no more turns of the core */
 
     /* Peers → core */
     pthread_mutex_t inbox_lock;
