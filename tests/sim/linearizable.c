@@ -280,7 +280,8 @@ static void find_choices(struct search *s, const struct linearizable_state *stat
         }
         choose(s, op, lets_a_read_happen(s, &after));
     }
-    qsort(s->choices + from, s->choices_count - from, sizeof *s->choices, by_hope);
+    if (s->choices_count > from)
+        qsort(s->choices + from, s->choices_count - from, sizeof *s->choices, by_hope);
 }
 
 static void enter(struct search *s, struct linearizable_state state)

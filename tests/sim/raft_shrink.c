@@ -50,7 +50,8 @@ static bool fails(const struct raft_cluster_options *options, uint32_t *tries)
 /* By halves, quarters, eighths … of what is left; stops at one step in 64. */
 static void fewer_steps(struct raft_cluster_options *options, uint32_t *tries)
 {
-    for (uint32_t part = options->steps / 2; part > options->steps / 64;) {
+    for (uint32_t part = options->steps / 2; part > options->steps / 64;
+         part = CHR_MIN(part, options->steps / 2)) {
         struct raft_cluster_options less = *options;
         less.steps -= part;
         if (fails(&less, tries))
