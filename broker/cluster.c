@@ -1001,7 +1001,12 @@ chr_err cluster_open(struct broker_node *node, struct cluster **out, struct chr_
     snprintf(c->self.address, sizeof c->self.address, "%s", config->address);
     c->roster.self = c->self.node;
     c->roster.incarnation = c->self.incarnation;
-    chr_err err = parse_peers(c, config->cluster.peers, msg);
+    chr_err err =
+        roster_name_valid(config->cluster.id)
+            ? parse_peers(c, config->cluster.peers, msg)
+            : chr_fail(msg, CHR_EINVAL,
+                       "id: \"%s\" is no name of a node: 1 to 63 of a-z, A-Z, 0-9, ., _, -",
+                       config->cluster.id);
     c->self.peers_hash = peers_hash(c);
     if (!err)
         err = open_roster(c, msg);
