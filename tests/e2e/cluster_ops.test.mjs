@@ -1,11 +1,12 @@
 // What an operator does to a cluster: who its nodes are, one more, one less, another leader; what a
 // lost majority, an old version, a restored backup come to.
 import assert from 'node:assert/strict';
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, until } from './lib/harness.mjs';
 import { BIN, Chronos, run, tempDir } from './lib/chronos.mjs';
 import { Cluster, freePort, sameRows } from './lib/cluster.mjs';
+import { append, lane, members, protobuf } from './lib/peer.mjs';
 
 const count = (prefix) => `SELECT count(*), sum(value) FROM readings WHERE device_id LIKE '${prefix}%'`;
 
@@ -393,4 +394,49 @@ test('/health and /metrics of a member', async () => {
     const { code, stderr } = await ask(single, 'add', 'node2=127.0.0.1:1');
     assert.equal(code, 1);
     assert.match(stderr, /this is a single node/);
+});
+
+test('a leader that writes what we do not know yet: nothing of it is taken, and it is said once', async () => {
+    const dir = tempDir(), start = async (name, args = []) => {
+        const node = new Chronos(join(dir, name), ['--id', name, '--address', `127.0.0.1:${await freePort()}`, ...args]);
+        node.command = 'node';
+        node.name = name;
+        return node.start();
+    };
+    const number = (node, key, base) => BigInt(base + new RegExp(`^${key} (\\S+)$`, 'm').exec(meta(node))[1]);
+    // The other's number follows from its name; a node of that name says it.
+    const namesake = await start('node2');
+    const other = number(namesake, 'node', '');
+    await namesake.kill();
+    const node = await start('node1', ['--peers', `node2=127.0.0.1:${await freePort()}`]);
+    const self = number(node, 'node', ''), incarnation = number(node, 'incarnation', '0x');
+    const founders = members([{ node: self, incarnation, voter: true }, { node: other, incarnation: 77n, voter: true }]);
+    const control = await lane('control', other, self, node.port), bulk = await lane('bulk', other, self, node.port);
+    // [1] node [2] incarnation [3] boot [4] cluster [5] founders [6] format [7] version [8] name [9] address
+    const hello = (format) => protobuf([1, other], [2, 77n], [3, 1], [4, 4711n], [5, founders], [6, format], [7, '9.9'], [8, 'node2'], [9, 'x:1']);
+    await control.send(1, hello(5));
+    await until('it has joined', () => /^founders/m.test(meta(node)));
+    // [1] format [2] type [4] from [5] to [6] incarnation [7] term [8] index [9] log_term
+    const message = protobuf([1, 1], [2, 4], [4, other], [5, self], [6, 77n], [7, 1]);
+    const health = async () => JSON.parse((await node.http('/health')).text);
+    const said = () => (node.stderr.match(/in a format that this version does not know/g) ?? []).length;
+    for (let i = 0; i < 3; i++) await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 200 }]));
+    await until('it is said', () => said() > 0);
+    // What it knows it takes, from the same leader on the same lane: so all before has been looked at.
+    await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }]));
+    await until('the entry is taken', async () => (await health()).log_index === 1);
+    assert.equal(said(), 1);
+    // A message in a newer format is not looked into, either.
+    await bulk.send(3, append(protobuf([1, 2], [2, 4], [4, other], [5, self], [6, 77n], [7, 9]), []));
+    await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 1 }]));
+    await until('the next one is taken', async () => (await health()).log_index === 2);
+    assert.equal((await health()).term, 1);
+    assert.equal((await health()).format, 1); // the other knows more; we do not
+    await node.stop();
+
+    // A cluster that has gone on without us: neither side goes back.
+    const path = join(node.dataDir, 'node.meta');
+    writeFileSync(path, `${meta(node)}cluster_format 2\n`);
+    node.stderr = '';
+    await assert.rejects(node.start(), /writes format 2 already; this program knows 1/);
 });

@@ -332,6 +332,76 @@ static void clients_are_killed(void **state)
     answers(h, "SELECT kill.n AS client FROM chronos_many AS kill", "");
 }
 
+static chr_err alter_cluster(void *ctx, enum sql_cluster_action action, chr_slice name,
+                             chr_slice address, const struct sql_host_wait *wait,
+                             struct chr_errmsg *msg)
+{
+    struct host *h = CHR_CONTAINER_OF((struct kit *)ctx, struct host, kit);
+    assert_false(atomic_load(wait->cancel));
+    h->reads++;
+    return chr_fail(msg, h->fails, "did %d to %.*s at %.*s", (int)action, CHR_SLICE_ARGS(name),
+                    CHR_SLICE_ARGS(address));
+}
+
+static void clusters_are_altered(void **state)
+{
+    struct host *h = *state;
+    refuses(h, "ALTER CLUSTER REMOVE 'a'", "0A000", "this is a single node");
+    sql_session_free(h->kit.session);
+    h->kit.host.alter_cluster = alter_cluster;
+    h->kit.session = sql_session_new(h->kit.db, &h->kit.host, &h->kit.limits);
+    assert_non_null(strstr(ask(h, "alter cluster add 'n4=h:1'"), "did 0 to n4 at h:1"));
+    assert_non_null(strstr(ask(h, "ALTER CLUSTER Promote 'n4'"), "did 1 to n4 at "));
+    assert_non_null(strstr(ask(h, "ALTER CLUSTER REMOVE 'n4'"), "did 2 to n4 at "));
+    assert_non_null(strstr(ask(h, "ALTER CLUSTER TRANSFER 'n4';"), "did 3 to n4 at "));
+    static const struct {
+        chr_err err;
+        const char *sqlstate;
+    } errors[] = {{CHR_ENOTFOUND, "42704"}, {CHR_EEXIST, "42710"},   {CHR_EINVAL, "22023"},
+                  {CHR_ESTALE, "55000"},    {CHR_EFOREIGN, "55000"}, {CHR_EBUSY, "55006"},
+                  {CHR_ECLOSED, "08006"},   {CHR_ETIMEDOUT, "08007"}};
+    for (size_t i = 0; i < CHR_COUNT_OF(errors); i++) {
+        h->fails = errors[i].err;
+        refuses(h, "ALTER CLUSTER REMOVE 'n4'", errors[i].sqlstate, "did 2 to n4");
+    }
+    h->fails = CHR_OK;
+    uint64_t reads = h->reads;
+    refuses(h, "ALTER CLUSTER ADD 'n4'", "22023", "NAME=HOST:PORT");
+    refuses(h, "ALTER CLUSTER PROMOT 'n4'", "42601", "Did you mean");
+    refuses(h, "ALTER CLUSTER REMOVE n4", "42601", "n4");
+    refuses(h, "ALTER TABLE readings", "0A000", "ALTER is not supported yet");
+    refuses(h, "ALTER", "0A000", "ALTER is not supported yet");
+    sql_session_set_user(h->kit.session, CHR_LIT("eve"), DB_ROLE_READWRITE);
+    refuses(h, "ALTER CLUSTER REMOVE 'n4'", "42501", "");
+    sql_session_set_user(h->kit.session, CHR_LIT("eve"), DB_ROLE_ADMIN);
+    sql_session_set_read_only(h->kit.session, true);
+    refuses(h, "ALTER CLUSTER REMOVE 'n4'", "42501", "only read");
+    assert_int_equal(h->reads, reads);
+    /* The words are still names. */
+    answers(h, "SELECT alter.n AS cluster FROM chronos_many AS alter", "");
+}
+
+static chr_err no_leader(void *ctx)
+{
+    struct host *h = CHR_CONTAINER_OF((struct kit *)ctx, struct host, kit);
+    h->reads += 1000;
+    return CHR_ETIMEDOUT;
+}
+
+/* What the host shows is of now and of here. */
+static void no_leader_is_needed(void **state)
+{
+    struct host *h = *state;
+    sql_session_free(h->kit.session);
+    h->kit.host.read_barrier = no_leader;
+    h->kit.session = sql_session_new(h->kit.db, &h->kit.host, &h->kit.limits);
+    assert_null(strstr(ask(h, "SELECT * FROM chronos_many"), "error"));
+    assert_null(strstr(ask(h, "SHOW MANY"), "error"));
+    assert_true(h->reads < 1000);
+    refuses(h, "SELECT * FROM readings", "08006", "no leader");
+    assert_true(h->reads >= 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,6 +413,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(host_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(clients_are_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(clusters_are_altered, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_leader_is_needed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
