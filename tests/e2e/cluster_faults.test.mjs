@@ -192,9 +192,14 @@ test('a follower stands still for 5 s: nothing waits for it, and nothing piles u
     const loads = [load(leader), load(other)];
     const client = await leader.client();
     const noise = randomBytes(1 << 20).toString('base64');
-    let blobs = 0, bytes = 0, stopped = false;
+    const enough = sanitized ? 20e6 : 45e6; // more than all windows hold
+    let blobs = 0, bytes = 0, first = Infinity, stopped = false;
     const filling = Promise.all(Array.from({ length: 64 }, async () => {
         while (!stopped) {
+            if (bytes - first > enough) { // a checkpoint at the end takes what it takes
+                await pause(20);
+                continue;
+            }
             const body = noise.substr(Math.floor(next() * (noise.length - 8000)), 8000);
             const { code } = await leader.publish(client, `blobs/${blobs++ % 7}`, JSON.stringify({ body }));
             assert.equal(code, 0);
@@ -203,14 +208,15 @@ test('a follower stands still for 5 s: nothing waits for it, and nothing piles u
     }));
     await until('it is warm', () => bytes > 10e6);
     const beat = pulse(await other.client(), other, 'sensors/pulse-0/n');
-    const before = await memory(leader), first = bytes;
+    const before = await memory(leader);
+    first = bytes;
     still.signal('SIGSTOP');
     cleanup(() => still.signal('SIGCONT'));
     let most = 0;
     const end = Date.now() + 5000;
-    await until('5 s and more than all windows hold', async () => {
+    await until('5 s and enough', async () => {
         most = Math.max(most, await memory(leader));
-        return Date.now() > end && bytes - first > (sanitized ? 20e6 : 60e6);
+        return Date.now() > end && bytes - first > enough;
     }, 60000);
     const written = bytes - first, times = await beat.stop();
     still.signal('SIGCONT');
@@ -219,7 +225,7 @@ test('a follower stands still for 5 s: nothing waits for it, and nothing piles u
     const total = await settle(cluster, loads);
     console.error(`${total} readings, ${(written / 1e6).toFixed(0)} MB of others; the leader beside its rows ` +
         `${(before / 1e6).toFixed(0)} MB before, ${(most / 1e6).toFixed(0)} MB at most; readings: ${shown(times)}`);
-    if (!sanitized) assert.ok(most - before < written - 16e6 && most - before < 40e6, `${before} bytes, then ${most}`);
+    if (!sanitized) assert.ok(most - before < 30e6, `${before} bytes, then ${most}`);
     assert.deepEqual(await sameRows(cluster.nodes, 'SELECT count(*) FROM blobs'), [[blobs]]);
     await sound(cluster);
 }, { timeoutMs: 150000 });
@@ -492,9 +498,9 @@ for (const [hours, name] of [[1, 'ahead'], [-1, 'behind']]) {
             env: (i) => i === 0 ? { LD_PRELOAD: FAKETIME, FAKETIME: `${hours > 0 ? '+' : ''}${hours * 3600}`, FAKETIME_DONT_FAKE_MONOTONIC: '1', FAKETIME_NO_CACHE: '1' } : {},
         }).start();
         const [wrong, right] = cluster.nodes;
-        const leader = await cluster.leader();
-        await leader.rows("CREATE TABLE stamps (value INT) WITH TOPIC='stamps'");
-        await leader.rows("CREATE TABLE brief (ts TIMESTAMP, value INT) WITH TOPIC='brief', TTL='30 minutes'");
+        // By a node whose timed waits no library stands between.
+        await right.rows("CREATE TABLE stamps (value INT) WITH TOPIC='stamps'");
+        await right.rows("CREATE TABLE brief (ts TIMESTAMP, value INT) WITH TOPIC='brief', TTL='30 minutes'");
         let value = 0;
         const some = async () => {
             for (const node of cluster.nodes) {
