@@ -258,6 +258,7 @@ chr_err node_start(const struct broker_config *config, const struct chr_clock *c
         node_free(node);
         return err;
     }
+    atomic_store_explicit(&node->serving, true, memory_order_release);
     run_file_write(node);
     log_limits(config);
     *out = node;

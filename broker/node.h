@@ -68,6 +68,7 @@ struct broker_node {
     _Atomic uint64_t connects_hlc; /* session/elsewhere.h: the last stamp given or heard of */
     int64_t started_wall_us;
     int64_t started_mono_us;
+    _Atomic bool serving; /* all of the above is there: loops may look at each other */
     _Atomic bool stopping;
     _Atomic bool restart_wanted; /* a snapshot waits to be put in place by a new start */
 };

@@ -283,6 +283,7 @@ void session_loop_second(struct broker_loop *loop)
         retained_sweep(loop->node->retained, loop->now_mono_us);
     uint32_t sys_interval_s = loop->node->config->sys_interval_s;
     if (state->sys && sys_interval_s &&
+        atomic_load_explicit(&loop->node->serving, memory_order_acquire) &&
         (state->seconds == 0 || state->seconds % sys_interval_s == sys_interval_s - 1))
         sys_refresh(state->sys, loop);
     state->seconds++;
