@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "bridge/peer_codec.h"
@@ -398,16 +400,19 @@ void broker_committer_lane(broker_committer *c)
 /* ---- Start ------------------------------------------------------------------------------------
  */
 
-/* The changes of members above what the database has applied. Bytes are in *buf. */
-static chr_err find_changes(struct broker_committer *c, struct chr_buf *bytes,
-                            struct raft_entry **changes, size_t *count)
+struct changes {
+    CHR_ARRAY(struct raft_entry) found;
+    struct chr_arena arena; /* their bytes */
+};
+
+/* The changes of members above what the database has applied. */
+static chr_err find_changes(struct broker_committer *c, struct changes *changes)
 {
     uint64_t next = CHR_MAX(db_apply_index(c->options.db) + 1, raft_log_first(c->options.log));
     struct chr_buf buf;
     chr_buf_init(&buf, 16u << 20);
     struct raft_entry *entries = calloc(COMMITTER_GROUP_ENTRIES, sizeof *entries);
     chr_err err = entries ? CHR_OK : CHR_ENOMEM;
-    size_t capacity = 0;
     while (!err && next <= raft_log_last(c->options.log)) {
         size_t n = 0;
         chr_buf_reset(&buf);
@@ -418,26 +423,15 @@ static chr_err find_changes(struct broker_committer *c, struct chr_buf *bytes,
         for (size_t i = 0; i < n && !err; i++) {
             if (entries[i].type != RAFT_ENTRY_CONFIG)
                 continue;
-            if (*count == capacity) {
-                capacity = capacity ? 2 * capacity : 8;
-                struct raft_entry *more = realloc(*changes, capacity * sizeof *more);
-                if (!more) {
-                    err = CHR_ENOMEM;
-                    break;
-                }
-                *changes = more;
-            }
-            (*changes)[*count] = entries[i];
-            /* An offset for now: the buffer may move. */
-            (*changes)[*count].bytes = chr_slice_of((uint8_t *)bytes->len, entries[i].bytes.len);
-            (*count)++;
-            chr_buf_add_slice(bytes, entries[i].bytes);
-            err = bytes->failed ? CHR_ENOMEM : CHR_OK;
+            struct raft_entry change = entries[i];
+            change.bytes = chr_arena_dup(&changes->arena, change.bytes);
+            if (!change.bytes.ptr || !CHR_ARRAY_RESERVE(&changes->found, 1))
+                err = CHR_ENOMEM;
+            else
+                changes->found.items[changes->found.count++] = change;
         }
         next = entries[n - 1].index + 1;
     }
-    for (size_t i = 0; i < *count && !err; i++)
-        (*changes)[i].bytes.ptr = bytes->ptr + (uintptr_t)(*changes)[i].bytes.ptr;
     free(entries);
     chr_buf_free(&buf);
     return err;
@@ -493,9 +487,8 @@ chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg)
         .last_hlc = CHR_MAX(recovery->last_hlc, db_replicated_time(c->options.db)),
         .commit_index = db_apply_index(c->options.db),
     };
-    struct chr_buf bytes;
-    chr_buf_init(&bytes, 1u << 20);
-    struct raft_entry *changes = NULL;
+    struct changes changes = {0};
+    chr_arena_init(&changes.arena, 4096, 0);
     chr_err err = CHR_OK;
     if (c->alone) {
         stored.members =
@@ -503,15 +496,16 @@ chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg)
     } else {
         stored.members = cluster->members;
         stored.members_index = CHR_MIN(cluster->members_index, stored.commit_index);
-        err = find_changes(c, &bytes, &changes, &stored.changes_count);
-        stored.changes = changes;
+        err = find_changes(c, &changes);
+        stored.changes = changes.found.items;
+        stored.changes_count = changes.found.count;
         if (err)
             (void)chr_fail(msg, err, "can't read the log: %s", chr_strerror(err));
     }
     if (!err)
         err = init_with(c, &config, &stored, msg);
-    free(changes);
-    chr_buf_free(&bytes);
+    free(changes.found.items);
+    chr_arena_free(&changes.arena);
     c->hard_state = recovery->hard_state;
     return err;
 }

@@ -81,22 +81,24 @@ static struct committer_group *group_take(struct broker_committer *c)
 /* ---- Gathering --------------------------------------------------------------------------------
  */
 
-static bool has_room(const struct broker_committer *c, const struct committer_group *g,
-                     size_t bytes)
+bool committer__group_gathers(const struct broker_committer *c, const struct committer_group *g,
+                              size_t bytes)
 {
     return g->count < COMMITTER_GROUP_ENTRIES - COMMITTER_OWN_ENTRIES &&
            (g->count == 0 || bytes < c->options.group_bytes_max);
 }
 
-static void group_add(struct committer_group *g, struct broker_proposal *p, size_t *bytes)
+void committer__group_add(struct committer_group *g, struct broker_proposal *p,
+                          enum raft_entry_type type, chr_slice entry, size_t *bytes)
 {
     g->proposals[g->count] = p;
-    g->entries[g->count] = (struct raft_entry){
-        .type = p ? p->type : RAFT_ENTRY_TICK,
-        .bytes = p ? p->bytes : (chr_slice){0},
-    };
-    *bytes += g->entries[g->count].bytes.len;
-    g->count++;
+    g->entries[g->count++] = (struct raft_entry){.type = type, .bytes = entry};
+    *bytes += entry.len;
+}
+
+static void group_add(struct committer_group *g, struct broker_proposal *p, size_t *bytes)
+{
+    committer__group_add(g, p, p->type, p->bytes, bytes);
 }
 
 /* Round robin, so that one loop's backlog does not keep the others waiting; over groups, too: each
@@ -104,7 +106,7 @@ static void group_add(struct committer_group *g, struct broker_proposal *p, size
 static void gather_loops(struct broker_committer *c, struct committer_group *g, size_t *bytes)
 {
     uint32_t empty = 0; /* rings found empty one after the other */
-    while (empty < c->options.loops && has_room(c, g, *bytes)) {
+    while (empty < c->options.loops && committer__group_gathers(c, g, *bytes)) {
         struct broker_proposal *p = chr_ring_pop(&c->rings[c->next_loop]);
         c->next_loop = (c->next_loop + 1) % c->options.loops;
         if (p)
@@ -118,8 +120,8 @@ static void gather_submitted(struct broker_committer *c, struct committer_group 
                              uint32_t entries_max, size_t bytes_max)
 {
     pthread_mutex_lock(&c->submit_lock);
-    while (!chr_list_empty(&c->submitted) && has_room(c, g, *bytes) && g->count < entries_max &&
-           *bytes < bytes_max) {
+    while (!chr_list_empty(&c->submitted) && committer__group_gathers(c, g, *bytes) &&
+           g->count < entries_max && *bytes < bytes_max) {
         struct chr_list *first = c->submitted.next;
         chr_list_remove(first);
         c->submitted_count--;
@@ -134,7 +136,7 @@ static void gather_again(struct broker_committer *c, struct committer_group *g, 
 {
     struct forward *f = &c->forward;
     pthread_mutex_lock(&f->lock);
-    while (!chr_list_empty(&f->again) && has_room(c, g, *bytes)) {
+    while (!chr_list_empty(&f->again) && committer__group_gathers(c, g, *bytes)) {
         struct chr_list *first = f->again.next;
         chr_list_remove(first);
         group_add(g, CHR_CONTAINER_OF(first, struct broker_proposal, link), bytes);
@@ -191,7 +193,7 @@ bool committer__gather(struct broker_committer *c)
     size_t bytes = g->bytes;
     gather_proposals(c, g, &bytes);
     if (g->count == 0 && committer__tick_due(c))
-        group_add(g, NULL, &bytes);
+        committer__group_add(g, NULL, RAFT_ENTRY_TICK, (chr_slice){0}, &bytes);
     if (g->count == from)
         return false;
 

@@ -267,6 +267,12 @@ void committer__groups_free(struct broker_committer *c);
 void committer__group_release(struct broker_committer *c, struct committer_group *g);
 /* core_lock, all of these. */
 bool committer__gather(struct broker_committer *c);
+/* Room for another proposal, when there are so many bytes? */
+bool committer__group_gathers(const struct broker_committer *c, const struct committer_group *g,
+                              size_t bytes);
+/* p: who waits for it; NULL: nobody here. *bytes: of the group, rises. */
+void committer__group_add(struct committer_group *g, struct broker_proposal *p,
+                          enum raft_entry_type type, chr_slice entry, size_t *bytes);
 bool committer__hand_over(struct broker_committer *c);
 bool committer__can_hand_over(const struct broker_committer *c);
 bool committer__may_gather(const struct broker_committer *c);

@@ -352,31 +352,18 @@ void committer__forward_received(struct broker_committer *c, struct peers_messag
     f->taken_last = message;
 }
 
-static bool gather_room(const struct broker_committer *c, const struct committer_group *g,
-                        size_t bytes)
-{
-    return g->count < COMMITTER_GROUP_ENTRIES - COMMITTER_OWN_ENTRIES &&
-           (g->count == 0 || bytes < c->options.group_bytes_max);
-}
-
-static void group_add(struct committer_group *g, chr_slice bytes, size_t *total)
-{
-    g->proposals[g->count] = NULL;
-    g->entries[g->count++] = (struct raft_entry){.type = RAFT_ENTRY_FORWARDED, .bytes = bytes};
-    *total += bytes.len;
-}
-
 void committer__forward_gather_taken(struct broker_committer *c, struct committer_group *g,
                                      size_t *bytes)
 {
     struct forward *f = &c->forward;
-    while (f->taken && gather_room(c, g, *bytes)) {
+    while (f->taken && committer__group_gathers(c, g, *bytes)) {
         struct peers_message *m = f->taken;
         f->taken = m->next;
         if (!f->taken)
             f->taken_last = NULL;
-        group_add(
-            g, chr_slice_of(m->bytes.ptr + FORWARD_HEAD_BYTES, m->bytes.len - FORWARD_HEAD_BYTES),
+        committer__group_add(
+            g, NULL, RAFT_ENTRY_FORWARDED,
+            chr_slice_of(m->bytes.ptr + FORWARD_HEAD_BYTES, m->bytes.len - FORWARD_HEAD_BYTES),
             bytes);
         m->next = g->messages;
         g->messages = m;
@@ -392,14 +379,14 @@ bool committer__forward_gather_own(struct broker_committer *c, struct committer_
         f->sent = f->first;
         f->sent_term = c->raft.term;
     }
-    while (f->unsure_count == 0 && f->sent < f->next && gather_room(c, g, *bytes)) {
+    while (f->unsure_count == 0 && f->sent < f->next && committer__group_gathers(c, g, *bytes)) {
         chr_slice from = slot_of(f, f->sent)->proposal->bytes;
         chr_slice copy = committer__group_own(g, RAFT_ORIGIN_BYTES + from.len);
         if (!copy.ptr)
             break;
         put_origin(c, f->sent, (uint8_t *)copy.ptr);
         memcpy((uint8_t *)copy.ptr + RAFT_ORIGIN_BYTES, from.ptr, from.len);
-        group_add(g, copy, bytes);
+        committer__group_add(g, NULL, RAFT_ENTRY_FORWARDED, copy, bytes);
         f->sent++;
     }
     bool more = f->unsure_count > 0 || f->sent < f->next;

@@ -52,7 +52,7 @@ static chr_err set_help(struct options *options, void *target, const char *value
     return CHR_OK;
 }
 
-static const struct option_choice formats[] = {
+const struct option_choice command_formats[] = {
     {"table", SQL_FORMAT_TABLE},
     {"csv", SQL_FORMAT_CSV},
     {"json", SQL_FORMAT_JSON},
@@ -69,7 +69,7 @@ static const struct option table[] = {
      "run this and exit; may be given several times"},
     {OPTION_TEXT, "file", NULL, 'f', true, CLI(file), 0, 0, NULL, NULL, "FILE",
      "run the statements of a file (-: standard input) and exit"},
-    {OPTION_CHOICE, "format", NULL, 0, true, CLI(format), 0, 0, formats, NULL, "FORM",
+    {OPTION_CHOICE, "format", NULL, 0, true, CLI(format), 0, 0, command_formats, NULL, "FORM",
      "of answers: table, csv, json or ndjson (table)"},
     {OPTION_BOOL, "no-header", NULL, 0, true, CLI(no_header), 0, 0, NULL, NULL, NULL,
      "CSV without its header row"},

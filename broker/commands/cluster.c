@@ -26,14 +26,6 @@ static chr_err set_help(struct options *options, void *target, const char *value
     return CHR_OK;
 }
 
-static const struct option_choice formats[] = {
-    {"table", SQL_FORMAT_TABLE},
-    {"csv", SQL_FORMAT_CSV},
-    {"json", SQL_FORMAT_JSON},
-    {"ndjson", SQL_FORMAT_NDJSON},
-    {NULL, 0},
-};
-
 /* clang-format off: a table, one option a line or two */
 static const struct option table[] = {
     CLIENT_OPTIONS,
@@ -41,7 +33,7 @@ static const struct option table[] = {
      0, 0, NULL, NULL, "DIR",
      "instead: the running node that this data directory belongs to, as an admin"},
     {OPTION_CHOICE, "format", NULL, 0, true, .offset = offsetof(struct cluster_options, cli.format),
-     0, 0, formats, NULL, "FORM", "of status: table, csv, json or ndjson (table)"},
+     0, 0, command_formats, NULL, "FORM", "of status: table, csv, json or ndjson (table)"},
     {OPTION_CUSTOM_FLAG, "help", NULL, 0, true, .offset = offsetof(struct cluster_options, help), 0,
      0, NULL, set_help, NULL, "this text"},
 };

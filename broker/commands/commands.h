@@ -28,6 +28,10 @@ void snapshot_help(FILE *out);
 void check_help(FILE *out);
 void passwd_help(FILE *out);
 
+/* The forms of a --format, enum sql_format; ended by a NULL name. client.c */
+struct option_choice; /* broker/options.h */
+extern const struct option_choice command_formats[];
+
 /* `chronos: …` on stderr, with `try chronos COMMAND --help` below when command is given. */
 void complain(const char *command, const char *format, ...) CHR_PRINTF(2, 3);
 

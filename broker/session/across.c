@@ -9,6 +9,17 @@
 
 #define TICK_US INT64_C(250000)
 
+chr_err across__send_gathered(struct across *a, struct across_peer *p)
+{
+    chr_slice bytes = chr_buf_slice(&a->buf);
+    chr_err err = a->buf.failed
+                      ? CHR_ENOMEM
+                      : peers_send(a->peers, p->node, PEERS_BULK, PEERS_DELIVER, &bytes, 1);
+    if (a->buf.capacity > 4 * ACROSS_GATHER_BYTES)
+        chr_buf_free(&a->buf);
+    return err;
+}
+
 /* ---- Peers ------------------------------------------------------------------------------------
  */
 

@@ -14,17 +14,6 @@
 /* ---- Telling ----------------------------------------------------------------------------------
  */
 
-static chr_err send_buf(struct across *a, struct across_peer *p)
-{
-    chr_slice bytes = chr_buf_slice(&a->buf);
-    chr_err err = a->buf.failed
-                      ? CHR_ENOMEM
-                      : peers_send(a->peers, p->node, PEERS_BULK, PEERS_DELIVER, &bytes, 1);
-    if (a->buf.capacity > 4 * ACROSS_GATHER_BYTES)
-        chr_buf_free(&a->buf);
-    return err;
-}
-
 static void begin_walk(struct across *a, struct across_peer *p)
 {
     p->telling = TELL_WALK;
@@ -51,7 +40,7 @@ static chr_err tell_part(struct across *a, struct across_peer *p)
     if (err)
         return err;
     a->buf.ptr[DELIVER_FILTERS_LAST] = cursor == 0;
-    err = send_buf(a, p);
+    err = across__send_gathered(a, p);
     if (err)
         return err;
     p->cursor = cursor;
@@ -76,7 +65,7 @@ static chr_err tell_changes(struct across *a, struct across_peer *p)
     if (err)
         return err;
     chr_put_u64le(a->buf.ptr + DELIVER_FILTERS_TO, to);
-    err = send_buf(a, p);
+    err = across__send_gathered(a, p);
     if (!err) {
         p->version_sent = to;
         p->probe = false;

@@ -155,4 +155,8 @@ void across__held_free(struct across *a);
 int64_t across__subscribes_turn(struct across *a);
 void across__subscribes_free(struct across *a);
 
+/* across.c. What is in a->buf, as one message to the peer; its memory goes when it was large.
+ * CHR_ENOMEM, and as peers_send. */
+CHR_MUST_USE chr_err across__send_gathered(struct across *a, struct across_peer *p);
+
 #endif

@@ -81,13 +81,7 @@ void across__messages_send(struct across *a, struct across_peer *p)
         const struct numbered_item *item = out->unsent;
         for (; item && a->buf.len < ACROSS_GATHER_BYTES; item = item->next, count++)
             put_item(a, item, now_us);
-        chr_slice bytes = chr_buf_slice(&a->buf);
-        chr_err err = a->buf.failed
-                          ? CHR_ENOMEM
-                          : peers_send(a->peers, p->node, PEERS_BULK, PEERS_DELIVER, &bytes, 1);
-        if (a->buf.capacity > 4 * ACROSS_GATHER_BYTES)
-            chr_buf_free(&a->buf);
-        if (err)
+        if (across__send_gathered(a, p))
             return; /* goes on when there is room, or a connection, or memory */
         if (out->sent_bytes == 0)
             p->sent_us = now_us;
