@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/compiler.h"
+#include "broker/options.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -29,7 +30,6 @@ void check_help(FILE *out);
 void passwd_help(FILE *out);
 
 /* The forms of a --format, enum sql_format; ended by a NULL name. client.c */
-struct option_choice; /* broker/options.h */
 extern const struct option_choice command_formats[];
 
 /* `chronos: …` on stderr, with `try chronos COMMAND --help` below when command is given. */
