@@ -87,6 +87,7 @@ chr_err raft_log_truncate_suffix(raft_log *log, uint64_t index)
             return err;
         pthread_mutex_lock(&log->lock);
         bool indexed = raft__index_truncate(log, &record, pos);
+        atomic_fetch_add(&log->truncations, 1);
         if (indexed)
             lower_first(log, &record);
         pthread_mutex_unlock(&log->lock);

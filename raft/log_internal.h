@@ -83,6 +83,7 @@ struct raft_log {
     uint64_t incarnation;
 
     _Atomic uint64_t first, last, synced, durable, bytes;
+    _Atomic uint64_t truncations; /* counts them: a reader beside one begins anew */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;                     /* next, garbage or stop changed */

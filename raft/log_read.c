@@ -100,8 +100,8 @@ void raft__cursor_end(struct raft__cursor *cursor)
 
 #define READ_BLOCK (64u << 10) /* what the sparse index leaves to skip, about */
 
-chr_err raft_log_read(raft_log *log, uint64_t index, size_t max_bytes, struct chr_buf *buf,
-                      struct raft_entry *entries, size_t entries_max, size_t *count)
+static chr_err read_once(raft_log *log, uint64_t index, size_t max_bytes, struct chr_buf *buf,
+                         struct raft_entry *entries, size_t entries_max, size_t *count)
 {
     *count = 0;
     chr_buf_reset(buf);
@@ -148,6 +148,19 @@ chr_err raft_log_read(raft_log *log, uint64_t index, size_t max_bytes, struct ch
     for (size_t i = 0; i < *count; i++)
         entries[i].bytes.ptr = buf->ptr + (uintptr_t)entries[i].bytes.ptr;
     return CHR_OK;
+}
+
+/* A truncation beside us: what was read may be half of the old entries and half of what came in
+ * their place, which would look like damage. */
+chr_err raft_log_read(raft_log *log, uint64_t index, size_t max_bytes, struct chr_buf *buf,
+                      struct raft_entry *entries, size_t entries_max, size_t *count)
+{
+    for (;;) {
+        uint64_t truncations = atomic_load(&log->truncations);
+        chr_err err = read_once(log, index, max_bytes, buf, entries, entries_max, count);
+        if (atomic_load(&log->truncations) == truncations)
+            return err;
+    }
 }
 
 chr_err raft_log_seek_hlc(raft_log *log, chr_hlc hlc, uint64_t *index)
