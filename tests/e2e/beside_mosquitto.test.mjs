@@ -3,33 +3,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import mqtt from 'mqtt';
 import { Authority } from './lib/certs.mjs';
 import { BIN, run, tempDir } from './lib/chronos.mjs';
 import { cleanup, skip, test, until } from './lib/harness.mjs';
+import { freePorts, isFree } from './lib/port.mjs';
 
 const MOSQUITTO = ['/usr/sbin/mosquitto', '/usr/local/sbin/mosquitto'].find(existsSync);
 
 // ---- Files ------------------------------------------------------------------------------------------------------
-
-function tryPort(port) {
-    return new Promise((resolve) => {
-        const server = createServer().on('error', () => resolve(false));
-        server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
-    });
-}
-
-/** Ports that are free now, below the range that the system gives to outgoing connections. */
-async function freePorts(count) {
-    const ports = new Set();
-    while (ports.size < count) {
-        const port = 15000 + Math.floor(Math.random() * 15000);
-        if (await tryPort(port)) ports.add(port);
-    }
-    return [...ports];
-}
 
 const ACL = `# before the first user line: clients without a name
 topic read plant/open/#
@@ -152,7 +135,7 @@ async function startBroker(file, args, files) {
     let ended = false;
     broker.exited.then(() => (ended = true));
     for (const port of [files.plain, files.qos1, files.tls])
-        await until(`port ${port} of ${file}\n${broker.stderr}`, async () => ended || !(await tryPort(port)));
+        await until(`port ${port} of ${file}\n${broker.stderr}`, async () => ended || !(await isFree(port)));
     if (!ended) return broker;
     if (/Address already in use|address in use/i.test(broker.stderr)) return null;
     throw new Error(`${file} did not start:\n${broker.stderr}`);

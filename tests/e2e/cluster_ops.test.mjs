@@ -5,8 +5,9 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, until } from './lib/harness.mjs';
 import { BIN, Chronos, run, tempDir } from './lib/chronos.mjs';
-import { Cluster, freePort, sameRows } from './lib/cluster.mjs';
+import { Cluster, sameRows } from './lib/cluster.mjs';
 import { append, lane, members, protobuf } from './lib/peer.mjs';
+import { freePort } from './lib/port.mjs';
 
 const count = (prefix) => `SELECT count(*), sum(value) FROM readings WHERE device_id LIKE '${prefix}%'`;
 
@@ -382,6 +383,8 @@ test('/health and /metrics of a member', async () => {
         assert.equal(l[`chronos_peer_lane_up{peer="${follower.name}",lane="${lane}"}`], 1);
         assert.ok(l[`chronos_peer_sent_bytes_total{peer="${follower.name}",lane="${lane}"}`] > 0);
     }
+    assert.ok(l[`chronos_peer_filters{peer="${follower.name}"}`] >= 0);
+    assert.equal(l[`chronos_peer_delivery_queued_bytes{peer="${follower.name}"}`], 0);
     assert.ok(l[`chronos_peer_lag_entries{peer="${follower.name}"}`] < 1000);
     assert.equal(f[`chronos_peer_lag_entries{peer="${leader.name}"}`], undefined);
     assert.ok(Math.abs(l[`chronos_peer_clock_skew_seconds{peer="${follower.name}"}`]) < 1);
@@ -416,8 +419,8 @@ test('a leader that writes what we do not know yet: nothing of it is taken, and 
     const hello = (format) => protobuf([1, other], [2, 77n], [3, 1], [4, 4711n], [5, founders], [6, format], [7, '9.9'], [8, 'node2'], [9, 'x:1']);
     await control.send(1, hello(5));
     await until('it has joined', () => /^founders/m.test(meta(node)));
-    // [1] format [2] type [4] from [5] to [6] incarnation [7] term [8] index [9] log_term
-    const message = protobuf([1, 1], [2, 4], [4, other], [5, self], [6, 77n], [7, 1]);
+    // [1] format [2] type [3] group, of the cluster's number [4] from [5] to [6] incarnation [7] term [8] index [9] log_term
+    const message = protobuf([1, 1], [2, 4], [3, 4711], [4, other], [5, self], [6, 77n], [7, 1]);
     const health = async () => JSON.parse((await node.http('/health')).text);
     const said = () => (node.stderr.match(/in a format that this version does not know/g) ?? []).length;
     for (let i = 0; i < 3; i++) await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 200 }]));
@@ -427,7 +430,7 @@ test('a leader that writes what we do not know yet: nothing of it is taken, and 
     await until('the entry is taken', async () => (await health()).log_index === 1);
     assert.equal(said(), 1);
     // A message in a newer format is not looked into, either.
-    await bulk.send(3, append(protobuf([1, 2], [2, 4], [4, other], [5, self], [6, 77n], [7, 9]), []));
+    await bulk.send(3, append(protobuf([1, 2], [2, 4], [3, 4711], [4, other], [5, self], [6, 77n], [7, 9]), []));
     await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 1 }]));
     await until('the next one is taken', async () => (await health()).log_index === 2);
     assert.equal((await health()).term, 1);

@@ -1,10 +1,10 @@
 // kill -9 under load, again and again: nothing acknowledged is lost, nothing is doubled.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test, cleanup } from './lib/harness.mjs';
 import { BIN, BUILD, Chronos, run, tempDir } from './lib/chronos.mjs';
+import { freePort } from './lib/port.mjs';
 
 const ROUNDS = process.env.LONG ? 100 : 10;
 const PUBLISHER = join(BUILD, 'tests', 'chr_test_crash_publisher');
@@ -30,14 +30,6 @@ function publisher(port, args) {
     child.stderr.on('data', (t) => (err += t));
     const done = new Promise((resolve) => child.on('close', (code) => resolve({ code, out, err })));
     return { child, done };
-}
-
-async function freePort() {
-    const server = createServer();
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address();
-    await new Promise((resolve) => server.close(resolve));
-    return port;
 }
 
 async function checkClean(dataDir) {

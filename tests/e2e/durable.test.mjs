@@ -1,11 +1,11 @@
 // Sessions, their queues, retained messages and wills outlive the node: kill -9 while messages
 // flow, again and again. Nothing acknowledged is lost, QoS 2 is never doubled.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import mqtt from 'mqtt';
 import { test, cleanup } from './lib/harness.mjs';
 import { BIN, Chronos, run, tempDir } from './lib/chronos.mjs';
+import { freePort } from './lib/port.mjs';
 
 const ROUNDS = process.env.LONG ? 100 : 3;
 const SESSIONS = process.env.LONG ? 1000 : 50;
@@ -37,14 +37,6 @@ async function untilAsync(what, condition, timeoutMs = 60000) {
         assert.ok(Date.now() < end, `waited too long until ${what}`);
         await pause(20);
     }
-}
-
-async function freePort() {
-    const server = createServer();
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address();
-    await new Promise((resolve) => server.close(resolve));
-    return port;
 }
 
 /** A client that keeps its session, and comes back by itself. */

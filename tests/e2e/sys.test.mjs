@@ -2,23 +2,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import mqtt from 'mqtt';
 import { test, cleanup, skip, until } from './lib/harness.mjs';
 import { startChronos, tempDir } from './lib/chronos.mjs';
+import { freePort } from './lib/port.mjs';
 
 // What mosquitto(8) lists and a mosquitto without bridges does not publish, or not under that name.
 // docs/monitoring.md says why we do not have it.
 const EXCEPTIONS = ['$SYS/broker/connection/#', '$SYS/broker/heap/current size', '$SYS/broker/heap/maximum size'];
-
-async function freePort() {
-    const server = createServer();
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address();
-    await new Promise((resolve) => server.close(resolve));
-    return port;
-}
 
 /** A mosquitto of its own; resolves to its port. */
 async function startMosquitto(lines) {

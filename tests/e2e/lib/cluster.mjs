@@ -3,14 +3,7 @@ import { createServer, connect } from 'node:net';
 import { join } from 'node:path';
 import { Chronos, tempDir } from './chronos.mjs';
 import { cleanup, until } from './harness.mjs';
-
-export async function freePort() {
-    const server = createServer();
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address();
-    await new Promise((resolve) => server.close(resolve));
-    return port;
-}
+import { freePorts } from './port.mjs';
 
 /** Passes bytes from a port of its own to another, until it is cut: in one direction or both. */
 export class Link {
@@ -90,8 +83,7 @@ export class Cluster {
     }
 
     async prepare() {
-        const ports = [];
-        for (let i = 0; i < this.size; i++) ports.push(await freePort());
+        const ports = await freePorts(this.size);
         for (let i = 0; i < this.size; i++) {
             const peers = [];
             for (let j = 0; j < this.size; j++) {
