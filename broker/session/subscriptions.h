@@ -86,6 +86,7 @@ void subscriptions_peer_replace(struct subscriptions *subs, uint32_t peer,
  * CHR_ENOMEM: a part may have been taken; CHR_ENOTFOUND: that peer has told nothing. */
 CHR_MUST_USE chr_err subscriptions_peer_changed(struct subscriptions *subs, uint32_t peer,
                                                 chr_slice items);
+uint64_t subscriptions_peer_count(struct subscriptions *subs, uint32_t peer); /* of its filters */
 /* Has any session of this node a subscription that matches? Any thread. */
 bool subscriptions_wanted(struct subscriptions *subs, chr_slice topic);
 
