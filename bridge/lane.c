@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/priority.h"
 #include "bridge/peers_internal.h"
 
 /* Its own eventfd, a link to each peer, an inbound from each (and the one it replaces), those that
@@ -164,6 +165,8 @@ void *peers__lane_main(void *arg)
     char name[16];
     snprintf(name, sizeof name, "peers-%s", peer_lane_name(lane->number));
     pthread_setname_np(pthread_self(), name);
+    if (lane->number == PEERS_CONTROL)
+        chr_priority_set(CHR_PRIORITY_URGENT); /* R17: a leader is not to seem dead for a load */
     /* libmosquitto writes to sockets as to files. */
     sigset_t pipe_set;
     sigemptyset(&pipe_set);

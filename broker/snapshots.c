@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/priority.h"
 #include "base/wake.h"
 #include "bridge/peers.h"
 #include "broker/checkpointer.h"
@@ -431,6 +432,7 @@ static void *snapshots_main(void *arg)
 {
     struct snapshots *s = arg;
     pthread_setname_np(pthread_self(), "snapshots");
+    chr_priority_set(CHR_PRIORITY_LOW);
     while (!atomic_load(&s->stopping)) {
         if (snapshots_turn(s))
             continue;
