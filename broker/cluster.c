@@ -391,6 +391,7 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .self = dir->node,
         .incarnation = dir->incarnation,
         .boot = dir->boot,
+        .cluster = dir->cluster,
         .peers = c->peers,
         .members = dir->members.count ? dir->members : dir->founders,
         .members_index = dir->members.count ? dir->members_index : 0,

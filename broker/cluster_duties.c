@@ -5,6 +5,7 @@
 #include "broker/cluster_internal.h"
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
+#include "broker/session/across.h"
 
 /* A member that hears nothing of the others for so long says what may have become of it. */
 #define SILENCE_US INT64_C(15000000)
@@ -78,6 +79,8 @@ static void forget(struct cluster *c, uint64_t node)
 {
     struct known *k = cluster__find(c, node);
     peers_remove(c->peers, node);
+    if (across_of(c->node))
+        across_forget(across_of(c->node), node);
     if (!k)
         return;
     chr_log_info("cluster", "forgotten: it is no member any more", CHR_KV_C("node", k->name));

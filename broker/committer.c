@@ -12,14 +12,17 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/priority.h"
 #include "broker/committer_internal.h"
 
 /* The committer looks around at least this often, for ticks that fall due (R13). */
 #define IDLE_WAIT_US_MAX INT64_C(1000000)
 /* A full disk at a stop: whoever frees some room does it soon, or not at all. */
 #define HURRY_US INT64_C(5000000)
-/* A leader's disk may be full for a moment, until old segments are gone; not for so long. */
-#define FULL_DISK_PATIENCE_US INT64_C(2000000)
+/* A leader's disk may be full for a moment, until old segments are gone, or busy with what others
+ * write; not for so long. */
+#define FULL_DISK_PATIENCE_US    INT64_C(2000000)
+#define HANGING_DISK_PATIENCE_US INT64_C(1000000)
 /* A node of a cluster that stops looks so often whether others have answered the rest. */
 #define STOPPING_LOOK_US INT64_C(20000)
 
@@ -114,23 +117,28 @@ static void hand_leadership_over(struct broker_committer *c)
     pthread_mutex_unlock(&c->core_lock);
 }
 
-/* A leader without room for its log, or for the checkpoint that would free its memory, is alive,
- * so nobody else is elected, and takes nothing, so everybody waits for its operator. Others may
- * have room. */
-static void yield_without_room(struct broker_committer *c)
+/* A leader without room for its log, or for the checkpoint that would free its memory, or whose
+ * disk does not answer, is alive, so nobody else is elected, and takes nothing, so everybody waits
+ * for its operator. Others may have room, or a disk that works. */
+static void yield_without_disk(struct broker_committer *c)
 {
-    bool stuck =
-        atomic_load(&c->disk_full) || (atomic_load(&c->no_room) && db_hot_full(c->options.db));
+    int64_t now_us = chr_clock_mono_us(c->options.clock);
+    int64_t writing_us = atomic_load(&c->writing_since_us);
+    bool hangs = writing_us && now_us - writing_us > HANGING_DISK_PATIENCE_US;
+    bool stuck = hangs || atomic_load(&c->disk_full) ||
+                 (atomic_load(&c->no_room) && db_hot_full(c->options.db));
     if (c->alone || !stuck || atomic_load(&c->role) != RAFT_LEADER) {
         c->stuck_since_us = 0;
         return;
     }
-    int64_t now_us = chr_clock_mono_us(c->options.clock);
     if (c->stuck_since_us == 0)
-        c->stuck_since_us = now_us;
-    if (now_us - c->stuck_since_us < FULL_DISK_PATIENCE_US)
+        c->stuck_since_us = hangs ? writing_us : now_us;
+    if (now_us - c->stuck_since_us < (hangs ? HANGING_DISK_PATIENCE_US : FULL_DISK_PATIENCE_US))
         return;
     c->stuck_since_us = now_us; /* and again, if nothing comes of it */
+    if (hangs)
+        chr_log_error("log", "the disk does not answer; another node is to lead",
+                      CHR_KV_U("waiting_ms", (uint64_t)(now_us - writing_us) / 1000));
     pthread_mutex_lock(&c->core_lock);
     (void)hand_over_to_best(c);
     pthread_mutex_unlock(&c->core_lock);
@@ -141,9 +149,11 @@ static void *committer_main(void *arg)
 {
     struct broker_committer *c = arg;
     pthread_setname_np(pthread_self(), "committer");
+    if (!c->alone)
+        chr_priority_set(CHR_PRIORITY_URGENT); /* it sends the heartbeats */
     while (!finished(c)) {
         hand_leadership_over(c);
-        yield_without_room(c);
+        yield_without_disk(c);
         if (committer__core_turn(c)) {
             chr_wake_signal(&c->writer_wake);
             committer__wake_others(c);
@@ -579,6 +589,13 @@ void broker_committer_unblock(broker_committer *c, bool room)
 uint64_t broker_committer_leader(const broker_committer *c)
 {
     return c->alone ? 1 : atomic_load(&c->leader);
+}
+
+void broker_committer_join(broker_committer *c, uint64_t cluster)
+{
+    pthread_mutex_lock(&c->core_lock);
+    raft_join_group(&c->raft, committer__group_id(cluster));
+    pthread_mutex_unlock(&c->core_lock);
 }
 
 chr_err broker_committer_found(broker_committer *c, const struct raft_members *founders)

@@ -199,7 +199,8 @@ struct broker_committer {
     _Atomic uint64_t cut_done;
     _Atomic bool force_sync; /* wait_synced in periodic mode */
     _Atomic bool disk_full;
-    _Atomic bool no_room; /* for the last checkpoint */
+    _Atomic bool no_room;             /* for the last checkpoint */
+    _Atomic int64_t writing_since_us; /* mono: the log writer has been at its disk since; 0: not */
     _Atomic bool writer_stop;
     _Atomic uint64_t synced_index; /* durable, what wait_synced waits for */
     pthread_mutex_t synced_lock;
@@ -255,6 +256,9 @@ void committer__wake_others(struct broker_committer *c);
 /* core_lock. More is on its way than may be: nothing new is taken until rows are sealed. */
 bool committer__held_by_hot_limit(struct broker_committer *c);
 bool committer__tick_due(struct broker_committer *c);
+/* The core's group (raft/raft.h): a process may start again as a member of another cluster, with
+ * connections on which its peers have not heard of that yet. */
+uint32_t committer__group_id(uint64_t cluster);
 /* core_lock. Starts with what the disk holds. */
 CHR_MUST_USE chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg);
 

@@ -202,7 +202,9 @@ void *committer__writer_main(void *arg)
         struct committer_group *g = atomic_load(&c->to_write);
         worked |= write_hard_state(c);
         if (g) {
+            atomic_store(&c->writing_since_us, chr_clock_mono_us(c->options.clock));
             write_group(c, g);
+            atomic_store(&c->writing_since_us, 0);
             if (!periodic)
                 publish_synced(c, raft_log_last(c->options.log));
             /* The core takes note, and may then hand over the next one. */

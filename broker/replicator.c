@@ -111,6 +111,16 @@ static void note_sent(struct broker_committer *c, uint32_t slot, const struct ou
         raft_append_sent(&c->raft, slot, out->last, out->bytes);
 }
 
+/* Another leader may have put its own entries where ours were read from: they are not ours to send
+ * in the name of our term. */
+static bool still_leads(struct broker_committer *c, const struct outgoing *out)
+{
+    pthread_mutex_lock(&c->core_lock);
+    bool leads = c->raft.role == RAFT_LEADER && c->raft.term == out->message.term;
+    pthread_mutex_unlock(&c->core_lock);
+    return leads;
+}
+
 /* False: nothing to send to it now. */
 static bool send_to(struct broker_committer *c, uint32_t slot, struct outgoing *out)
 {
@@ -127,6 +137,8 @@ static bool send_to(struct broker_committer *c, uint32_t slot, struct outgoing *
         atomic_fetch_or(&c->blocked, UINT64_C(1) << slot); /* for a moment */
         return false;
     }
+    if (out->from_log && !still_leads(c, out))
+        return false;
     chr_slice part = chr_buf_slice(&out->buf);
     chr_err err = peers_send(c->cluster.peers, out->member, PEERS_BULK, PEERS_APPEND, &part, 1);
     if (err) {

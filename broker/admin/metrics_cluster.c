@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "broker/admin/internal.h"
 #include "broker/cluster.h"
+#include "broker/session/across.h"
 
 static const char *const lanes[PEERS_LANES] = {[PEERS_CONTROL] = "control", [PEERS_BULK] = "bulk"};
 
@@ -94,6 +95,25 @@ static void add_peers(const struct told *t, struct chr_buf *out)
     }
 }
 
+static void add_deliveries(const struct broker_node *node, const struct told *t,
+                           struct chr_buf *out)
+{
+    struct across_stats stats;
+    struct across *across = across_of(node);
+    admin__metric_head(out, "chronos_peer_filters", "gauge",
+                       "Filters of a peer's subscribers, as far as it has told them.");
+    for (uint32_t i = 1; across && i < t->count; i++)
+        if (!across_stats(across, t->members[i].node, &stats))
+            chr_buf_addf(out, "chronos_peer_filters{peer=\"%s\"} %" PRIu64 "\n", t->members[i].name,
+                         stats.filters);
+    admin__metric_head(out, "chronos_peer_delivery_queued_bytes", "gauge",
+                       "Messages for a peer's subscribers that it has not taken yet.");
+    for (uint32_t i = 1; across && i < t->count; i++)
+        if (!across_stats(across, t->members[i].node, &stats))
+            chr_buf_addf(out, "chronos_peer_delivery_queued_bytes{peer=\"%s\"} %" PRIu64 "\n",
+                         t->members[i].name, stats.queued_bytes);
+}
+
 static void add_snapshots(const struct told *t, struct chr_buf *out)
 {
     struct snapshots_stats s;
@@ -153,6 +173,7 @@ void admin__metrics_cluster(const struct broker_node *node, const struct broker_
     add_core(t, c, out);
     add_peers(t, out);
     add_lanes(t, out);
+    add_deliveries(node, t, out);
     add_snapshots(t, out);
     free(t);
 }

@@ -7,7 +7,8 @@
 #include "broker/session/across_internal.h"
 #include "db/db.h"
 
-#define TICK_US INT64_C(250000)
+#define TICK_US   INT64_C(250000)
+#define VACANT_US INT64_C(10000000)
 
 chr_err across__send_gathered(struct across *a, struct across_peer *p)
 {
@@ -23,14 +24,36 @@ chr_err across__send_gathered(struct across *a, struct across_peer *p)
 /* ---- Peers ------------------------------------------------------------------------------------
  */
 
-struct across_peer *across__peer(struct across *a, uint64_t node)
+static struct across_peer *find(struct across *a, uint64_t node)
 {
     for (uint32_t i = 0; i < a->count; i++)
         if (a->list[i].node == node)
             return &a->list[i];
-    if (a->count == SUBSCRIPTIONS_PEERS_MAX)
-        return NULL;
-    struct across_peer *p = &a->list[a->count++];
+    return NULL;
+}
+
+/* One that was forgotten long enough ago for no match of a loop to mean it any more (a match names
+ * peers by their place), and that nothing is held of for the log. */
+static struct across_peer *vacant(struct across *a)
+{
+    int64_t now_us = chr_clock_mono_us(a->node->clock);
+    struct across_peer *found = NULL;
+    pthread_mutex_lock(&a->post_lock);
+    for (uint32_t i = 0; i < a->count && !found; i++)
+        if (a->list[i].node == 0 && now_us - a->list[i].forgotten_us > VACANT_US &&
+            !a->list[i].held.first)
+            found = &a->list[i];
+    pthread_mutex_unlock(&a->post_lock);
+    if (found || a->count == SUBSCRIPTIONS_PEERS_MAX)
+        return found;
+    return &a->list[a->count++];
+}
+
+struct across_peer *across__peer(struct across *a, uint64_t node)
+{
+    struct across_peer *p = find(a, node);
+    if (p || !(p = vacant(a)))
+        return p;
     *p = (struct across_peer){.node = node};
     numbered_out_init(&p->out, ACROSS_PEER_BYTES_MAX);
     return p;
@@ -73,11 +96,29 @@ static void set_up(struct across *a, struct across_peer *p, enum peers_lane lane
 void across_lane(struct across *a, uint64_t node, enum peers_lane lane, bool up)
 {
     pthread_mutex_lock(&a->lock);
-    struct across_peer *p = across__peer(a, node);
+    struct across_peer *p = up ? across__peer(a, node) : find(a, node);
     if (p)
         set_up(a, p, lane, up);
     pthread_mutex_unlock(&a->lock);
     chr_wake_signal(&a->wake); /* who waited for one that is gone waits no more */
+}
+
+void across_forget(struct across *a, uint64_t node)
+{
+    pthread_mutex_lock(&a->lock);
+    struct across_peer *p = find(a, node);
+    if (p) {
+        subscriptions_peer_replace(a->node->subscriptions, across__index(a, p), NULL);
+        for (int lane = 0; lane < PEERS_LANES; lane++)
+            set_up(a, p, (enum peers_lane)lane, false);
+        across__messages_new_process(a, p);
+        peer_interest_free(p->building);
+        p->building = NULL;
+        p->node = 0;
+        p->forgotten_us = chr_clock_mono_us(a->node->clock);
+    }
+    pthread_mutex_unlock(&a->lock);
+    chr_wake_signal(&a->wake);
 }
 
 void across_writable(struct across *a, uint64_t node, enum peers_lane lane)
@@ -114,6 +155,18 @@ void across_received(struct across *a, const struct peers_message *message)
     pthread_mutex_unlock(&a->lock);
 }
 
+chr_err across_stats(struct across *a, uint64_t node, struct across_stats *out)
+{
+    pthread_mutex_lock(&a->lock);
+    struct across_peer *p = find(a, node);
+    if (p)
+        *out = (struct across_stats){
+            .filters = subscriptions_peer_count(a->node->subscriptions, across__index(a, p)),
+            .queued_bytes = p->out.bytes};
+    pthread_mutex_unlock(&a->lock);
+    return p ? CHR_OK : CHR_ENOTFOUND;
+}
+
 uint32_t across_up(const struct across *a)
 {
     return atomic_load_explicit(&a->up, memory_order_relaxed);
@@ -139,6 +192,8 @@ static void *across_main(void *arg)
         bool tick = now_us >= tick_us;
         pthread_mutex_lock(&a->lock);
         for (uint32_t i = 0; i < a->count; i++) {
+            if (a->list[i].node == 0)
+                continue;
             if (tick) {
                 across__filters_tick(a, &a->list[i], now_us);
                 across__messages_tick(a, &a->list[i], now_us);

@@ -65,7 +65,18 @@ void across_free(struct across *across);
 /* Kinds DELIVER and DELIVERED; message is borrowed. */
 void across_received(struct across *across, const struct peers_message *message);
 void across_lane(struct across *across, uint64_t node, enum peers_lane lane, bool up);
+/* It is no member any more: nothing waits for it, and nobody there is interested in anything. */
+void across_forget(struct across *across, uint64_t node);
 void across_writable(struct across *across, uint64_t node, enum peers_lane lane);
+
+/* -- Any thread ---------------------------------------------------------------------------------*/
+
+struct across_stats {
+    uint64_t filters;      /* of its subscribers, as far as it has told them */
+    uint64_t queued_bytes; /* messages that wait for it, or for its word that it has them */
+};
+/* CHR_ENOTFOUND: nothing has come from it yet, or it was forgotten. */
+chr_err across_stats(struct across *across, uint64_t node, struct across_stats *out);
 
 /* -- Applier ------------------------------------------------------------------------------------*/
 

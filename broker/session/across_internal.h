@@ -50,8 +50,9 @@ enum telling {
 };
 
 struct across_peer {
-    uint64_t node;
+    uint64_t node;        /* 0: nobody's, since forgotten_us */
     bool up[PEERS_LANES]; /* our connections to it */
+    int64_t forgotten_us;
 
     /* What it told us */
     uint64_t boot;                         /* of its process; 0: it has not told anything */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "broker/ingest/ingest.h"
 #include "broker/session/across.h"
@@ -222,8 +223,10 @@ uint64_t session__publisher(const struct session *s)
 {
     if (s->durable)
         return s->epoch;
-    /* Like no epoch, and like no session of another life of the node. */
-    uint64_t life = (uint64_t)(s->loop->node->started_wall_us / 1000000) & 0x7fffffff;
+    /* Like no epoch, and like no session of another node, or of another life of this one. */
+    const struct broker_node *node = s->loop->node;
+    uint64_t life =
+        chr_hash_u64((uint64_t)node->started_wall_us ^ chr_hash_u64(node->dir.node)) & 0x7fffffff;
     return UINT64_C(1) << 63 | life << 32 | (s->number & UINT32_MAX);
 }
 

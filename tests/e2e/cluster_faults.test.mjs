@@ -379,6 +379,30 @@ test('a leader on a full disk hands over, and follows when there is room', async
     await sound(cluster);
 }, { timeoutMs: 60000 + ROUNDS * 30000 });
 
+test('a leader whose disk does not answer hands over, and follows when it does', async () => {
+    const { cluster, tell } = await onSickDisks();
+    let total = 0;
+    for (let round = 0; round < ROUNDS; round++) {
+        const held = await cluster.leader();
+        const rest = cluster.followers(held);
+        const loads = [...rest, held].map(load);
+        await takes(held);
+        const began = Date.now();
+        tell(held, 'hold-sync');
+        const leader = await cluster.leader(rest);
+        await takes(rest[0]);
+        const took = Date.now() - began;
+        for (let i = 0; i < 50; i++) await takes(rest[i % 2]);
+        tell(held, '');
+        await takes(held);
+        assert.match(held.stderr, /the disk does not answer; another node is to lead/);
+        const sum = await settle(cluster, loads);
+        total += sum;
+        console.error(`${sum} readings; ${leader.name} led and took one after ${took} ms`);
+    }
+    await sound(cluster);
+}, { timeoutMs: 60000 + ROUNDS * 30000 });
+
 test('a slow disk at a follower hurts nobody; at the leader it is only slow', async () => {
     const { cluster, tell } = await onSickDisks();
     const leader = await cluster.leader();
