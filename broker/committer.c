@@ -117,6 +117,13 @@ static void hand_leadership_over(struct broker_committer *c)
     pthread_mutex_unlock(&c->core_lock);
 }
 
+static bool disk_hangs(const struct broker_committer *c, int64_t now_us)
+{
+    int64_t since_us = atomic_load(&c->writing_since_us);
+    return since_us && now_us - since_us > HANGING_DISK_PATIENCE_US &&
+           !atomic_load(&c->disk_full); /* then it waits for room */
+}
+
 /* A leader without room for its log, or for the checkpoint that would free its memory, or whose
  * disk does not answer, is alive, so nobody else is elected, and takes nothing, so everybody waits
  * for its operator. Others may have room, or a disk that works. */
@@ -124,7 +131,7 @@ static void yield_without_disk(struct broker_committer *c)
 {
     int64_t now_us = chr_clock_mono_us(c->options.clock);
     int64_t writing_us = atomic_load(&c->writing_since_us);
-    bool hangs = writing_us && now_us - writing_us > HANGING_DISK_PATIENCE_US;
+    bool hangs = disk_hangs(c, now_us);
     bool stuck = hangs || atomic_load(&c->disk_full) ||
                  (atomic_load(&c->no_room) && db_hot_full(c->options.db));
     if (c->alone || !stuck || atomic_load(&c->role) != RAFT_LEADER) {
@@ -696,6 +703,7 @@ void broker_committer_stats(broker_committer *c, struct broker_committer_stats *
         .entries_applied = atomic_load_explicit(&c->entries_applied, memory_order_relaxed),
         .leader = atomic_load(&c->role) == RAFT_LEADER,
         .disk_full = atomic_load_explicit(&c->disk_full, memory_order_relaxed),
+        .disk_hangs = disk_hangs(c, chr_clock_mono_us(c->options.clock)),
         .hot_full = atomic_load_explicit(&c->hot_full, memory_order_relaxed),
         .term = atomic_load(&c->term),
         .elections = atomic_load_explicit(&c->elections, memory_order_relaxed),

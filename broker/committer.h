@@ -201,6 +201,7 @@ extern const uint64_t broker_commit_bounds_us[BROKER_COMMIT_BUCKETS];
 struct broker_committer_stats {
     uint64_t groups, entries, entries_applied;
     bool leader, disk_full, hot_full;
+    bool disk_hangs; /* the log has waited for an answer of the disk for a second */
     uint64_t term, elections, elections_won, forwarded, forwarded_again;
     uint64_t reads_lease, reads_round, reads_asked;
     uint64_t commit_us_total, commit_counts[BROKER_COMMIT_BUCKETS + 1];

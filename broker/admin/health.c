@@ -24,6 +24,8 @@ static const char *status_word(const struct broker_node *node,
         return "stopping";
     if (stats->disk_full)
         return "disk_full";
+    if (stats->disk_hangs)
+        return "disk_hangs";
     if (atomic_load(&node->restart_wanted))
         return "restarting"; /* on a snapshot that has come */
     enum roster_place place = node->cluster ? cluster_place(node->cluster) : ROSTER_VOTER;

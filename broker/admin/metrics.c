@@ -269,6 +269,7 @@ static void add_log(const struct broker_node *node, struct chr_buf *out)
     GAUGE("leader", c.leader, "1 when this node leads.");
     GAUGE("term", c.term, "Raft term.");
     GAUGE("disk_full", c.disk_full, "1 while the log waits for room on the disk.");
+    GAUGE("disk_hangs", c.disk_hangs, "1 while the disk has not answered the log for a second.");
     GAUGE("hot_full", c.hot_full, "1 while writers wait for rows to be sealed.");
     COUNTER("groups_total", c.groups, "Groups of entries committed together.");
     COUNTER("entries_total", c.entries, "Entries appended to the log.");

@@ -393,6 +393,7 @@ test('a leader whose disk does not answer hands over, and follows when it does',
         await takes(rest[0]);
         const took = Date.now() - began;
         for (let i = 0; i < 50; i++) await takes(rest[i % 2]);
+        assert.equal((await cluster.health(held)).status, 'disk_hangs');
         tell(held, '');
         await takes(held);
         assert.match(held.stderr, /the disk does not answer; another node is to lead/);
