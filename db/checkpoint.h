@@ -32,6 +32,9 @@
 #define DB__MARKS_PART       20
 /* Rows rewritten by a checkpoint besides tails, in chunks: it is background work. */
 #define DB__REWRITE_CHUNKS_MAX 8
+#define DB__REWRITE_BYTES_MAX  ((uint64_t)128 << 20)
+/* Encoded bytes of the chunks that one job decodes at once. */
+#define DB__JOB_BYTES_MAX ((uint64_t)32 << 20)
 /* Written ahead per commit. */
 #define DB__BATCH_BYTES (2u << 20)
 

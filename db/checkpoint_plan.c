@@ -46,10 +46,21 @@ static bool chunk_gone(const struct db__chunk *chunk, uint32_t marks, int64_t li
 }
 
 /* Few rows and not because they are so wide that no more of them fit: rewriting those would be for
- * nothing, each time. */
+ * nothing, each time. The writer fills the widest column's value to two fifths at least, when it
+ * has rows enough. */
 static bool chunk_small(const struct db__chunk *chunk, uint32_t rows_max)
 {
-    return chunk->rows < rows_max / 2 && chunk->bytes < DB_CHUNK_VALUE_BYTES_MAX / 2;
+    return chunk->rows < rows_max / 2 && chunk->bytes < DB_CHUNK_VALUE_BYTES_MAX / 4;
+}
+
+/* What one checkpoint may rewrite. */
+struct budget {
+    uint64_t rows, bytes;
+};
+
+static bool affordable(const struct budget *b, const struct db__chunk *chunk)
+{
+    return chunk->rows <= b->rows && chunk->bytes <= b->bytes;
 }
 
 /* The table's hot rows get a new active set; the old ones are what the job seals. */
@@ -75,7 +86,7 @@ static void freeze(struct db__table *table, struct db__job *job)
     }
 }
 
-static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_rows)
+static void plan_table(struct db *d, struct db__table *table, struct budget *budget)
 {
     struct db__checkpoint *cp = d->checkpoint;
     struct db__chunk_list *chunks = table->view->chunks;
@@ -92,7 +103,7 @@ static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_
     }
     for (uint32_t i = 0; i < count; i++)
         small += !chunks->chunks[i]->tail && chunk_small(chunks->chunks[i], rows_max);
-    uint64_t rows = 0;
+    uint64_t rows = 0, bytes = 0; /* of the other job */
     for (uint32_t i = 0; i < count; i++) {
         struct db__chunk *chunk = chunks->chunks[i];
         int64_t limit_us = db__expiry_limit(table->def, db_read_time_us(cp->read));
@@ -106,13 +117,14 @@ static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_
             job_source(&cp->jobs[main_at], chunk);
             continue;
         }
-        if (!gone && (!rewrite || chunk->rows > *rewrite_rows))
+        if (!gone && (!rewrite || !affordable(budget, chunk)))
             continue;
         /* At most two chunks' worth a job: all of it is decoded at once. */
-        if (other_at == SIZE_MAX || (!gone && rows + chunk->rows > 2 * (uint64_t)rows_max)) {
+        if (other_at == SIZE_MAX || (!gone && (rows + chunk->rows > 2 * (uint64_t)rows_max ||
+                                               bytes + chunk->bytes > DB__JOB_BYTES_MAX))) {
             other = job_add(d, table);
             other_at = cp->jobs_count - 1;
-            rows = 0;
+            rows = bytes = 0;
         }
         other = &cp->jobs[other_at];
         if (gone) {
@@ -120,7 +132,9 @@ static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_
         } else {
             job_source(other, chunk);
             rows += chunk->rows;
-            *rewrite_rows -= chunk->rows;
+            bytes += chunk->bytes;
+            budget->rows -= chunk->rows;
+            budget->bytes -= chunk->bytes;
         }
     }
 }
@@ -128,12 +142,13 @@ static void plan_table(struct db *d, struct db__table *table, uint64_t *rewrite_
 chr_err db__checkpoint_plan(struct db *d)
 {
     struct db__checkpoint *cp = d->checkpoint;
-    uint64_t rewrite_rows = (uint64_t)d->options.chunk_rows_max * DB__REWRITE_CHUNKS_MAX;
+    struct budget budget = {.rows = (uint64_t)d->options.chunk_rows_max * DB__REWRITE_CHUNKS_MAX,
+                            .bytes = DB__REWRITE_BYTES_MAX};
     chr_err err = db_read_begin(d, &cp->read);
     if (err)
         return err;
     for (size_t i = 0; i < d->tables_count; i++)
-        plan_table(d, d->tables[i], &rewrite_rows);
+        plan_table(d, d->tables[i], &budget);
     db__publish(d, d->pin_index, d->pin_hlc, db__version_new(d));
     return CHR_OK;
 }

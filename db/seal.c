@@ -310,10 +310,10 @@ write_chunks(struct db__sealer *s, struct db__seal_job *job, const struct db__se
              chr_err (*emit)(void *arg, const struct db_chunk_output *out, struct db__chunk *chunk),
              void *arg, struct chr_errmsg *msg)
 {
-    uint32_t series = 0;
+    uint32_t series = 0, try_rows = rows_max;
     struct window w = {.job = job, .sources = sources, .order = order, .rows_max = rows_max};
     while (w.first < order->rows) {
-        w.rows = CHR_MIN(order->rows - w.first, rows_max);
+        w.rows = CHR_MIN(order->rows - w.first, try_rows);
         series = series_at(order, series, w.first);
         w.refs = s->refs;
         if (!gather(s, &w))
@@ -347,6 +347,12 @@ write_chunks(struct db__sealer *s, struct db__seal_job *job, const struct db__se
         if (err)
             return err;
         w.first += out.rows;
+        /* Of wide rows few fit into a chunk: to gather all that is left for each would take longer
+         * by the square of it. */
+        if (out.rows < w.rows)
+            try_rows = out.rows * 2;
+        else if (try_rows < rows_max)
+            try_rows = CHR_MIN(rows_max, try_rows * 4);
     }
     return CHR_OK;
 }
