@@ -162,7 +162,7 @@ test('a file that is damaged or cut short is refused, and nothing is touched', a
         const flipped = Buffer.from(bytes);
         const at = Math.floor((bytes.length * (i + 0.5)) / 20);
         flipped[at] ^= 1 << i % 8;
-        await refused(`a bit at ${at}`, flipped, /bad\.snap, byte \d+/);
+        await refused(`a bit at ${at}`, flipped, /bad\.snap.* byte \d+/); // of a length: it is cut short
     }
     assert.equal((await restore(target, join(dir, 'none.snap'))).code, 1);
     assert.deepEqual(readdirSync(dir).sort(), ['a', 'bad.snap', 'good.snap']);
