@@ -129,7 +129,7 @@ static void *accept_main(void *arg)
         uint8_t bytes[1024];
         ssize_t got = recv(fd, bytes, sizeof bytes, 0);
         if (got > 0)
-            peers_adopt(n->peers, fd, chr_slice_of(bytes, (size_t)got));
+            peers_adopt(n->peers, fd, chr_slice_of(bytes, (size_t)got), NULL);
         else
             close(fd);
     }

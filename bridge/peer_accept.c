@@ -36,6 +36,7 @@ struct inbound {
     struct chr_list link; /* lane->inbounds; oldest first */
     struct lane *lane;
     int fd;
+    struct peers_stream stream;
     enum inbound_state state;
     bool loopback, proved, closing;
     char address[64];
@@ -74,6 +75,8 @@ static void inbound_free(struct inbound *in)
     in->lane->unproved -= !in->proved;
     if (in->lane->scratch_owner == in)
         in->lane->scratch_owner = NULL;
+    if (in->stream.ctx)
+        in->stream.free(in->stream.ctx);
     close(in->fd);
     chr_buf_free(&in->in);
     chr_buf_free(&in->out);
@@ -98,10 +101,17 @@ static void refuse(struct inbound *in, const char *reason)
 /* ---- Output -------------------------------------------------------------------------------------
  */
 
+static ssize_t send_some(struct inbound *in)
+{
+    if (in->stream.ctx)
+        return in->stream.send(in->stream.ctx, in->out.ptr, in->out.len);
+    return send(in->fd, in->out.ptr, in->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static void flush(struct inbound *in)
 {
     while (in->out.len && !in->closing) {
-        ssize_t n = send(in->fd, in->out.ptr, in->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = send_some(in);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -449,7 +459,15 @@ static size_t take_packets(struct inbound *in, chr_slice bytes)
     return used;
 }
 
-static void read_more(struct inbound *in)
+static ssize_t receive_some(struct inbound *in, uint8_t *bytes, size_t n)
+{
+    if (in->stream.ctx)
+        return in->stream.receive(in->stream.ctx, bytes, n);
+    return recv(in->fd, bytes, n, MSG_DONTWAIT);
+}
+
+/* False: there is nothing more now. */
+static bool read_once(struct inbound *in)
 {
     struct lane *lane = in->lane;
     take_scratch(in);
@@ -460,16 +478,16 @@ static void read_more(struct inbound *in)
         lane->scratch_from = 0;
         lane->scratch_to = held;
     }
-    ssize_t n = recv(in->fd, lane->scratch + lane->scratch_to,
-                     LANE_SCRATCH_BYTES - lane->scratch_to, MSG_DONTWAIT);
+    ssize_t n =
+        receive_some(in, lane->scratch + lane->scratch_to, LANE_SCRATCH_BYTES - lane->scratch_to);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-        return;
+        return false;
     if (n <= 0) {
         if (in->proved)
             in->closing = true;
         else
             refuse(in, "it left without a proof");
-        return;
+        return false;
     }
     in->heard_us = lane->now_us;
     lane->scratch_to += (size_t)n;
@@ -478,6 +496,14 @@ static void read_more(struct inbound *in)
     if (lane->scratch_from == lane->scratch_to)
         lane->scratch_from = lane->scratch_to = 0;
     flush(in);
+    return true;
+}
+
+/* What a stream holds inside poll does not know of, so it is read to its end. */
+static void read_more(struct inbound *in)
+{
+    while (read_once(in) && in->stream.ctx && !in->closing) {
+    }
 }
 
 /* ---- For the lane -------------------------------------------------------------------------------
@@ -487,12 +513,15 @@ void peers__inbound_open(struct lane *lane, struct letter *letter)
 {
     struct inbound *in = calloc(1, sizeof *in);
     if (!in) {
+        if (letter->stream.ctx)
+            letter->stream.free(letter->stream.ctx);
         close(letter->fd);
         free(letter);
         return;
     }
     in->lane = lane;
     in->fd = letter->fd;
+    in->stream = letter->stream;
     in->heard_us = lane->now_us;
     in->due_us = lane->now_us + PEERS_PROOF_US;
     peers__address_of(in->fd, in->address, sizeof in->address, &in->loopback);
@@ -516,6 +545,8 @@ void peers__inbound_open(struct lane *lane, struct letter *letter)
         keep(in, chr_slice_of(letter->bytes + used, letter->len - used));
     flush(in);
     free(letter);
+    if (in->stream.ctx && !in->closing)
+        read_more(in);
 }
 
 /* Its peer is one still, and is who it was. */

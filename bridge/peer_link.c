@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <lz4.h>
 #include <mosquitto.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +19,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "bridge/peer_lookup.h"
+#include "bridge/peer_tls.h"
 #include "bridge/peers_internal.h"
 
 #define BACKOFF_US_MIN INT64_C(50000)
@@ -245,20 +247,37 @@ static void on_message(struct mosquitto *mosq, void *arg, const struct mosquitto
 /* ---- Connecting ---------------------------------------------------------------------------------
  */
 
-static bool configure(struct link *l)
+/* NULL: done; else what is wrong. */
+static const char *configure_tls(struct link *l, const char *host)
 {
     const struct peers *peers = l->lane->peers;
+    const char *why;
+    if (!peers->cafile)
+        return NULL;
+    SSL_CTX *ctx = peer_tls_context(peers->cafile, peers->certfile, peers->keyfile, host, &why);
+    if (!ctx)
+        return why;
+    int code = mosquitto_void_option(l->mosq, MOSQ_OPT_SSL_CTX, ctx); /* takes a reference */
+    SSL_CTX_free(ctx);
+    if (code == MOSQ_ERR_SUCCESS) /* the context is whole */
+        code = mosquitto_int_option(l->mosq, MOSQ_OPT_SSL_CTX_WITH_DEFAULTS, 0);
+    return code == MOSQ_ERR_SUCCESS ? NULL : "libmosquitto has no TLS";
+}
+
+static const char *configure(struct link *l, const char *host)
+{
     if (mosquitto_int_option(l->mosq, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V311) ||
         mosquitto_int_option(l->mosq, MOSQ_OPT_TCP_NODELAY, 1))
-        return false;
+        return "out of memory";
     mosquitto_connect_callback_set(l->mosq, on_connect);
     mosquitto_disconnect_callback_set(l->mosq, on_disconnect);
     mosquitto_message_callback_set(l->mosq, on_message);
-    return !peers->cafile || mosquitto_tls_set(l->mosq, peers->cafile, NULL, peers->certfile,
-                                               peers->keyfile, NULL) == MOSQ_ERR_SUCCESS;
+    return configure_tls(l, host);
 }
 
-static void connect_to(struct link *l, uint64_t node, const char *address, uint16_t port)
+/* host: what the peer's certificate has to name. */
+static void connect_to(struct link *l, uint64_t node, const char *host, const char *address,
+                       uint16_t port)
 {
     struct peers *peers = l->lane->peers;
     char id[PEER_CLIENT_ID_BYTES_MAX];
@@ -268,8 +287,9 @@ static void connect_to(struct link *l, uint64_t node, const char *address, uint1
     peer_topic(node, l->lane->number, "m", l->topic);
     peer_client_id(l->lane->number, peers->self, id);
     l->mosq = mosquitto_new(id, true, l);
-    if (!l->mosq || !configure(l)) {
-        fail(l, l->mosq ? "the TLS files can't be used" : "out of memory");
+    const char *why = l->mosq ? configure(l, host) : "out of memory";
+    if (why) {
+        fail(l, why);
         return;
     }
     l->state = LINK_CONNECTING;
@@ -289,15 +309,14 @@ static void begin(struct link *l)
     uint16_t port = l->slot->port;
     memcpy(host, l->slot->host, sizeof host);
     pthread_mutex_unlock(&peers->lock);
-    /* Over TLS the name is what the certificate is compared with, and libmosquitto looks it up. */
-    if (peer_address_literal(host) || peers->cafile) {
-        connect_to(l, node, host, port);
+    if (peer_address_literal(host)) {
+        connect_to(l, node, host, host, port);
         return;
     }
     if (l->lookup && !peer_lookup_pending(l->lookup)) {
         const char *address = peer_lookup_next(l->lookup);
         if (address) {
-            connect_to(l, node, address, port);
+            connect_to(l, node, host, address, port);
             return;
         }
         peer_lookup_forget(l->lookup); /* all were tried, or there was none */
@@ -511,14 +530,22 @@ bool peers__link_poll(struct link *l, struct pollfd *poll)
     return true;
 }
 
+/* Of which poll knows nothing. */
+static bool tls_holds_bytes(const struct link *l)
+{
+    SSL *ssl = l->mosq ? mosquitto_ssl_get(l->mosq) : NULL;
+    return ssl && SSL_pending(ssl) > 0;
+}
+
 void peers__link_event(struct link *l, short events)
 {
     if (l->state == LINK_CONNECTING && (events & (POLLERR | POLLHUP))) {
         int error = 0;
         socklen_t len = sizeof error;
         (void)getsockopt(mosquitto_socket(l->mosq), SOL_SOCKET, SO_ERROR, &error, &len);
-        if (error) {
-            fail(l, strerror(error));
+        bool tls = mosquitto_ssl_get(l->mosq) != NULL; /* whose handshake takes no notice of it */
+        if (error || tls) {
+            fail(l, error ? strerror(error) : "it ended the connection");
             return;
         }
     }
@@ -526,7 +553,9 @@ void peers__link_event(struct link *l, short events)
     if (events & POLLOUT)
         code = mosquitto_loop_write(l->mosq, 1);
     if (code == 0 && (events & (POLLIN | POLLERR | POLLHUP)))
-        code = mosquitto_loop_read(l->mosq, 1);
+        do
+            code = mosquitto_loop_read(l->mosq, 1);
+        while (code == 0 && !l->failure && tls_holds_bytes(l));
     if (code && !l->failure)
         l->failure = mosquitto_strerror(code);
     if (l->failure)

@@ -322,7 +322,14 @@ static bool lane_of(chr_slice bytes, enum peers_lane *lane)
            peer_client_id_parse(connect.client_id, lane, &node);
 }
 
-void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
+static void drop_connection(int fd, const struct peers_stream *stream)
+{
+    if (stream && stream->ctx)
+        stream->free(stream->ctx);
+    close(fd);
+}
+
+void peers_adopt(struct peers *peers, int fd, chr_slice bytes, const struct peers_stream *stream)
 {
     enum peers_lane number = PEERS_CONTROL;
     const char *reason = NULL;
@@ -338,10 +345,11 @@ void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
     struct letter *letter = reason ? NULL : malloc(sizeof *letter + bytes.len);
     if (!letter) {
         peers__stranger(peers, address, reason ? reason : "out of memory");
-        close(fd);
+        drop_connection(fd, stream);
         return;
     }
     letter->fd = fd;
+    letter->stream = stream ? *stream : (struct peers_stream){0};
     letter->len = bytes.len;
     memcpy(letter->bytes, bytes.ptr, bytes.len);
     int flags = fcntl(fd, F_GETFL);
@@ -362,7 +370,7 @@ void peers_adopt(struct peers *peers, int fd, chr_slice bytes)
     } else {
         if (!stopping)
             peers__stranger(peers, address, "too many connections that want to be a peer's");
-        close(fd);
+        drop_connection(fd, stream);
         free(letter);
     }
 }

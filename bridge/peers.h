@@ -29,8 +29,8 @@
  * numbers, lane and direction; the secret itself is never sent. Without a secret only nodes whose
  * addresses are all loopback may form a cluster.
  *
- * What follows the proof is neither encrypted nor authenticated packet by packet: across a network
- * that others can write to, nodes need a tunnel.
+ * What follows the proof is neither encrypted nor authenticated packet by packet but by TLS, when
+ * peers are reached over it: across a network that others can write to it is needed.
  *
  * Topics: $chronos/peer/<node number in hex>/<lane>/… ; docs/formats.md has the layouts. */
 #ifndef CHR_BRIDGE_PEERS_H
@@ -38,6 +38,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -90,7 +91,9 @@ struct peers_message {
 struct peers_options {
     uint64_t self;    /* our node number */
     chr_slice secret; /* copied; empty: none (loopback only, checked by the caller) */
-    /* TLS to peers; copied; NULL: plain. Nodes do not take each other in over TLS yet. */
+    /* TLS to peers, whose certificates must be of one of the authorities in cafile and bear the
+     * host names they are reached by; certfile and keyfile are shown to those that ask (mTLS).
+     * Copied; NULL: plain. */
     const char *cafile, *certfile, *keyfile;
     const struct peers_peer *peers; /* copied */
     uint32_t peers_count;
@@ -141,14 +144,24 @@ bool peers_up(const struct peers *peers, uint64_t node, enum peers_lane lane);
 
 /* -- The accepting side -------------------------------------------------------------------------*/
 
+/* What lies between an adopted connection and its socket: TLS. Lane thread only, once adopted. */
+struct peers_stream {
+    void *ctx; /* NULL: nothing does */
+    /* As recv and send that do not wait: 0: the other end is gone; -1: errno, EAGAIN: later. */
+    ssize_t (*receive)(void *ctx, uint8_t *bytes, size_t n);
+    ssize_t (*send)(void *ctx, const uint8_t *bytes, size_t n);
+    void (*free)(void *ctx); /* the socket is closed afterwards */
+};
+
 /* A client that connected to an MQTT listener and wants to be a peer's lane: its client id begins
  * with PEERS_CLIENT_ID_PREFIX. Any loop thread. Takes over the socket (the loop forgets it without
  * closing) and everything it has received so far, from its CONNECT packet on, which is not answered
- * yet; proof and everything else happen on the lane's thread. bytes are copied. A connection that
+ * yet; proof and everything else happen on the lane's thread. bytes are copied; stream (NULL: none)
+ * is, too, and its ctx is taken. A connection that
  * does not prove itself within 5 s is closed (T4). Without a secret only loopback addresses are
  * let in. */
 #define PEERS_CLIENT_ID_PREFIX "$chronos-peer-"
-void peers_adopt(struct peers *peers, int fd, chr_slice bytes);
+void peers_adopt(struct peers *peers, int fd, chr_slice bytes, const struct peers_stream *stream);
 /* Counts a client that published or subscribed under $chronos/peer, or was refused as a peer. */
 void peers_count_stranger(struct peers *peers);
 

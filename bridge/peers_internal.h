@@ -134,6 +134,7 @@ struct slot {
 struct letter { /* a connection to be taken over */
     struct letter *next;
     int fd;
+    struct peers_stream stream;
     size_t len;
     uint8_t bytes[];
 };

@@ -1,6 +1,7 @@
 /* broker/cluster.c: the peers: their lanes, the thread that looks after them, start and stop. */
 #include "broker/cluster_internal.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -289,15 +290,32 @@ static bool all_loopback(const struct cluster *c, const char *address)
     return all;
 }
 
+/* libmosquitto opens them at each connection, and does not say which one it could not read. */
+static chr_err check_files(const struct cluster_config *config, struct chr_errmsg *msg)
+{
+    const struct {
+        const char *setting, *path;
+    } files[] = {{"peer-cafile", config->cafile},
+                 {"peer-certfile", config->certfile},
+                 {"peer-keyfile", config->keyfile}};
+    for (size_t i = 0; i < CHR_COUNT_OF(files); i++)
+        if (files[i].path && access(files[i].path, R_OK))
+            return chr_fail(msg, CHR_EINVAL, "%s %s: %s", files[i].setting, files[i].path,
+                            strerror(errno));
+    return CHR_OK;
+}
+
 static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
 {
     const struct broker_config *config = c->node->config;
+    chr_err err = check_files(&config->cluster, msg);
+    if (err)
+        return err;
     struct peers_peer list[PEERS_MAX];
     char hosts[PEERS_MAX][256];
     for (uint32_t i = 0; i < c->known_count; i++) {
         list[i] = (struct peers_peer){.node = c->known[i].node, .host = hosts[i]};
-        chr_err err =
-            net_parse_address(c->known[i].address, hosts[i], sizeof hosts[i], &list[i].port, msg);
+        err = net_parse_address(c->known[i].address, hosts[i], sizeof hosts[i], &list[i].port, msg);
         if (err)
             return err;
     }
@@ -309,6 +327,9 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
     struct peers_options options = {
         .self = c->self.node,
         .secret = secret ? chr_slice_cstr(secret) : (chr_slice){0},
+        .cafile = config->cluster.cafile,
+        .certfile = config->cluster.certfile,
+        .keyfile = config->cluster.keyfile,
         .peers = list,
         .peers_count = c->known_count,
         .clock = c->node->clock,
@@ -318,7 +339,7 @@ static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
         .writable = writable,
     };
     pthread_mutex_lock(&c->lock);
-    chr_err err = peers_start(&options, &c->peers, msg);
+    err = peers_start(&options, &c->peers, msg);
     pthread_mutex_unlock(&c->lock);
     return err;
 }

@@ -99,6 +99,7 @@ struct cluster_config {
     const char *id;    /* NULL: a single node */
     const char *peers; /* "node2=127.0.0.1:8001,…"; NULL: none */
     const char *secret;
+    const char *cafile, *certfile, *keyfile; /* peers are reached over TLS; NULL: plain */
     bool bootstrap;
     bool force_new;                     /* a survivor goes on alone (commands/force.h) */
     uint32_t election_ms, heartbeat_ms; /* 300 (to twice that), 50 */

@@ -534,6 +534,13 @@ static const struct option table[] = {
      "the other nodes"},
     {OPTION_TEXT, "cluster-secret", NULL, 0, false, CFG(cluster.secret), 0, 0, NULL, NULL, "SECRET",
      "what nodes prove to each other that they know; needed unless all are on this machine"},
+    {OPTION_TEXT, "peer-cafile", NULL, 0, false, CFG(cluster.cafile), 0, 0, NULL, NULL, "FILE",
+     "the other nodes are reached over TLS, at listeners that have it; who signed their "
+     "certificates"},
+    {OPTION_TEXT, "peer-certfile", NULL, 0, false, CFG(cluster.certfile), 0, 0, NULL, NULL, "FILE",
+     "certificate shown to the other nodes, where their listener asks for one"},
+    {OPTION_TEXT, "peer-keyfile", NULL, 0, false, CFG(cluster.keyfile), 0, 0, NULL, NULL, "FILE",
+     "its key"},
     {OPTION_BOOL, "bootstrap", NULL, 0, false, CFG(cluster.bootstrap), 0, 0, NULL, NULL, NULL,
      "found the cluster of those that can be reached now, without waiting for all of peers"},
     {OPTION_BOOL, "force-new-cluster", NULL, 0, false, CFG(cluster.force_new), 0, 0, NULL, NULL,
@@ -553,7 +560,7 @@ static const struct option table[] = {
      "SECONDS", "of an edge"},
 };
 /* clang-format on */
-#define CLUSTER_OPTIONS 12 /* with their heading */
+#define CLUSTER_OPTIONS 15 /* with their heading */
 _Static_assert(CHR_COUNT_OF(table) <= OPTIONS_MAX, "options.h: OPTIONS_MAX");
 
 static void set_defaults(struct settings *settings)
@@ -704,6 +711,13 @@ static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg 
                        port);
     if (!err && config->log_segment_bytes % 4096)
         err = chr_fail(msg, CHR_EINVAL, "log_segment_bytes has to be a multiple of 4096");
+    const struct cluster_config *peer = &config->cluster;
+    if (!err && !peer->certfile != !peer->keyfile)
+        err = chr_fail(msg, CHR_EINVAL, "peer-certfile and peer-keyfile need each other");
+    if (!err && peer->certfile && !peer->cafile)
+        err = chr_fail(msg, CHR_EINVAL,
+                       "peer-certfile needs a peer-cafile: without it peers are reached without "
+                       "TLS");
     return err ? err : settings_check_exposed(settings, msg);
 }
 

@@ -23,6 +23,7 @@
 #include "broker/config.h"
 #include "broker/ingest/ingest.h"
 #include "broker/net/listener.h"
+#include "broker/net/peer_stream.h"
 #include "broker/net/transport.h"
 #include "broker/node.h"
 #include "broker/session/dispatch.h"
@@ -218,14 +219,15 @@ void loop_move_conn(struct broker_loop *loop, struct conn *conn, struct broker_l
 
 void loop_hand_to_peers(struct broker_loop *loop, struct conn *conn)
 {
-    CHR_ASSERT(loop->node->peers && !conn->transport);
+    CHR_ASSERT(loop->node->peers && peer_stream_possible(conn));
     int fd = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0); /* conn's own is closed with it */
     if (fd < 0) {
         conn_close(conn);
         return;
     }
     (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
-    peers_adopt(loop->node->peers, fd, chr_buf_slice(&conn->in));
+    struct peers_stream stream = peer_stream_take(conn, fd);
+    peers_adopt(loop->node->peers, fd, chr_buf_slice(&conn->in), &stream);
     forget_conn(loop, conn);
 }
 

@@ -24,6 +24,7 @@
 #include "bridge/peers.h"
 #include "broker/auth/exchange.h"
 #include "broker/net/listener.h"
+#include "broker/net/peer_stream.h"
 #include "broker/session/authorize.h"
 #include "broker/session/elsewhere.h"
 #include "broker/session/enhanced.h"
@@ -549,10 +550,10 @@ static enum dispatch hand_to_peers(struct conn *conn, const struct mqtt_connect 
     struct peers *peers = conn->loop->node->peers;
     if (!peers)
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED, "this node has no peers");
-    if (conn->transport) {
+    if (!peer_stream_possible(conn)) {
         peers_count_stranger(peers);
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
-                      "peers are taken in by plain listeners only");
+                      "peers come over TCP or TLS, not by WebSocket");
     }
     conn_pause(conn, CONN_PAUSE_CONNECT);
     if (move_later(conn, NULL))

@@ -142,7 +142,7 @@ static void *accept_main(void *arg)
         if (cuttable && n->fds_count < FDS_MAX)
             n->fds[n->fds_count++] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         pthread_mutex_unlock(&n->lock);
-        peers_adopt(n->peers, fd, chr_slice_of(bytes, (size_t)got));
+        peers_adopt(n->peers, fd, chr_slice_of(bytes, (size_t)got), NULL);
     }
     return NULL;
 }
