@@ -190,6 +190,7 @@ void client_connect(struct client *c)
     c->boot = w->nodes[chosen].boot;
     c->state = CONNECTING;
     c->since_us = w->now_us;
+    c->connected_us = chr_hlc_unix_us(db_replicated_time(w->nodes[chosen].base.node.db));
     c->in_len = 0;
     c->will = will_make(c);
     session_node_adopt(&w->nodes[chosen].base, life_below(w, SESSION_NODE_LOOPS), pair[1]);
@@ -216,6 +217,8 @@ static void connected(struct client *c, const struct mqtt_connack *connack)
         life_broken(w, "S1: CONNACK for %s, whose connection the log does not know", c->id);
         return;
     }
+    /* A CONNECT that was not answered may have begun another one, after the end of the first. */
+    present = present && (!c->known || s->epoch == c->own_epoch);
     int64_t away_us = log_time_us(w) - c->lost_us;
     if (c->known && !present &&
         (c->expiry_s == UINT32_MAX || away_us < (int64_t)c->expiry_s * 1000000)) {
@@ -223,10 +226,10 @@ static void connected(struct client *c, const struct mqtt_connack *connack)
         return;
     }
     w->report->expired += c->known && !present;
+    c->own_epoch = s->epoch;
     c->own_generation = s->generation;
     c->known = true;
     c->state = OPEN;
-    c->connected_us = log_time_us(w);
     will_connected(c);
     will_back(c);
     if (c->sub < SUBS_MAX)

@@ -179,7 +179,9 @@ void log_elect(struct world *w)
     for (uint32_t i = 0; i < w->nodes_count; i++)
         if (life_runs(&w->nodes[i]) && life_below(w, ++running) == 0)
             chosen = i;
-    if (running <= w->nodes_count / 2 || chosen == w->leader)
+    if (w->hours_apart)
+        chosen = life_runs(&w->nodes[0]) ? 0 : NODES_MAX;
+    if (running <= w->nodes_count / 2 || chosen == w->leader || chosen == NODES_MAX)
         return;
     life_say(w, "node %u leads", chosen);
     w->leader = chosen;

@@ -95,10 +95,9 @@ void model_sent(struct client *c, uint32_t number)
     for (uint32_t s = 0; s < w->subs_count && m->qos; s++) {
         enum need now = need_of(filter_for(w, s, m), w->nodes[c->node].applied);
         enum need *need = &m->to[s].need;
-        if (m->sends == 0 || now == MUST)
-            *need = now;
-        else if (*need != now)
-            *need = MAY;
+        /* Of QoS 2 no other copy is taken, should the first have come. */
+        bool again = m->sends > 0 && (now != MUST || m->qos == 2);
+        *need = !again || *need == now ? now : MAY;
     }
     w->report->resent += m->sends > 0;
     m->sends++;
@@ -106,9 +105,13 @@ void model_sent(struct client *c, uint32_t number)
 
 void model_unsure(struct world *w, uint32_t sub, uint32_t filter)
 {
-    for (uint32_t i = 1; i < w->messages_count; i++)
-        if (!w->messages[i].committed && model_matches(w, filter, &w->messages[i]))
-            w->messages[i].to[sub].need = MAY;
+    for (uint32_t i = 1; i < w->messages_count; i++) {
+        struct life_message *m = &w->messages[i];
+        bool copies = m->qos == 1 && m->sends > 1;
+        bool settled = m->is_will ? m->committed != 0 : m->answered && !copies;
+        if (!settled && model_matches(w, filter, m))
+            m->to[sub].need = MAY;
+    }
 }
 
 void model_forgotten(struct world *w, uint32_t sub)
@@ -150,10 +153,12 @@ void model_committed(struct world *w, uint64_t index, chr_slice bytes,
         if (number >= w->messages_count)
             continue;
         struct life_message *m = &w->messages[number];
-        if (m->is_will || m->committed) /* a will is in the entry of its CONNECT, too */
+        if (m->is_will) /* it is in the entry of its CONNECT, too */
             continue;
-        m->committed = index;
-        m->committed_us = log_time_us(w);
+        m->again_us = log_time_us(w);
+        if (!m->committed)
+            m->committed_us = m->again_us;
+        m->committed = m->committed ? m->committed : index;
     }
     if (bytes.len)
         db_entry_messages(bytes, result, took_effect, w);

@@ -74,7 +74,7 @@ static void choose_profile(struct world *w)
     w->jump = life_chance(w, 4000) ? 15 : 0;
     w->lag = lags[life_below(w, 3)];
     w->hold = holds[life_below(w, 3)];
-    w->skewed = life_chance(w, 5000);
+    w->hours_apart = life_chance(w, 4000);
 }
 
 static void begin(struct world *w)
@@ -95,8 +95,10 @@ static void begin(struct world *w)
         configure(&n->base.config);
         n->w = w;
         n->i = i;
-        if (w->skewed && w->nodes_count > 1 && i > 0)
+        if (w->hours_apart && i > 0)
             n->skew_us = (int64_t)(i == 1 ? 3600 : -3600) * 1000000;
+        else
+            n->skew_us = (int64_t)life_below(w, 2000000) - 1000000;
     }
     for (uint32_t i = 0; i < w->nodes_count; i++)
         life_start(&w->nodes[i]);
@@ -107,7 +109,7 @@ static void begin(struct world *w)
         client_init(w, i, i < subs);
     life_say(w, "%u nodes, %u clients, %u of them subscribe; kill %u, lose %u, lag %u, hold %u%s",
              w->nodes_count, w->clients_count, subs, w->kill, w->lose, w->lag, w->hold,
-             w->skewed ? ", clocks apart" : "");
+             w->hours_apart ? ", clocks hours apart" : "");
 }
 
 static void end(struct world *w)
@@ -162,15 +164,16 @@ static void misfortune(struct world *w)
         lanes_cut(w, n->i, life_below(w, w->nodes_count));
     if (life_chance(w, 30) && n->up)
         life_checkpoint(n);
+    if (life_chance(w, w->pause) && !w->hours_apart)
+        n->skew_us = (int64_t)life_below(w, 8000000) - 4000000;
     if (life_chance(w, w->jump)) /* everybody sleeps */
         pass_time(w, 1000000 + life_below(w, 40000000));
 }
 
-/* Whose clock is an hour off does not lead: what expires by it, expires. */
 static void look_after_leader(struct world *w)
 {
     bool wanted = w->leader == NODES_MAX || !life_runs(&w->nodes[w->leader]);
-    if ((wanted && life_chance(w, 200)) || (!w->healing && !w->skewed && life_chance(w, 5)))
+    if ((wanted && life_chance(w, 200)) || (!w->healing && life_chance(w, 5)))
         log_elect(w);
 }
 

@@ -31,7 +31,11 @@ void will_lost(struct client *c)
     if (!c->will)
         return;
     m->will = m->will == WILL_ARMED ? WILL_LOST : WILL_OPEN;
-    m->will_lost_us = log_time_us(c->w);
+    /* When its node was declared down the delay began then. */
+    const struct db__session *s =
+        db__session_find(&log_oracle(c->w)->sessions, chr_slice_cstr(c->id));
+    bool before = !s || s->generation != c->own_generation;
+    m->will_lost_us = before ? 0 : log_time_us(c->w);
 }
 
 /* By the log's time it came back before the delay had passed, whenever the loss was noticed; later
@@ -80,12 +84,12 @@ void will_settle(struct client *c)
         db__session_find(&log_oracle(w)->sessions, chr_slice_cstr(c->id));
     if (!c->left_will)
         return;
-    if (!n->up || n->boot != c->left_boot || (s && s->generation != c->left_generation)) {
+    if (!n->up || n->boot != c->left_boot || !s || s->generation != c->left_generation) {
         c->left_will = 0; /* it may not have come to that */
         return;
     }
     struct life_message *m = &w->messages[c->left_will];
-    if (!life_runs(n) || w->now_us - m->will_left_us < 1500000 || !nothing_proposed(n) || !s ||
+    if (!life_runs(n) || w->now_us - m->will_left_us < 1500000 || !nothing_proposed(n) ||
         s->connected)
         return;
     m->will = WILL_LEFT;

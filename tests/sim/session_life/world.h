@@ -88,7 +88,7 @@ struct life_message {
     uint32_t expiry_s;  /* 0: none */
     uint32_t rows;
     uint32_t published; /* as messages that took effect */
-    int64_t committed_us; /* by the log's time */
+    int64_t committed_us, again_us; /* the first and the last time, by the log's time */
     struct {
         enum need need;
         uint32_t got; /* as the client counts */
@@ -143,7 +143,8 @@ struct client {
     bool known;       /* it was told that it has a session */
     int64_t lost_us;  /* when it knew last that its session lived, by the log's time */
     uint64_t epoch;   /* as the log had it when CONNECT was sent */
-    uint32_t generation, own_generation; /* then; and when it was answered */
+    uint64_t own_epoch; /* and when it was answered */
+    uint32_t generation, own_generation;
     uint32_t left_will; /* number of the will of a connection that was taken leave of; 0: none */
     uint32_t left_node, left_generation;
     uint64_t left_boot;
@@ -165,7 +166,7 @@ struct client {
     bool *counted;  /* [65536], of this connection: in unanswered */
     struct filter filters[FILTERS];
     uint32_t last_seen[CLIENTS_MAX][TOPICS][3];
-    int64_t connected_us; /* by the log's time */
+    int64_t connected_us; /* by its node's state of the log, at CONNECT */
 };
 
 struct world {
@@ -196,7 +197,7 @@ struct world {
     bool healing; /* no more faults, nothing new */
     /* How nasty it is, in 10,000 per step */
     uint32_t kill, blackout, pause, lose, jump, lag, hold;
-    bool skewed, split_clocks;
+    bool hours_apart; /* clocks; then node 0 alone leads: what expires by its clock expires */
 };
 
 /* ---- run.c ------------------------------------------------------------------------------------
