@@ -414,8 +414,8 @@ static void become(struct session *s, const struct db_op_result *result)
 static bool superseded(struct session *s)
 {
     struct db_session_info info;
-    bool ours = db_session_read(s->loop->node->db, s->epoch, &info) &&
-                info.generation == s->generation;
+    bool ours =
+        db_session_read(s->loop->node->db, s->epoch, &info) && info.generation == s->generation;
     if (ours)
         s->stored.sent = CHR_MAX(s->stored.sent, info.sent);
     return !ours && s->loop->node->cluster;

@@ -1,10 +1,10 @@
 /* tests/sim/session_life.h: MQTT sessions over kills, hops and late commits, driven by a seed.
  *
- * One to three nodes with the shipped loops, sessions and databases (tests/sim/session_node), in one
- * thread. What is between them is ideal: one log, an ordered list of entries that each node applies
- * at its own pace. A proposal becomes an entry at once, later, or never; when its node is killed
- * nobody is told which. Clients speak real MQTT bytes over socket pairs, 3.1.1 and 5.0; they lose
- * their connections at any byte, come back to any node and repeat what the standard says.
+ * One to three nodes with the shipped loops, sessions and databases (tests/sim/session_node), in
+ * one thread. What is between them is ideal: one log, an ordered list of entries that each node
+ * applies at its own pace. A proposal becomes an entry at once, later, or never; when its node is
+ * killed nobody is told which. Clients speak real MQTT bytes over socket pairs, 3.1.1 and 5.0; they
+ * lose their connections at any byte, come back to any node and repeat what the standard says.
  *
  * What must hold, by what the clients saw alone:
  *   S1  PUBACK, PUBREC: the message is in an entry of the log by then. PUBCOMP: the log has

@@ -17,8 +17,9 @@ void client_init(struct world *w, uint32_t i, bool subscriber)
     c->expiry_s = UINT32_MAX;
     c->window = 1 + life_below(w, FLIGHTS_MAX);
     c->qos = (uint8_t)(life_chance(w, 7500) ? 2 : 1);
-    c->receive_max = (uint16_t)(c->version == MQTT_V5 ? 1 + life_below(w, RECEIVE_MAX)
-                                                      : w->nodes[0].base.config.max_inflight_messages);
+    c->receive_max =
+        (uint16_t)(c->version == MQTT_V5 ? 1 + life_below(w, RECEIVE_MAX)
+                                         : w->nodes[0].base.config.max_inflight_messages);
     if (!subscriber)
         return;
     if (c->version == MQTT_V5 && life_chance(w, 3000))
@@ -51,6 +52,14 @@ static void remember_session(struct client *c)
 /* ---- The end of a connection ------------------------------------------------------------------
  */
 
+/* By the log: its node was declared down, another connection came, or it expired. */
+bool client_session_ended(const struct client *c)
+{
+    const struct db__session *s =
+        db__session_find(&log_oracle(c->w)->sessions, chr_slice_cstr(c->id));
+    return !s || s->epoch != c->own_epoch || s->generation != c->own_generation;
+}
+
 static void forget_connection(struct client *c)
 {
     enum client_state was = c->state;
@@ -58,7 +67,7 @@ static void forget_connection(struct client *c)
     c->fd = -1;
     c->in_len = 0;
     if (was == OPEN || was == LEAVING)
-        c->lost_us = log_time_us(c->w);
+        c->lost_us = client_session_ended(c) ? 0 : log_time_us(c->w);
     if (was != LEAVING)
         will_lost(c);
     else if (c->will)
@@ -76,8 +85,8 @@ void client_lose(struct client *c, bool all_comes)
     int fd = c->fd;
     if (c->state != LEAVING) {
         size_t room = sizeof c->in - c->in_len;
-        ssize_t got = recv(fd, c->in + c->in_len, all_comes ? room : life_below(c->w, 64),
-                           MSG_DONTWAIT);
+        ssize_t got =
+            recv(fd, c->in + c->in_len, all_comes ? room : life_below(c->w, 64), MSG_DONTWAIT);
         if (got > 0) {
             c->in_len += (size_t)got;
             process(c);
@@ -293,8 +302,7 @@ static void process(struct client *c)
     size_t used = 0;
     while (c->fd >= 0 && c->state != LEAVING && !c->w->report->broken[0]) {
         struct mqtt_frame frame;
-        int n =
-            mqtt_frame_from_server(chr_slice_of(c->in + used, c->in_len - used), 0, &frame);
+        int n = mqtt_frame_from_server(chr_slice_of(c->in + used, c->in_len - used), 0, &frame);
         if (n < 0)
             life_broken(c->w, "%s got what is no packet", c->id);
         if (n <= 0)

@@ -15,8 +15,8 @@ uint32_t model_message(struct client *c, uint8_t topic, uint8_t qos)
     if (w->messages_count == MESSAGES_MAX)
         return 0;
     uint32_t number = w->messages_count++;
-    w->messages[number] =
-        (struct life_message){.client = (uint8_t)c->i, .topic = topic, .qos = qos, .mapped = topic < 2};
+    w->messages[number] = (struct life_message){
+        .client = (uint8_t)c->i, .topic = topic, .qos = qos, .mapped = topic < 2};
     w->report->messages++;
     return number;
 }
@@ -72,7 +72,8 @@ bool model_matches(const struct world *w, uint32_t filter, const struct life_mes
 /* ---- What subscribers must get ----------------------------------------------------------------
  */
 
-static const struct filter *filter_for(const struct world *w, uint32_t sub, const struct life_message *m)
+static const struct filter *filter_for(const struct world *w, uint32_t sub,
+                                       const struct life_message *m)
 {
     for (uint32_t f = 0; f < FILTERS; f++)
         if (model_matches(w, f, m))
@@ -183,8 +184,7 @@ static void check_rows(struct world *w, uint32_t number)
 
 static bool expired(const struct world *w, const struct life_message *m)
 {
-    return m->expiry_s &&
-           m->committed_us + (int64_t)m->expiry_s * 1000000 <= log_time_us(w);
+    return m->expiry_s && m->committed_us + (int64_t)m->expiry_s * 1000000 <= log_time_us(w);
 }
 
 static void check_delivered(struct world *w, uint32_t number)

@@ -48,8 +48,8 @@ void life_start(struct life_node *n)
     session_node_open(&n->base);
     n->applied = db_apply_index(node->db);
     if (n->applied > w->entries_count) {
-        life_broken(w, "node %u has entry %llu, the log %llu", n->i,
-                    (unsigned long long)n->applied, (unsigned long long)w->entries_count);
+        life_broken(w, "node %u has entry %llu, the log %llu", n->i, (unsigned long long)n->applied,
+                    (unsigned long long)w->entries_count);
         n->applied = w->entries_count;
     }
     /* A node alone knows all that is committed; one among others what it was told. */

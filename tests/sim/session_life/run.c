@@ -285,6 +285,15 @@ static void heal(struct world *w)
     life_broken(w, "S6: it does not come to an end");
 }
 
+/* Who is connected is so by the log, too: else its session ends under it. */
+static void check_connected(struct world *w)
+{
+    for (uint32_t i = 0; i < w->clients_count; i++)
+        if (client_session_ended(&w->clients[i]))
+            life_broken(w, "S6: %s is connected, and the log has its session otherwise",
+                        w->clients[i].id);
+}
+
 static void compare(struct world *w)
 {
     uint32_t *rows = calloc(MESSAGES_MAX, sizeof *rows);
@@ -313,6 +322,8 @@ bool session_life_run(const struct session_life_options *options,
         step(w);
     if (!report->broken[0])
         heal(w);
+    if (!report->broken[0])
+        check_connected(w);
     if (!report->broken[0])
         compare(w);
     if (!report->broken[0])

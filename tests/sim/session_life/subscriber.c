@@ -231,5 +231,6 @@ bool subscriber_idle(const struct client *c)
     bool asked = false;
     for (uint32_t i = 0; i < FILTERS; i++)
         asked |= c->filters[i].asked || c->filters[i].state == FILTER_UNSURE;
-    return !asked && c->owed_count == 0 && c->unanswered == 0 && s && s->queue.first == s->queue.end;
+    return !asked && c->owed_count == 0 && c->unanswered == 0 && s &&
+           s->queue.first == s->queue.end;
 }

@@ -7,8 +7,7 @@ uint32_t will_make(struct client *c)
     struct world *w = c->w;
     if (w->healing || life_chance(w, 5000))
         return 0;
-    uint32_t number =
-        model_message(c, (uint8_t)life_below(w, TOPICS), (uint8_t)life_below(w, 3));
+    uint32_t number = model_message(c, (uint8_t)life_below(w, TOPICS), (uint8_t)life_below(w, 3));
     struct life_message *m = &w->messages[number];
     if (!number)
         return 0;
@@ -32,10 +31,7 @@ void will_lost(struct client *c)
         return;
     m->will = m->will == WILL_ARMED ? WILL_LOST : WILL_OPEN;
     /* When its node was declared down the delay began then. */
-    const struct db__session *s =
-        db__session_find(&log_oracle(c->w)->sessions, chr_slice_cstr(c->id));
-    bool before = !s || s->generation != c->own_generation;
-    m->will_lost_us = before ? 0 : log_time_us(c->w);
+    m->will_lost_us = client_session_ended(c) ? 0 : log_time_us(c->w);
 }
 
 /* By the log's time it came back before the delay had passed, whenever the loss was noticed; later
@@ -80,8 +76,7 @@ void will_settle(struct client *c)
 {
     struct world *w = c->w;
     const struct life_node *n = &w->nodes[c->left_node];
-    const struct db__session *s =
-        db__session_find(&log_oracle(w)->sessions, chr_slice_cstr(c->id));
+    const struct db__session *s = db__session_find(&log_oracle(w)->sessions, chr_slice_cstr(c->id));
     if (!c->left_will)
         return;
     if (!n->up || n->boot != c->left_boot || !s || s->generation != c->left_generation) {

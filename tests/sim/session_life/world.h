@@ -46,7 +46,8 @@ struct life_entry {
     size_t len;
     uint32_t node;
     uint64_t boot;
-    struct broker_proposal *proposal; /* of a process that lives and has not applied it; else NULL */
+    struct broker_proposal
+        *proposal; /* of a process that lives and has not applied it; else NULL */
 };
 
 /* What a dead process had proposed: it may still come. */
@@ -87,7 +88,7 @@ struct life_message {
     uint64_t committed; /* the first entry that has it; 0: none */
     uint32_t expiry_s;  /* 0: none */
     uint32_t rows;
-    uint32_t published; /* as messages that took effect */
+    uint32_t published;             /* as messages that took effect */
     int64_t committed_us, again_us; /* the first and the last time, by the log's time */
     struct {
         enum need need;
@@ -105,7 +106,8 @@ struct life_message {
 
 enum client_state { DOWN, CONNECTING, OPEN, LEAVING };
 
-/* SENT: PUBLISH, until PUBACK or PUBREC; RECEIVED: PUBREC came, PUBREL is owed; RELEASED: it went. */
+/* SENT: PUBLISH, until PUBACK or PUBREC; RECEIVED: PUBREC came, PUBREL is owed; RELEASED: it went.
+ */
 enum flight_state { FREE, SENT, RECEIVED, RELEASED };
 struct flight {
     enum flight_state state;
@@ -139,10 +141,10 @@ struct client {
     int fd;
     uint32_t node;
     uint64_t boot;
-    int64_t since_us; /* when it began to connect */
-    bool known;       /* it was told that it has a session */
-    int64_t lost_us;  /* when it knew last that its session lived, by the log's time */
-    uint64_t epoch;   /* as the log had it when CONNECT was sent */
+    int64_t since_us;   /* when it began to connect */
+    bool known;         /* it was told that it has a session */
+    int64_t lost_us;    /* when it knew last that its session lived, by the log's time */
+    uint64_t epoch;     /* as the log had it when CONNECT was sent */
     uint64_t own_epoch; /* and when it was answered */
     uint32_t generation, own_generation;
     uint32_t left_will; /* number of the will of a connection that was taken leave of; 0: none */
@@ -254,12 +256,14 @@ void lanes_started(struct life_node *n);
 void client_init(struct world *w, uint32_t i, bool subscriber);
 void client_connect(struct client *c);
 void client_read(struct client *c);
-/* The connection is lost; some of what was on its way to the client still comes, perhaps not all. */
+/* The connection is lost; some of what was on its way to the client still comes, perhaps not all.
+ */
 void client_lose(struct client *c, bool all_comes);
 void client_leave(struct client *c); /* DISCONNECT */
 /* Whole, or a part of it and the connection is lost. False: lost. */
 bool client_send(struct client *c, const uint8_t *bytes, size_t len);
 void client_step(struct client *c);
+bool client_session_ended(const struct client *c);
 /* It connects anew while a node still has its old connection. */
 void client_desert(struct client *c);
 void clients_close_half_open(struct world *w, bool all);
