@@ -20,7 +20,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define SEEDS 25
 #else
-#define SEEDS 200
+#define SEEDS 300
 #endif
 
 static uint64_t setting(const char *name, uint64_t otherwise)

@@ -8,10 +8,11 @@
 
 #define PATIENCE_US INT64_C(3000000) /* for CONNACK, or the end after DISCONNECT */
 
-void client_init(struct world *w, uint32_t i, bool subscriber)
+void client_init(struct world *w, uint32_t i, enum client_kind kind)
 {
     struct client *c = &w->clients[i];
-    *c = (struct client){.w = w, .i = i, .sub = SUBS_MAX, .fd = -1, .node = NODES_MAX};
+    *c =
+        (struct client){.w = w, .kind = kind, .i = i, .sub = SUBS_MAX, .fd = -1, .node = NODES_MAX};
     snprintf(c->id, sizeof c->id, "c%u", i);
     c->version = life_chance(w, 6000) ? MQTT_V5 : MQTT_V311;
     c->expiry_s = UINT32_MAX;
@@ -20,15 +21,20 @@ void client_init(struct world *w, uint32_t i, bool subscriber)
     c->receive_max =
         (uint16_t)(c->version == MQTT_V5 ? 1 + life_below(w, RECEIVE_MAX)
                                          : w->nodes[0].base.config.max_inflight_messages);
-    if (!subscriber)
+    if (kind == PUBLISHER)
         return;
-    if (c->version == MQTT_V5 && life_chance(w, 3000))
+    c->received = calloc(65536, sizeof *c->received);
+    c->counted = calloc(65536, sizeof *c->counted);
+    c->heard = calloc(MESSAGES_MAX, sizeof *c->heard);
+    REQUIRE(c->received && c->counted && c->heard);
+    if (kind == LISTENER) {
+        c->expiry_s = 0;
+        return;
+    }
+    if (c->version == MQTT_V5 && life_chance(w, 5000))
         c->expiry_s = 15;
     c->sub = w->subs_count;
     w->subs[w->subs_count++] = c;
-    c->received = calloc(65536, sizeof *c->received);
-    c->counted = calloc(65536, sizeof *c->counted);
-    REQUIRE(c->received && c->counted);
     for (uint32_t f = 0; f < FILTERS; f++)
         c->filters[f].wanted = true;
 }
@@ -39,6 +45,31 @@ void client_free(struct client *c)
         close(c->fd);
     free(c->received);
     free(c->counted);
+    free(c->heard);
+}
+
+void client_owe(struct client *c, uint8_t type, uint16_t id)
+{
+    if (c->owed_count == CHR_COUNT_OF(c->owed)) {
+        life_broken(c->w, "S3: %s is sent more than it takes", c->id);
+        return;
+    }
+    c->owed[c->owed_count++] = (struct owed){type, id};
+}
+
+void client_answer(struct client *c)
+{
+    struct owed o = c->owed[0];
+    uint8_t packet[MQTT_ACK_BYTES_MAX];
+    size_t n = mqtt_encode_ack_short(packet, c->version, (enum mqtt_packet_type)o.type, o.id,
+                                     MQTT_REASON_SUCCESS);
+    memmove(c->owed, c->owed + 1, --c->owed_count * sizeof c->owed[0]);
+    if (o.type != MQTT_PUBREC && c->counted[o.id]) {
+        c->counted[o.id] = false;
+        c->unanswered--;
+    }
+    life_say(c->w, "%s says %s %u", c->id, mqtt_packet_name(o.type), o.id);
+    (void)client_send(c, packet, n);
 }
 
 static void remember_session(struct client *c)
@@ -161,6 +192,7 @@ static size_t put_connect(struct client *c, uint8_t *packet, size_t room)
     struct mqtt_property_writer q = mqtt_property_writer(will_block, sizeof will_block);
     struct mqtt_connect connect = {.version = c->version,
                                    .protocol_level = (uint8_t)c->version,
+                                   .clean_start = c->kind == LISTENER,
                                    .client_id = chr_slice_cstr(c->id),
                                    .has_will = c->will != 0};
     if (c->version == MQTT_V5) {
@@ -207,6 +239,9 @@ void client_connect(struct client *c)
     size_t n = put_connect(c, packet, sizeof packet);
     REQUIRE(n);
     remember_session(c);
+    c->over = c->closed_us && c->generation == c->closed_generation && c->expiry_s != UINT32_MAX &&
+              log_time_us(w) - c->closed_us > (int64_t)c->expiry_s * 1000000;
+    c->closed_us = 0;
     life_say(w, "%s connects to node %u, will %u", c->id, chosen, c->will);
     (void)client_send(c, packet, n);
 }
@@ -219,6 +254,12 @@ static void connected(struct client *c, const struct mqtt_connack *connack)
              present ? ", session present" : "");
     if (connack->reason_code != MQTT_REASON_SUCCESS) { /* busy, or taken over: again, elsewhere */
         client_lose(c, false);
+        return;
+    }
+    if (c->kind == LISTENER) {
+        c->state = OPEN;
+        will_connected(c);
+        listener_resume(c);
         return;
     }
     const struct db__session *s = db__session_find(&log_oracle(w)->sessions, chr_slice_cstr(c->id));
@@ -234,6 +275,10 @@ static void connected(struct client *c, const struct mqtt_connack *connack)
         life_broken(w, "S5: the session of %s is gone after %lld us", c->id, (long long)away_us);
         return;
     }
+    if (c->known && present && c->over) {
+        life_broken(w, "S5: the session of %s is there after it expired", c->id);
+        return;
+    }
     w->report->expired += c->known && !present;
     c->own_epoch = s->epoch;
     c->own_generation = s->generation;
@@ -241,7 +286,7 @@ static void connected(struct client *c, const struct mqtt_connack *connack)
     c->state = OPEN;
     will_connected(c);
     will_back(c);
-    if (c->sub < SUBS_MAX)
+    if (c->kind == SUBSCRIBER)
         subscriber_resume(c, present);
     else
         publisher_resume(c, present);
@@ -260,7 +305,7 @@ static void came(struct client *c, const struct mqtt_frame *frame)
     struct mqtt_unsuback unsuback;
     chr_err err = CHR_OK;
     life_digest(c->w, (uint64_t)frame->type << 8 | c->i);
-    bool subscribes = c->sub < SUBS_MAX;
+    bool subscribes = c->kind != PUBLISHER, listens = c->kind == LISTENER;
     if ((frame->type == MQTT_CONNACK) != (c->state == CONNECTING)) {
         life_broken(c->w, "%s got a %s out of place", c->id, mqtt_packet_name(frame->type));
         return;
@@ -272,14 +317,16 @@ static void came(struct client *c, const struct mqtt_frame *frame)
     } else if (frame->type == MQTT_PUBLISH && subscribes) {
         err = mqtt_decode_publish(frame, c->version, &publish, &fault);
         if (!err)
-            subscriber_publish(c, &publish);
+            (listens ? listener_publish : subscriber_publish)(c, &publish);
     } else if (frame->type == MQTT_PUBREL && subscribes) {
         err = mqtt_decode_ack(frame, c->version, &ack, &fault);
         if (!err)
             subscriber_pubrel(c, &ack);
     } else if (frame->type == MQTT_SUBACK && subscribes) {
         err = mqtt_decode_suback(frame, c->version, &suback, &fault);
-        if (!err)
+        if (!err && listens)
+            listener_suback(c, &suback);
+        else if (!err)
             subscriber_suback(c, suback.packet_id, suback.reason_codes.ptr[0], true);
     } else if (frame->type == MQTT_UNSUBACK && subscribes) {
         err = mqtt_decode_unsuback(frame, c->version, &unsuback, &fault);
@@ -340,10 +387,23 @@ void client_read(struct client *c)
     }
 }
 
+static void look_whether_closed(struct client *c)
+{
+    if (c->state != DOWN || c->closed_us)
+        return;
+    const struct db__session *s =
+        db__session_find(&log_oracle(c->w)->sessions, chr_slice_cstr(c->id));
+    if (!s || s->connected)
+        return;
+    c->closed_us = log_time_us(c->w);
+    c->closed_generation = s->generation;
+}
+
 void client_step(struct client *c)
 {
     struct world *w = c->w;
     will_settle(c);
+    look_whether_closed(c);
     client_read(c);
     if (c->state == DOWN && (w->healing || life_chance(w, 1500))) {
         client_connect(c);
@@ -358,9 +418,11 @@ void client_step(struct client *c)
             client_desert(c);
         else
             client_lose(c, how == 2);
-    } else if (c->state == OPEN && c->sub < SUBS_MAX) {
+    } else if (c->state == OPEN && c->kind == SUBSCRIBER) {
         subscriber_step(c);
-    } else if (c->state == OPEN) {
+    } else if (c->state == OPEN && c->kind == PUBLISHER) {
         publisher_step(c);
     }
+    while (c->kind == LISTENER && c->state == OPEN && c->owed_count)
+        client_answer(c);
 }

@@ -48,6 +48,19 @@ bool compare_count_rows(struct world *w, struct db *d, uint32_t *rows)
     return ok;
 }
 
+static bool take_number(void *arg, struct db_message *message)
+{
+    *(uint32_t *)arg = model_number(message->payload);
+    return false;
+}
+
+uint32_t compare_retained(struct world *w, struct db *d, chr_slice topic)
+{
+    uint32_t number = 0;
+    db_retained_read(d, topic, log_time_us(w), take_number, &number);
+    return number;
+}
+
 static void add(uint64_t *sum, const struct db_digest *d)
 {
     *sum = (*sum ^ d->count) * 0x9e3779b97f4a7c15 + d->sum;

@@ -198,8 +198,27 @@ static void check_delivered(struct world *w, uint32_t number)
     }
 }
 
+/* The last one of a topic is retained; a copy of one at QoS 1 may have come behind it. */
+static void check_retained(struct world *w, const struct client *c)
+{
+    char topic[32];
+    uint32_t last = 0;
+    for (uint32_t i = 1; i < w->messages_count; i++)
+        if (w->messages[i].retain && w->messages[i].client == c->i)
+            last = i;
+    if (!last)
+        return;
+    size_t len = model_topic(w, last, topic, sizeof topic);
+    uint32_t found = compare_retained(w, w->nodes[0].base.node.db, chr_slice_of(topic, len));
+    const struct life_message *m = &w->messages[found];
+    if (found != last && (!found || !m->retain || m->qos == 2 || m->sends == 1))
+        life_broken(w, "message %u is retained for %s, and should be %u", found, topic, last);
+}
+
 void model_check(struct world *w)
 {
+    for (uint32_t i = 0; i < w->clients_count; i++)
+        check_retained(w, &w->clients[i]);
     for (uint32_t i = 1; i < w->messages_count; i++) {
         check_rows(w, i);
         check_delivered(w, i);

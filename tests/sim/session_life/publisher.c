@@ -19,6 +19,7 @@ static bool send_publish(struct client *c, uint32_t number, uint16_t id, bool du
         .packet_id = id,
         .qos = m->qos,
         .dup = dup,
+        .retain = m->retain,
         .properties.raw = mqtt_property_block(&p)};
     size_t n = mqtt_encode_publish(packet, sizeof packet, c->version, &publish);
     REQUIRE(n);
@@ -55,7 +56,8 @@ static void publish_next(struct client *c)
         return;
     struct life_message *m = &w->messages[number];
     m->seq = ++c->seq[topic][qos];
-    if (c->version == MQTT_V5 && life_chance(w, 2000))
+    m->retain = topic == TOPICS - 1 && qos && life_chance(w, 3000);
+    if (c->version == MQTT_V5 && !m->retain && life_chance(w, 2000))
         m->expiry_s = life_chance(w, 5000) ? 20 : 900;
     if (qos == 0) {
         (void)send_publish(c, number, 0, false);
@@ -113,7 +115,7 @@ static void check_committed(struct client *c, const struct flight *f, const char
 {
     struct world *w = c->w;
     struct life_message *m = &w->messages[f->number];
-    bool logged = m->mapped;
+    bool logged = m->mapped || m->retain;
     for (uint32_t s = 0; s < w->subs_count; s++) {
         const struct db__session *session =
             db__session_find(&log_oracle(w)->sessions, chr_slice_cstr(w->subs[s]->id));

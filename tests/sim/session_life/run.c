@@ -71,7 +71,7 @@ static void choose_profile(struct world *w)
     w->blackout = w->kill / 10;
     w->pause = life_chance(w, 4000) ? 20 : 0;
     w->lose = loses[life_below(w, 4)];
-    w->jump = life_chance(w, 4000) ? 15 : 0;
+    w->jump = life_chance(w, 5000) ? 30 : 0;
     w->lag = lags[life_below(w, 3)];
     w->hold = holds[life_below(w, 3)];
     w->hours_apart = life_chance(w, 4000);
@@ -106,7 +106,9 @@ static void begin(struct world *w)
     w->clients_count = 3 + life_below(w, 4);
     uint32_t subs = 1 + life_below(w, 2) + (w->clients_count > 5);
     for (uint32_t i = 0; i < w->clients_count; i++)
-        client_init(w, i, i < subs);
+        client_init(w, i, i < subs ? SUBSCRIBER : PUBLISHER);
+    if (life_chance(w, 5000))
+        client_init(w, w->clients_count++, LISTENER);
     life_say(w, "%u nodes, %u clients, %u of them subscribe; kill %u, lose %u, lag %u, hold %u%s",
              w->nodes_count, w->clients_count, subs, w->kill, w->lose, w->lag, w->hold,
              w->hours_apart ? ", clocks hours apart" : "");
@@ -216,6 +218,13 @@ static void step(struct world *w)
 /* ---- The end ----------------------------------------------------------------------------------
  */
 
+static bool client_idle(const struct client *c)
+{
+    return c->kind == LISTENER     ? c->since_message && !c->owed_count
+           : c->kind == SUBSCRIBER ? subscriber_idle(c)
+                                   : publisher_idle(c);
+}
+
 static bool idle(struct world *w)
 {
     for (uint32_t i = 0; i < w->nodes_count; i++) {
@@ -228,8 +237,7 @@ static bool idle(struct world *w)
     }
     for (uint32_t i = 0; i < w->clients_count; i++) {
         const struct client *c = &w->clients[i];
-        bool done = c->sub < SUBS_MAX ? subscriber_idle(c) : publisher_idle(c);
-        if (c->state != OPEN || !done)
+        if (c->state != OPEN || !client_idle(c))
             return false;
     }
     return !w->orphans;
@@ -276,8 +284,7 @@ static void heal(struct world *w)
         return;
     for (uint32_t i = 0; i < w->clients_count; i++) {
         const struct client *c = &w->clients[i];
-        bool done = c->sub < SUBS_MAX ? subscriber_idle(c) : publisher_idle(c);
-        if (c->state != OPEN || !done)
+        if (c->state != OPEN || !client_idle(c))
             life_broken(w, "S6: %s does not come to an end (%s, %u owed, %u in flight)", c->id,
                         c->state == OPEN ? "connected" : "not connected", c->owed_count,
                         c->flights_count + c->unanswered);
@@ -289,7 +296,7 @@ static void heal(struct world *w)
 static void check_connected(struct world *w)
 {
     for (uint32_t i = 0; i < w->clients_count; i++)
-        if (client_session_ended(&w->clients[i]))
+        if (w->clients[i].kind != LISTENER && client_session_ended(&w->clients[i]))
             life_broken(w, "S6: %s is connected, and the log has its session otherwise",
                         w->clients[i].id);
 }
@@ -328,6 +335,10 @@ bool session_life_run(const struct session_life_options *options,
         compare(w);
     if (!report->broken[0])
         model_check(w);
+    bool sound = w->kill == 0 && w->pause == 0; /* and nobody was cut off */
+    for (uint32_t i = 0; sound && i < w->clients_count && !report->broken[0]; i++)
+        if (w->clients[i].kind == LISTENER)
+            listener_check(&w->clients[i]);
     end(w);
     free(w);
     return !report->broken[0];

@@ -72,21 +72,13 @@ void subscriber_suback(struct client *c, uint16_t packet_id, uint8_t code, bool 
 /* ---- Messages ---------------------------------------------------------------------------------
  */
 
-static void owe(struct client *c, uint8_t type, uint16_t id)
-{
-    if (c->owed_count == CHR_COUNT_OF(c->owed)) {
-        life_broken(c->w, "S3: %s is sent more than it takes", c->id);
-        return;
-    }
-    c->owed[c->owed_count++] = (struct owed){type, id};
-}
-
 static void check_order(struct client *c, uint32_t number)
 {
     const struct life_message *m = &c->w->messages[number];
     uint32_t *last = &c->last_seen[m->client][m->topic][m->qos];
-    /* A copy that was sent again may be the first one after the subscription. */
-    if (m->is_will || (m->qos == 1 && m->sends > 1))
+    /* A copy that was sent again may be the first one after the subscription; and when a plain
+     * topic had no subscriber, only a node that is gone may have known of the first copy. */
+    if (m->is_will || (m->sends > 1 && (m->qos == 1 || !m->mapped)))
         return;
     if (m->seq < *last)
         life_broken(c->w, "S3: message %u (QoS %u) came to %s after later ones of its topic",
@@ -133,7 +125,7 @@ void subscriber_publish(struct client *c, const struct mqtt_publish *p)
         return;
     }
     const struct life_message *m = &w->messages[number];
-    if (p->qos != CHR_MIN(m->qos, c->qos)) {
+    if (p->qos != CHR_MIN(m->qos, c->qos) && !p->retain) {
         life_broken(w, "message %u of QoS %u came to %s at QoS %u", number, m->qos, c->id, p->qos);
         return;
     }
@@ -143,11 +135,14 @@ void subscriber_publish(struct client *c, const struct mqtt_publish *p)
         life_broken(w, "S3: %s has %u messages unanswered, its Receive Maximum is %u", c->id,
                     c->unanswered, c->receive_max);
     c->counted[p->packet_id] = true;
-    if (p->qos == 1 || !c->received[p->packet_id])
+    if (p->retain && !m->retain)
+        life_broken(w, "message %u came to %s as retained, and is not", number, c->id);
+    /* What was retained comes with a subscription, as often as that is asked for. */
+    if (!p->retain && (p->qos == 1 || !c->received[p->packet_id]))
         count(c, number, p);
     if (p->qos == 2)
         c->received[p->packet_id] = true;
-    owe(c, p->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, p->packet_id);
+    client_owe(c, p->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, p->packet_id);
 }
 
 /* R8: the log has noted that the client has it. */
@@ -158,6 +153,7 @@ void subscriber_pubrel(struct client *c, const struct mqtt_ack *ack)
     const struct db__session *s = db__session_find(&oracle->sessions, chr_slice_cstr(c->id));
     life_say(w, "%s gets PUBREL %u (0x%02x)", c->id, ack->packet_id, ack->reason_code);
     struct db_queue_item items[64];
+    s = c->kind == LISTENER ? NULL : s; /* what its older connections left there is not its own */
     size_t n = s ? db_queue_read(oracle, s->epoch, 0, items, CHR_COUNT_OF(items), 1 << 20) : 0;
     for (size_t i = 0; i < n; i++) {
         if (stored_packet_id(items[i].sequence) == ack->packet_id && !items[i].received &&
@@ -168,22 +164,7 @@ void subscriber_pubrel(struct client *c, const struct mqtt_ack *ack)
         free(items[i].ids);
     }
     c->received[ack->packet_id] = false;
-    owe(c, MQTT_PUBCOMP, ack->packet_id);
-}
-
-static void answer(struct client *c)
-{
-    struct owed o = c->owed[0];
-    uint8_t packet[MQTT_ACK_BYTES_MAX];
-    size_t n = mqtt_encode_ack_short(packet, c->version, (enum mqtt_packet_type)o.type, o.id,
-                                     MQTT_REASON_SUCCESS);
-    memmove(c->owed, c->owed + 1, --c->owed_count * sizeof c->owed[0]);
-    if (o.type != MQTT_PUBREC && c->counted[o.id]) {
-        c->counted[o.id] = false;
-        c->unanswered--;
-    }
-    life_say(c->w, "%s says %s %u", c->id, mqtt_packet_name(o.type), o.id);
-    (void)client_send(c, packet, n);
+    client_owe(c, MQTT_PUBCOMP, ack->packet_id);
 }
 
 /* ---- Life -------------------------------------------------------------------------------------
@@ -203,7 +184,7 @@ void subscriber_step(struct client *c)
             ask(c, i);
     }
     while (c->state == OPEN && c->owed_count && (w->healing || life_chance(w, 4000)))
-        answer(c);
+        client_answer(c);
 }
 
 void subscriber_resume(struct client *c, bool present)

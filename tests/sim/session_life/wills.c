@@ -14,7 +14,7 @@ uint32_t will_make(struct client *c)
     m->is_will = true;
     m->will = WILL_SENT;
     static const uint32_t delays[] = {0, 0, 2, 6};
-    m->will_delay_s = c->version == MQTT_V5 ? delays[life_below(w, 4)] : 0;
+    m->will_delay_s = c->version == MQTT_V5 && c->kind != LISTENER ? delays[life_below(w, 4)] : 0;
     return number;
 }
 
@@ -29,7 +29,9 @@ void will_lost(struct client *c)
     struct life_message *m = &c->w->messages[c->will];
     if (!c->will)
         return;
-    m->will = m->will == WILL_ARMED ? WILL_LOST : WILL_OPEN;
+    /* A node alone has the will of a session that ends with its connection in memory. */
+    bool in_memory = c->kind == LISTENER && c->w->nodes_count == 1;
+    m->will = m->will == WILL_ARMED && !in_memory ? WILL_LOST : WILL_OPEN;
     /* When its node was declared down the delay began then. */
     m->will_lost_us = client_session_ended(c) ? 0 : log_time_us(c->w);
 }

@@ -2,7 +2,8 @@
  *
  *     run.c ─ steps ─▶ faults.c, nodes.c (life and death), log.c (commit, apply, duties of the
  *                      leader), lanes.c (between nodes), client.c
- *     client.c ─ bytes ─▶ publisher.c, subscriber.c, wills.c ─▶ model.c ◀─ tables at the end */
+ *     client.c ─ bytes ─▶ publisher.c, subscriber.c, listener.c, wills.c ─▶ model.c ◀─ tables at
+ *                         the end */
 #ifndef CHR_TESTS_SIM_SESSION_LIFE_WORLD_H
 #define CHR_TESTS_SIM_SESSION_LIFE_WORLD_H
 
@@ -15,7 +16,7 @@
 #include "tests/sim/session_node/session_node.h"
 
 #define NODES_MAX    3u
-#define CLIENTS_MAX  8u
+#define CLIENTS_MAX  9u
 #define SUBS_MAX     3u
 #define MESSAGES_MAX 8000u
 #define FLIGHTS_MAX  6u
@@ -82,7 +83,7 @@ enum will_state {
 
 struct life_message {
     uint8_t client, qos, topic;
-    bool is_will, mapped;
+    bool is_will, mapped, retain;
     bool answered; /* PUBACK or PUBREC came */
     uint32_t seq, sends;
     uint64_t committed; /* the first entry that has it; 0: none */
@@ -131,9 +132,13 @@ struct filter {
 #define FILTERS 2u
 extern const char *const life_filters[FILTERS];
 
+/* SUBSCRIBER: durable. LISTENER: its session ends with its connection. */
+enum client_kind { PUBLISHER, SUBSCRIBER, LISTENER };
+
 struct client {
     struct world *w;
-    uint32_t i, sub; /* sub: number among the subscribers; SUBS_MAX: a publisher */
+    enum client_kind kind;
+    uint32_t i, sub; /* sub: number among the subscribers; SUBS_MAX: none of them */
     char id[8];
     enum mqtt_version version;
     uint32_t expiry_s; /* UINT32_MAX: never */
@@ -146,7 +151,7 @@ struct client {
     int64_t lost_us;    /* when it knew last that its session lived, by the log's time */
     uint64_t epoch;     /* as the log had it when CONNECT was sent */
     uint64_t own_epoch; /* and when it was answered */
-    uint32_t generation, own_generation;
+    uint32_t generation, own_generation, closed_generation;
     uint32_t left_will; /* number of the will of a connection that was taken leave of; 0: none */
     uint32_t left_node, left_generation;
     uint64_t left_boot;
@@ -168,7 +173,13 @@ struct client {
     bool *counted;  /* [65536], of this connection: in unanswered */
     struct filter filters[FILTERS];
     uint32_t last_seen[CLIENTS_MAX][TOPICS][3];
-    int64_t connected_us; /* by its node's state of the log, at CONNECT */
+    /* Listener */
+    uint8_t *heard;         /* [MESSAGES_MAX], on this connection */
+    uint32_t since_message; /* those from this number on came after its SUBACK; 0: there was none */
+    int64_t closed_us;      /* when the log was seen to have its session closed, by its time; 0: it
+                               was not */
+    bool over;              /* by the log's time it had expired before CONNECT was sent */
+    int64_t connected_us;   /* by its node's state of the log, at CONNECT */
 };
 
 struct world {
@@ -253,7 +264,7 @@ void lanes_started(struct life_node *n);
 /* ---- client.c ---------------------------------------------------------------------------------
  */
 
-void client_init(struct world *w, uint32_t i, bool subscriber);
+void client_init(struct world *w, uint32_t i, enum client_kind kind);
 void client_connect(struct client *c);
 void client_read(struct client *c);
 /* The connection is lost; some of what was on its way to the client still comes, perhaps not all.
@@ -268,8 +279,12 @@ bool client_session_ended(const struct client *c);
 void client_desert(struct client *c);
 void clients_close_half_open(struct world *w, bool all);
 void client_free(struct client *c);
+/* An acknowledgement, some time. */
+void client_owe(struct client *c, uint8_t type, uint16_t id);
+void client_answer(struct client *c); /* the first that is owed */
 
-/* ---- publisher.c, subscriber.c, wills.c -------------------------------------------------------
+/* ---- publisher.c, subscriber.c, listener.c, wills.c
+ * -------------------------------------------------------
  */
 
 void publisher_step(struct client *c);
@@ -283,6 +298,11 @@ void subscriber_publish(struct client *c, const struct mqtt_publish *publish);
 void subscriber_pubrel(struct client *c, const struct mqtt_ack *ack);
 void subscriber_suback(struct client *c, uint16_t packet_id, uint8_t code, bool subscribed);
 bool subscriber_idle(const struct client *c);
+
+void listener_resume(struct client *c);
+void listener_publish(struct client *c, const struct mqtt_publish *publish);
+void listener_suback(struct client *c, const struct mqtt_suback *suback);
+void listener_check(struct client *c);
 
 /* The will of the next connection; 0: none. */
 uint32_t will_make(struct client *c);
@@ -319,6 +339,8 @@ void model_check(struct world *w);
 
 /* Rows of readings: how often each message is there. False: it can't be read. */
 bool compare_count_rows(struct world *w, struct db *db, uint32_t *rows);
+/* The number of the message retained for a topic; 0: none. */
+uint32_t compare_retained(struct world *w, struct db *db, chr_slice topic);
 /* A digest of what a database has of tables and sessions. */
 uint64_t compare_digest(struct world *w, struct db *db);
 
