@@ -9,13 +9,15 @@
  * What must hold, by what the clients saw alone:
  *   S1  PUBACK, PUBREC: the message is in an entry of the log by then. PUBCOMP: the log has
  *       forgotten the packet id by then. PUBREL: the log has noted PUBREC by then (R5, R8).
- *       CONNACK of a durable session, SUBACK, UNSUBACK: their operations are in the log by then
+ *       CONNACK of a durable session, SUBACK, UNSUBACK: their operations are in the log by then,
+ *       and so is a reading that comes to anybody
  *   S2  a reading at QoS 2 is in the table once when it was answered, never twice; one at QoS 1 at
  *       least once when it was answered, and no more often than it was sent
  *   S3  a durable subscriber gets what was published after its SUBACK: at QoS 2 once, as a client
  *       counts that goes by packet ids between PUBREC and PUBCOMP; at QoS 1 at least once; in the
  *       order of each publisher and topic; the same message under the same packet id, marked DUP,
- *       and no more at a time than its Receive Maximum
+ *       and no more at a time than its Receive Maximum. Another subscriber hears each reading of
+ *       QoS 2 once at most, and everything while nothing but connections is lost
  *   S4  a will is published once when its connection was lost, never when its client took leave or
  *       came back before the delay had passed
  *   S5  sessions and messages expire by the time of the log, whatever the clocks of nodes say

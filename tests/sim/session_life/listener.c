@@ -59,6 +59,7 @@ void listener_publish(struct client *c, const struct mqtt_publish *p)
         life_broken(w, "a message that nobody published came to %s", c->id);
         return;
     }
+    model_seen(c, number);
     if (!p->retain && (p->qos < 2 || !c->received[p->packet_id]))
         check(c, number, &w->messages[number]);
     if (p->qos == 2)

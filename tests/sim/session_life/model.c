@@ -165,6 +165,13 @@ void model_committed(struct world *w, uint64_t index, chr_slice bytes,
         db_entry_messages(bytes, result, took_effect, w);
 }
 
+void model_seen(struct client *c, uint32_t number)
+{
+    const struct life_message *m = &c->w->messages[number];
+    if (m->mapped && !m->is_will && !m->committed)
+        life_broken(c->w, "S1: reading %u came to %s, and could still vanish", number, c->id);
+}
+
 /* ---- At the end -------------------------------------------------------------------------------
  */
 

@@ -129,6 +129,7 @@ void subscriber_publish(struct client *c, const struct mqtt_publish *p)
         life_broken(w, "message %u of QoS %u came to %s at QoS %u", number, m->qos, c->id, p->qos);
         return;
     }
+    model_seen(c, number);
     if (p->qos == 0)
         return;
     if (!c->counted[p->packet_id] && ++c->unanswered > c->receive_max)

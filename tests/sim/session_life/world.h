@@ -330,6 +330,8 @@ void model_committed(struct world *w, uint64_t index, chr_slice bytes,
 bool model_matches(const struct world *w, uint32_t filter, const struct life_message *m);
 /* A filter is about to change: what is not in the log yet may go either way. */
 void model_unsure(struct world *w, uint32_t sub, uint32_t filter);
+/* A message came to a client. */
+void model_seen(struct client *c, uint32_t number);
 /* The session of this subscriber is gone. */
 void model_forgotten(struct world *w, uint32_t sub);
 void model_check(struct world *w);
