@@ -18,7 +18,7 @@
 #define STEPS 1500
 
 #if defined(__SANITIZE_ADDRESS__)
-#define SEEDS 25
+#define SEEDS 60
 #else
 #define SEEDS 300
 #endif
