@@ -18,6 +18,7 @@
  *       order of each publisher and topic; the same message under the same packet id, marked DUP,
  *       and no more at a time than its Receive Maximum. Another subscriber hears each reading of
  *       QoS 2 once at most, and everything while nothing but connections is lost
+ *       Of a share group one member gets each
  *   S4  a will is published once when its connection was lost, never when its client took leave or
  *       came back before the delay had passed
  *   S5  sessions and messages expire by the time of the log, whatever the clocks of nodes say

@@ -81,10 +81,35 @@ static const struct filter *filter_for(const struct world *w, uint32_t sub,
     return NULL;
 }
 
-/* What a publish to a node that has applied so much is to subscribers. */
-static enum need need_of(const struct filter *f, uint64_t applied)
+bool model_of_group(const struct world *w, const struct life_message *m)
 {
-    if (applied < f->known || f->state == FILTER_UNSURE)
+    return w->shared && model_matches(w, 0, m);
+}
+
+uint32_t model_got(const struct world *w, const struct life_message *m)
+{
+    uint32_t got = 0;
+    for (uint32_t s = 0; s < w->subs_count; s++)
+        got += m->to[s].got;
+    return got;
+}
+
+/* Are all of the group there, for good? */
+static bool group_is_there(const struct world *w, uint64_t applied)
+{
+    for (uint32_t s = 0; s < w->subs_count; s++) {
+        const struct filter *f = &w->subs[s]->filters[0];
+        if (f->state != FILTER_ON || applied < f->known || w->subs[s]->expiry_s != UINT32_MAX)
+            return false;
+    }
+    return true;
+}
+
+/* What a publish to a node that has applied so much is to subscribers. */
+static enum need need_of(const struct world *w, const struct filter *f,
+                         const struct life_message *m, uint64_t applied)
+{
+    if (model_of_group(w, m) || applied < f->known || f->state == FILTER_UNSURE)
         return MAY;
     return f->state == FILTER_ON ? MUST : MUST_NOT;
 }
@@ -94,12 +119,14 @@ void model_sent(struct client *c, uint32_t number)
     struct world *w = c->w;
     struct life_message *m = &w->messages[number];
     for (uint32_t s = 0; s < w->subs_count && m->qos; s++) {
-        enum need now = need_of(filter_for(w, s, m), w->nodes[c->node].applied);
+        enum need now = need_of(w, filter_for(w, s, m), m, w->nodes[c->node].applied);
         enum need *need = &m->to[s].need;
         /* Of QoS 2 no other copy is taken, should the first have come. */
         bool again = m->sends > 0 && (now != MUST || m->qos == 2);
         *need = !again || *need == now ? now : MAY;
     }
+    m->grouped = (m->sends == 0 || m->qos == 1 || m->grouped) && model_of_group(w, m) &&
+                 group_is_there(w, w->nodes[c->node].applied);
     w->report->resent += m->sends > 0;
     m->sends++;
 }
@@ -143,7 +170,7 @@ static void took_effect(void *arg, const struct db_publish *publish)
     m->committed = w->entries_count;
     m->committed_us = log_time_us(w);
     for (uint32_t s = 0; s < w->subs_count && m->qos; s++)
-        m->to[s].need = need_of(filter_for(w, s, m), w->entries_count);
+        m->to[s].need = need_of(w, filter_for(w, s, m), m, w->entries_count);
 }
 
 void model_committed(struct world *w, uint64_t index, chr_slice bytes,
@@ -197,6 +224,8 @@ static bool expired(const struct world *w, const struct life_message *m)
 static void check_delivered(struct world *w, uint32_t number)
 {
     const struct life_message *m = &w->messages[number];
+    if (m->grouped && m->answered && model_got(w, m) == 0 && !expired(w, m))
+        life_broken(w, "S3: message %u (QoS %u) came to nobody of the group", number, m->qos);
     for (uint32_t s = 0; s < w->subs_count; s++) {
         bool due = m->is_will ? m->published > 0 : m->answered;
         if (m->to[s].need == MUST && due && m->to[s].got == 0 && !expired(w, m))

@@ -74,6 +74,7 @@ static void choose_profile(struct world *w)
     w->jump = life_chance(w, 5000) ? 30 : 0;
     w->lag = lags[life_below(w, 3)];
     w->hold = holds[life_below(w, 3)];
+    w->shared = life_chance(w, 2000);
     w->hours_apart = life_chance(w, 4000);
 }
 
@@ -109,9 +110,9 @@ static void begin(struct world *w)
         client_init(w, i, i < subs ? SUBSCRIBER : PUBLISHER);
     if (life_chance(w, 5000))
         client_init(w, w->clients_count++, LISTENER);
-    life_say(w, "%u nodes, %u clients, %u of them subscribe; kill %u, lose %u, lag %u, hold %u%s",
+    life_say(w, "%u nodes, %u clients, %u of them subscribe; kill %u, lose %u, lag %u, hold %u%s%s",
              w->nodes_count, w->clients_count, subs, w->kill, w->lose, w->lag, w->hold,
-             w->hours_apart ? ", clocks hours apart" : "");
+             w->hours_apart ? ", clocks hours apart" : "", w->shared ? ", a share group" : "");
 }
 
 static void end(struct world *w)

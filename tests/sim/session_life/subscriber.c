@@ -15,7 +15,8 @@ static void ask(struct client *c, uint32_t i)
     struct filter *f = &c->filters[i];
     uint8_t packet[128];
     size_t n;
-    chr_slice text = chr_slice_cstr(life_filters[i]);
+    chr_slice text =
+        w->shared && i == 0 ? CHR_LIT("$share/g/t/#") : chr_slice_cstr(life_filters[i]);
     f->asked = (uint16_t)(20 + i);
     f->state = FILTER_UNSURE;
     model_unsure(w, c->sub, i);
@@ -94,6 +95,8 @@ static void count(struct client *c, uint32_t number, const struct mqtt_publish *
     int64_t late_us = c->connected_us - m->again_us - (int64_t)m->expiry_s * 1000000;
     uint32_t got = m->to[c->sub].got++;
     w->report->delivered++;
+    if (model_of_group(w, m) && m->qos == 2 && p->qos == 2 && model_got(w, m) > 1)
+        life_broken(w, "S3: message %u came to two of a group, %s the second", number, c->id);
     if (m->to[c->sub].need == MUST_NOT)
         life_broken(w, "S3: message %u came to %s, which is not subscribed", number, c->id);
     if (got == 0) {
@@ -125,7 +128,10 @@ void subscriber_publish(struct client *c, const struct mqtt_publish *p)
         return;
     }
     const struct life_message *m = &w->messages[number];
-    if (p->qos != CHR_MIN(m->qos, c->qos) && !p->retain) {
+    /* A member of a group that has just come can be given one that went directly: from memory, at
+     * QoS 1 at most. */
+    bool lower = p->retain || (model_of_group(w, m) && p->qos == 1);
+    if (p->qos != CHR_MIN(m->qos, c->qos) && !lower) {
         life_broken(w, "message %u of QoS %u came to %s at QoS %u", number, m->qos, c->id, p->qos);
         return;
     }
@@ -176,7 +182,8 @@ void subscriber_step(struct client *c)
     struct world *w = c->w;
     for (uint32_t i = 0; i < FILTERS && c->state == OPEN; i++) {
         struct filter *f = &c->filters[i];
-        if (!w->healing && f->asked == 0 && f->state != FILTER_UNSURE && life_chance(w, 40))
+        bool stays = w->healing || (w->shared && i == 0);
+        if (!stays && f->asked == 0 && f->state != FILTER_UNSURE && life_chance(w, 40))
             f->wanted = !f->wanted;
         if (w->healing || (!f->wanted && life_chance(w, 100)))
             f->wanted = f->wanted || f->asked == 0;

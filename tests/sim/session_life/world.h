@@ -84,6 +84,7 @@ enum will_state {
 struct life_message {
     uint8_t client, qos, topic;
     bool is_will, mapped, retain;
+    bool grouped;  /* when it was sent the share group had all its members */
     bool answered; /* PUBACK or PUBREC came */
     uint32_t seq, sends;
     uint64_t committed; /* the first entry that has it; 0: none */
@@ -210,6 +211,7 @@ struct world {
     bool healing; /* no more faults, nothing new */
     /* How nasty it is, in 10,000 per step */
     uint32_t kill, blackout, pause, lose, jump, lag, hold;
+    bool shared;      /* plain topics: the durable subscribers are a share group there */
     bool hours_apart; /* clocks; then node 0 alone leads: what expires by its clock expires */
 };
 
@@ -330,6 +332,9 @@ void model_committed(struct world *w, uint64_t index, chr_slice bytes,
 bool model_matches(const struct world *w, uint32_t filter, const struct life_message *m);
 /* A filter is about to change: what is not in the log yet may go either way. */
 void model_unsure(struct world *w, uint32_t sub, uint32_t filter);
+/* Is it for one of the group, whoever that is? How often did any of them get it? */
+bool model_of_group(const struct world *w, const struct life_message *m);
+uint32_t model_got(const struct world *w, const struct life_message *m);
 /* A message came to a client. */
 void model_seen(struct client *c, uint32_t number);
 /* The session of this subscriber is gone. */
