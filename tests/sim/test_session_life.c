@@ -20,7 +20,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define SEEDS 60
 #else
-#define SEEDS 300
+#define SEEDS 250
 #endif
 
 static uint64_t setting(const char *name, uint64_t otherwise)
