@@ -235,6 +235,8 @@ struct db_guard {
 };
 /* At most one per entry, before the guarded rows; a row's guard is an index into items. */
 void db_entry_add_guards(struct db_entry *entry, const struct db_guard *items, uint32_t count);
+/* Forgets them. CHR_ENOTFOUND: of some the connection is history (a newer one, or the end of the
+ * session), and they are remembered for as long as the session: PUBCOMP must not be said. */
 void db_entry_add_release(struct db_entry *entry, const struct db_guard *items, uint32_t count);
 struct db_reject {
     uint32_t table_id; /* of the mapping that refused it */

@@ -101,6 +101,12 @@ static void released(struct conn *conn, void *arg, const struct db_op_result *re
     }
     if (result->err == CHR_ECLOSED)
         return;
+    if (result->err) {
+        /* A newer connection of the session, or its end, came first: the log remembers the id, and
+         * whoever used it again would not be heard. The client says PUBREL again, there. */
+        conn_close(conn);
+        return;
+    }
     (void)incoming_release(&conn->session->incoming, packet_id);
     conn_ack_done(conn, sequence, 1, MQTT_REASON_SUCCESS);
 }

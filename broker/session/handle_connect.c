@@ -409,16 +409,17 @@ static void become(struct session *s, const struct db_op_result *result)
     s->listed = wakeups_add(wakeups, s) == CHR_OK;
 }
 
-/* Has another node opened it since, or is it closed already? From wakeups_add on we are told. */
+/* Has another node opened it since, or is it closed already? From wakeups_add on we are told. What
+ * may have been sent is the log's to say, too: by our clock the session may have been over for a
+ * moment, and be forgotten here. */
 static bool superseded(struct session *s)
 {
     struct db_session_info info;
-    if (!s->loop->node->cluster)
-        return false;
-    if (!db_session_read(s->loop->node->db, s->epoch, &info) || info.generation != s->generation)
-        return true;
-    s->stored.sent = CHR_MAX(s->stored.sent, info.sent);
-    return false;
+    bool ours =
+        db_session_read(s->loop->node->db, s->epoch, &info) && info.generation == s->generation;
+    if (ours)
+        s->stored.sent = CHR_MAX(s->stored.sent, info.sent);
+    return !ours && s->loop->node->cluster;
 }
 
 void session__opened(struct session *s, struct conn *conn, const struct db_op_result *result)

@@ -338,6 +338,12 @@ void session__subscribed(struct session *s, struct conn *conn, const struct log_
     }
     if (!conn || conn->session != s || conn->state != CONN_OPEN)
         return;
+    if (result->err == CHR_ENOTFOUND) {
+        /* A newer connection of the session came first, or its end: what it could have is not the
+         * question, and a client that is told 0x97 might not ask again. */
+        conn_close(conn);
+        return;
+    }
     send_suback(conn, what->packet_id, chr_slice_of(what->codes, what->codes_count));
     for (uint32_t i = 0; i < taken && s->conn; i++) {
         const struct db_subscription *item = &what->items[i];

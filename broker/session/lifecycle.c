@@ -176,12 +176,22 @@ bool session__check_lost(struct session *s)
     return true;
 }
 
+/* A durable session ends by replicated time, later than by our clock when the log is behind. Until
+ * then its client may come back to it, and what is published for it has to find its subscriptions.
+ */
+static bool lives_in_log(const struct session *s)
+{
+    struct db_session_info info;
+    return s->durable && db_session_read(s->loop->node->db, s->epoch, &info) &&
+           info.generation == s->generation;
+}
+
 void session_expire(struct session *s)
 {
     struct broker_loop *loop = s->loop;
     if (s->conn || s->opening || loop_conn(loop, s->next))
         return;
-    if (!s->ended && s->expires_mono_us > loop->now_mono_us)
+    if (!s->ended && (s->expires_mono_us > loop->now_mono_us || lives_in_log(s)))
         return;
     if (!s->ended) {
         /* A session's end publishes a will that is still delayed (3.1.3.2.2). */

@@ -43,13 +43,13 @@ bool session_stored_uses(const struct session *s, uint16_t packet_id)
 /* ---- Acknowledged -----------------------------------------------------------------------------
  */
 
-/* False: no memory; the message will be sent again. */
-static bool note_acked(struct session *s, uint64_t sequence)
+/* False: no memory; the messages will be sent again. */
+static bool note_acked(struct session *s, uint64_t first, uint64_t to)
 {
     struct stored_out *out = &s->stored;
     struct db_sequence_range *last = out->acked_count ? &out->acked[out->acked_count - 1] : NULL;
-    if (last && last->last + 1 == sequence) {
-        last->last = sequence;
+    if (last && last->last + 1 == first) {
+        last->last = to;
         return true;
     }
     if (out->acked_count == out->acked_max) {
@@ -62,7 +62,7 @@ static bool note_acked(struct session *s, uint64_t sequence)
     }
     if (out->acked_count++ == 0)
         chr_list_push_back(&state_of(s->loop)->acked, &out->acked_link);
-    out->acked[out->acked_count - 1] = (struct db_sequence_range){sequence, sequence};
+    out->acked[out->acked_count - 1] = (struct db_sequence_range){first, to};
     return true;
 }
 
@@ -77,7 +77,7 @@ static void pop_done(struct stored_out *out)
 static void done(struct session *s, struct outgoing *o, uint64_t sequence)
 {
     struct stored_out *out = &s->stored;
-    if (!note_acked(s, sequence))
+    if (!note_acked(s, sequence, sequence))
         chr_log_warning("mqtt", "out of memory; a message will be sent again",
                         CHR_KV_S("client", s->client_id));
     state_of(s->loop)->acked_waiting++;
@@ -200,10 +200,23 @@ static bool copy_ids(const struct db_queue_item *item, uint8_t **out)
     return ok;
 }
 
+/* Messages before this one that were never sent and are not there any more: they expired. The log
+ * may not have noticed yet, and what is sent now says that everything before it may have been, too:
+ * they would come after all, late and behind newer ones [MQTT-3.3.2-5]. */
+static void note_left_out(struct session *s, uint64_t sequence)
+{
+    const struct stored_out *out = &s->stored;
+    uint64_t from = outgoing_count(&out->window) ? end_of(out) : out->next;
+    from = CHR_MAX(from, out->sent + 1);
+    if (from < sequence)
+        (void)note_acked(s, from, sequence - 1);
+}
+
 /* Takes the item into the window and sends it. False: not now. */
 static bool send_item(struct session *s, struct db_queue_item *item)
 {
     struct stored_out *out = &s->stored;
+    note_left_out(s, item->sequence);
     if (outgoing_count(&out->window) == 0)
         out->first = item->sequence;
     if (item->sequence - out->first >= STORED_SPAN_MAX ||

@@ -500,7 +500,7 @@ static void do_open(struct side *s, unsigned number)
     REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair));
     memset(s, 0, sizeof *s);
     s->fd = pair[0];
-    REQUIRE(!loop_adopt(n.loops[number % LOOPS], &n.listener, pair[1], "fuzz"));
+    session_node_adopt(&n, number, pair[1]);
     node_turn();
 }
 
@@ -567,7 +567,7 @@ static void run(struct side *s, unsigned number, unsigned command, struct input 
         node_tick();
         break;
     case QUERY:
-        node_answer_query(take(in) & 3);
+        session_node_answer_query(&n, take(in) & 3);
         break;
     }
 }

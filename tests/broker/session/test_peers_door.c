@@ -170,7 +170,7 @@ static void begin(bool with_peers)
     assert_int_equal(listen(d.listening, 16), 0);
     assert_int_equal(getsockname(d.listening, (struct sockaddr *)&a, &len), 0);
     node_begin();
-    n.apply_at_once = true;
+    node_log.apply_at_once = true;
     node_tick();
     if (!with_peers)
         return;
