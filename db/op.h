@@ -235,6 +235,8 @@ struct db_guard {
 };
 /* At most one per entry, before the guarded rows; a row's guard is an index into items. */
 void db_entry_add_guards(struct db_entry *entry, const struct db_guard *items, uint32_t count);
+/* Of an older connection, or of a session that has ended: CHR_ENOTFOUND. Those ids are not
+ * forgotten, and nothing may be answered for them. */
 void db_entry_add_release(struct db_entry *entry, const struct db_guard *items, uint32_t count);
 struct db_reject {
     uint32_t table_id; /* of the mapping that refused it */

@@ -531,7 +531,9 @@ void db__apply_release(struct db *d, const struct db__op *op, struct db_op_resul
     for (uint32_t i = 0; i < op->count; i++) {
         struct db_guard g = db__guards_get(op->body, i);
         struct db__session *s = db__session_by_epoch(&d->sessions, g.epoch);
-        if (s && s->generation == g.generation && guard_remove(s, g.packet_id)) {
+        if (!s || s->generation != g.generation) {
+            result->err = CHR_ENOTFOUND; /* its id is remembered: a PUBCOMP would free it */
+        } else if (guard_remove(s, g.packet_id)) {
             s->dirty = true;
             d->sessions.guards_count--;
         }

@@ -101,6 +101,10 @@ static void released(struct conn *conn, void *arg, const struct db_op_result *re
     }
     if (result->err == CHR_ECLOSED)
         return;
+    if (result->err) { /* another connection has the session now, as for what was published (R5) */
+        conn_close(conn);
+        return;
+    }
     (void)incoming_release(&conn->session->incoming, packet_id);
     conn_ack_done(conn, sequence, 1, MQTT_REASON_SUCCESS);
 }

@@ -473,8 +473,17 @@ static void test_exactly_once(void **state)
     g.generation = 2;
     assert_int_equal(publish_guarded(k, id, g), 0);
     assert_true(db_bit_get(k->result.duplicates, 0));
+    /* A release of the old connection frees nothing, and says so: were it answered with a PUBCOMP,
+     * the client would use the id again, for a message that would then count as a duplicate. */
+    struct db_guard old = g;
+    old.generation = 1;
+    db_entry_add_release(&k->entry, &old, 1);
+    apply(k);
+    assert_int_equal(k->result.ops[0].err, CHR_ENOTFOUND);
+    assert_int_equal(publish_guarded(k, id, g), 0);
     db_entry_add_release(&k->entry, &g, 1);
     apply(k);
+    assert_int_equal(k->result.ops[0].err, CHR_OK);
     assert_int_equal(publish_guarded(k, id, g), 1); /* the packet id is free again */
     assert_int_equal(look(k, id, NULL, 0).rows, 2);
     /* An atomic entry whose guard is a duplicate does nothing. */
