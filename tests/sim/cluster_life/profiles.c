@@ -1,0 +1,64 @@
+/* tests/sim/cluster_life/profiles.c: what a seed is nasty with, beyond what every history meets. */
+#include "tests/sim/cluster_life/world.h"
+
+static const struct profile plain = {.name = "plain"};
+static const struct profile profiles[] = {
+    {.name = "far writers", .voters = 3, .far_writers = true},
+    {.name = "far writers, short offices", .voters = 3, .far_writers = true, .short_offices = true},
+    {.name = "short offices", .voters = 3, .short_offices = true},
+    {.name = "short offices of five", .voters = 5, .short_offices = true},
+    {.name = "breaks", .voters = 3, .far_writers = true, .breaks = true},
+    {.name = "slow disks", .voters = 3, .slow_disks = true, .short_offices = true},
+    {.name = "pauses", .voters = 3, .pauses = true},
+    {.name = "restarts", .voters = 3, .restarts = true},
+    {.name = "restarts, alone", .voters = 1, .restarts = true},
+    {.name = "time", .voters = 3, .tables = true, .short_offices = true},
+    {.name = "narrow lanes", .voters = 3, .narrow = true, .breaks = true},
+    {.name = "changes", .voters = 3, .changes = true},
+    {.name = "forgetful", .voters = 3, .pace = 2, .forgetful = true, .short_offices = true},
+};
+
+const struct profile *life__profile(struct world *w)
+{
+    return chance(w, 150) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
+}
+
+void life__elected(struct world *w, struct node *n)
+{
+    life__trace(w, n, "is elected");
+    if (w->profile->short_offices && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
+        n->doomed_at = w->now + 500 + (int64_t)below(w, chance(w, 500) ? 30000 : 400000);
+}
+
+void life__applied_first(struct world *w, struct node *n)
+{
+    if (w->profile->short_offices && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 5))
+        n->doomed_at = w->now;
+}
+
+void life__meets_its_doom(struct world *w, struct node *n)
+{
+    n->doomed_at = NEVER;
+    if (n->restarts) { /* to start on a snapshot */
+        life__kill(w, n, false, 1000 + (int64_t)below(w, 20000));
+        return;
+    }
+    life__trace(w, n, "meets its doom");
+    switch (below(w, 4)) {
+    case 0: /* not heard of for some time, and then back with all that it remembers */
+        for (uint32_t id = 1; id <= NODES_MAX; id++)
+            w->cut[n->id][id] = w->cut[id][n->id] = true;
+        break;
+    case 1: /* hears, and is not heard */
+        for (uint32_t id = 1; id <= NODES_MAX; id++)
+            w->cut[n->id][id] = true;
+        break;
+    case 2:
+        w->report->pauses++;
+        n->paused_until = w->now + 300000 + (int64_t)below(w, 900000);
+        break;
+    default:
+        w->report->power_cuts++;
+        life__kill(w, n, true, 1000 + (int64_t)below(w, 300000));
+    }
+}
