@@ -13,6 +13,8 @@
 #include "tests/sim/cluster_life/world.h"
 
 #define MESSAGE_COST 128u
+/* As shipped: well above what a committer keeps of a peer's messages until they are committed. */
+#define WINDOW_BYTES (16u << 20)
 
 static struct connection *link_of(struct world *w, uint64_t from, uint64_t to, enum peers_lane lane)
 {
@@ -80,9 +82,10 @@ int64_t life__next_connect(struct world *w)
     int64_t at = NEVER;
     for (uint64_t from = 1; from <= NODES_MAX; from++)
         for (uint64_t to = 1; to <= NODES_MAX; to++)
-            for (int lane = 0; lane < PEERS_LANES && may_connect(w, from, to); lane++)
-                if (!w->links[from][to][lane].up)
-                    at = CHR_MIN(at, w->links[from][to][lane].retry_at);
+            for (int lane = 0; lane < PEERS_LANES && may_connect(w, from, to); lane++) {
+                const struct connection *c = &w->links[from][to][lane];
+                at = CHR_MIN(at, !c->up ? c->retry_at : c->full ? c->room_at : NEVER);
+            }
     return at;
 }
 
@@ -92,10 +95,12 @@ void life__connect(struct world *w)
         for (uint64_t to = 1; to <= NODES_MAX; to++)
             for (int lane = 0; lane < PEERS_LANES && may_connect(w, from, to); lane++) {
                 struct connection *c = &w->links[from][to][lane];
-                if (c->up || c->retry_at > w->now)
+                if (c->up ? !c->full || c->room_at > w->now : c->retry_at > w->now)
                     continue;
+                if (!c->up)
+                    c->last_at = w->now;
                 c->up = true;
-                c->last_at = w->now;
+                c->full = false;
                 tell_lane(&w->nodes[from], (enum peers_lane)lane);
             }
 }
@@ -293,13 +298,28 @@ void life__lanes_stop(struct node *n)
         life__wake(&n->lanes[lane], true);
         while (!life__ended(n->lanes[lane].thread))
             life__block(n->lanes[lane].thread, NEVER);
+    }
+    for (int lane = 0; lane < PEERS_LANES; lane++)
         while (n->lanes[lane].first)
             peers_release(&n->peers, take_message(&n->lanes[lane]));
-    }
+    life__disconnect(life__world, n);
 }
 
 /* ---- bridge/peers.h ---------------------------------------------------------------------------
  */
+
+/* For its window (T1), or for what else fills it. */
+static bool is_full(struct world *w, struct connection *c, size_t cost)
+{
+    if (c->outstanding && c->outstanding + cost > WINDOW_BYTES) {
+        c->full = true;
+        c->room_at = NEVER; /* when something is released */
+    } else if (w->profile->narrow && goes_wrong(w, CLUSTER_LIFE_LATENESS, 100)) {
+        c->full = true;
+        c->room_at = w->now + 100 + (int64_t)below(w, 30000);
+    }
+    return c->full;
+}
 
 chr_err peers_send(struct peers *peers, uint64_t node, enum peers_lane lane, uint8_t kind,
                    const chr_slice *parts, uint32_t parts_count)
@@ -317,10 +337,8 @@ chr_err peers_send(struct peers *peers, uint64_t node, enum peers_lane lane, uin
         len += parts[i].len;
     if (len + MESSAGE_COST > PEERS_MESSAGE_BYTES_MAX)
         return CHR_ETOOBIG;
-    if (c->outstanding && c->outstanding + len + MESSAGE_COST > w->window_bytes) {
-        c->full = true;
+    if (c->full || is_full(w, c, len + MESSAGE_COST))
         return CHR_EAGAIN;
-    }
     life__leave();
     struct packet p = {.from = n->id, .to = node, .lane = lane, .kind = kind, .len = len};
     p.bytes = malloc(len + 1);
@@ -339,7 +357,7 @@ void peers_release(struct peers *peers, struct peers_message *message)
     struct world *w = life__world;
     struct connection *c = link_of(w, message->from, peers->node->id, message->lane);
     c->outstanding -= CHR_MIN(c->outstanding, message->cost);
-    if (c->full && c->outstanding < w->window_bytes / 2) {
+    if (c->full && c->room_at == NEVER && c->outstanding < WINDOW_BYTES / 2) {
         c->full = false;
         tell_lane(&w->nodes[message->from], message->lane);
     }

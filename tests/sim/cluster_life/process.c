@@ -122,7 +122,6 @@ static void stop_all(struct node *n)
         while (!life__ended(n->users[i]))
             life__block(n->users[i], NEVER);
     life__lanes_stop(n);
-    life__disconnect(life__world, n);
     broker_committer *c = n->committer;
     n->committer = NULL;
     broker_committer_free(c);

@@ -142,6 +142,8 @@ bool life__look(struct node *n)
     if (db_read_begin(n->db, &read))
         return true;
     uint64_t index = db_read_index(read);
+    while (life__world->history_count < index) /* who applies it is about to say so */
+        life__sleep(5);
     life__world->report->looks++;
     bool ok = look_at_ops(n, read, index) && look_at_messages(n, read, index);
     db_read_end(read);

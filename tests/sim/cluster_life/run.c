@@ -38,7 +38,6 @@ static void make_node(struct world *w, struct node *n, uint64_t id)
 static void start(struct world *w)
 {
     static const uint32_t sizes[] = {1, 3, 3, 3, 3, 5};
-    static const uint32_t windows[] = {16u << 10, 64u << 10, 1u << 20};
     static const uint32_t preempts[] = {10, 30, 100};
     chr_random_u64(&w->random);
     w->profile = life__profile(w);
@@ -47,7 +46,6 @@ static void start(struct world *w)
     if (w->options->voters)
         w->voters = w->options->voters;
     w->alone = w->voters == 1 && chance(w, 700);
-    w->window_bytes = w->profile->narrow ? 4096 : windows[below(w, CHR_COUNT_OF(windows))];
     w->preempt_in_1000 = preempts[below(w, CHR_COUNT_OF(preempts))];
     w->end = (w->options->ms ? (int64_t)w->options->ms : 2000 + (int64_t)below(w, 6000)) * 1000;
     w->next_fault = 300000 + (int64_t)below(w, 1000000);
@@ -107,6 +105,8 @@ static const char *unfinished(struct world *w)
         return "nobody leads";
     if (w->open)
         return open_proposal(w);
+    if (!w->alone && raft_members_voters(raft_members_now(&leader->committer->raft)) != w->voters)
+        return "not all that are to vote do";
     for (uint32_t id = 1; id <= NODES_MAX; id++) {
         const struct node *n = &w->nodes[id];
         const struct raft_member *m =
@@ -134,7 +134,7 @@ static bool converge(struct world *w)
     while (w->now < end) {
         if (!life__turn(w))
             return false;
-        w->closing = w->now > close_at && w->history_count >= goal && !w->wiped;
+        w->closing = w->now > close_at && w->history_count >= goal;
         if (w->closing && w->report->turns % 16 == 0 && !(missing = unfinished(w)))
             return true;
     }

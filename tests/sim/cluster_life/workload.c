@@ -349,4 +349,5 @@ void life__clients_start(struct node *n)
     life__add_user(n, "reader", life__readers_main);
     life__add_user(n, "reader", life__readers_main);
     life__add_user(n, "snapshots", life__snapshot_main);
+    life__add_user(n, "operator", life__operator_main);
 }

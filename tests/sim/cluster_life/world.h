@@ -130,7 +130,8 @@ struct connection { /* one way */
     int64_t last_at;      /* BULK: nothing overtakes */
     int64_t retry_at;     /* down: comes up then, if it can */
     uint64_t outstanding; /* T1 */
-    bool full;            /* the sender waits for room */
+    bool full;            /* the sender waits for room … */
+    int64_t room_at;      /* … which there is then; NEVER: when something is released */
 };
 
 /* ---- What was proposed -------------------------------------------------------------------------
@@ -303,7 +304,6 @@ struct world {
     size_t packets_count, packets_capacity;
     struct connection links[NODES_MAX + 1][NODES_MAX + 1][PEERS_LANES]; /* [from][to] */
     bool cut[NODES_MAX + 1][NODES_MAX + 1];
-    uint64_t window_bytes;
     uint64_t preempt_in_1000;
     /* workload.c, sessions.c */
     struct op **ops; /* by number, from 1 on */
