@@ -11,6 +11,12 @@ int64_t life__wall(const struct node *n)
     return FIRST_WALL_US + n->wall_offset + (int64_t)((double)life__world->now * n->rate);
 }
 
+int64_t life__wall_here(void)
+{
+    const struct node *n = life__self_node();
+    return n ? life__wall(n) : FIRST_WALL_US;
+}
+
 int64_t life__later(const struct node *n, int64_t local_us)
 {
     return life__world->now + 1 + (int64_t)((double)CHR_MAX(local_us, 0) / n->rate);
@@ -43,7 +49,15 @@ void life__clock_init(struct node *n)
     n->clock = (struct chr_clock){.wall_us = wall_us, .mono_us = mono_us, .ctx = n};
 }
 
-enum next_type { NEXT_FIBER, NEXT_PACKET, NEXT_CONNECT, NEXT_START, NEXT_DOOM, NEXT_FAULT };
+enum next_type {
+    NEXT_FIBER,
+    NEXT_PACKET,
+    NEXT_CONNECT,
+    NEXT_START,
+    NEXT_DOOM,
+    NEXT_FAULT,
+    NEXT_HEAL
+};
 struct next {
     int64_t at;
     enum next_type type;
@@ -73,6 +87,7 @@ static struct next find_next(struct world *w)
         if (n->up)
             consider(&next, (struct next){.at = n->doomed_at, .type = NEXT_DOOM, .node = n});
     }
+    consider(&next, (struct next){.at = w->heal_at, .type = NEXT_HEAL});
     if (!w->healing)
         consider(&next, (struct next){.at = w->next_fault, .type = NEXT_FAULT});
     return next;
@@ -100,6 +115,9 @@ bool life__turn(struct world *w)
         break;
     case NEXT_DOOM:
         life__meets_its_doom(w, next.node);
+        break;
+    case NEXT_HEAL:
+        life__heal_network(w);
         break;
     case NEXT_FAULT:
         life__fault(w);

@@ -143,6 +143,10 @@ void life__fault(struct world *w)
     recover(w);
     if (w->profile->restarts && chance(w, 400))
         kind = CLUSTER_LIFE_CRASHES;
+    if (w->profile->crowds && chance(w, 700) && !(w->options->without >> CLUSTER_LIFE_CUTS & 1)) {
+        life__mute_leader(w);
+        return;
+    }
     if (n->exists && !(w->options->without >> kind & 1))
         strike(w, kind, n);
 }

@@ -202,6 +202,10 @@ void __wrap_db_apply_from(db *d, uint64_t index, chr_hlc hlc, const struct db_or
     if (!n)
         return;
     struct world *w = life__world;
+    if (n->log && db_durable_index(d) > raft_log_durable(n->log))
+        (void)life__broken(w, "H9: node %llu has a checkpoint of %llu, its log is durable to %llu",
+                           (unsigned long long)n->id, (unsigned long long)db_durable_index(d),
+                           (unsigned long long)raft_log_durable(n->log));
     life__leave();
     struct entry e = {.hash = chr_hash_bytes(bytes.ptr, bytes.len, origin ? origin->sequence : 0),
                       .hlc = hlc,

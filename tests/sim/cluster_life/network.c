@@ -111,6 +111,7 @@ void life__connect(struct world *w)
 void life__heal_network(struct world *w)
 {
     memset(w->cut, 0, sizeof w->cut);
+    w->heal_at = NEVER;
 }
 
 static void cut_halves(struct world *w)
@@ -126,6 +127,17 @@ static void cut_one_way(struct world *w, uint64_t id, bool hears)
 {
     for (uint32_t other = 1; other <= NODES_MAX; other++)
         w->cut[hears ? id : other][hears ? other : id] = true;
+}
+
+void life__mute_leader(struct world *w)
+{
+    const struct node *leader = life__leader(w);
+    life__heal_network(w);
+    if (!leader)
+        return;
+    w->report->cuts++;
+    cut_one_way(w, leader->id, true);
+    w->heal_at = w->now + 20000 + (int64_t)below(w, 300000);
 }
 
 void life__cut_network(struct world *w)

@@ -48,6 +48,8 @@ void life__wipe(struct world *w, struct node *n)
     n->members_index = n->members_term = 0;
     n->incarnation = chr_random_u64(&w->random) | 1;
     n->boot = 0;
+    if (goes_wrong(w, CLUSTER_LIFE_CLOCKS, 300)) /* another machine, with another clock */
+        n->wall_offset -= INT64_C(3600000000);
     w->wiped = n->id;
     w->report->wipes++;
 }

@@ -56,6 +56,8 @@ static void open_storage(struct node *n, struct raft_log_recovery *recovery)
     struct raft_log_options log_options = {.segment_bytes = SEGMENT_BYTES,
                                            .first_segment_bytes = SEGMENT_BYTES,
                                            .recycle_max = 1,
+                                           .fsync = life__world->fsync,
+                                           .periodic_ms = 100,
                                            .incarnation = n->incarnation,
                                            .clock = &n->clock};
     err = raft_log_open(&n->io, &log_options, db_durable_index(n->db) + 1, &n->log, recovery, &msg);
@@ -86,9 +88,9 @@ static void start_committer(struct node *n, const struct raft_log_recovery *reco
         .clock = &n->clock,
         .loops = LOOPS,
         .batches_per_loop = LOOP_BATCHES,
-        .group_bytes_max = 64u << 10,
+        .group_bytes_max = w->group_bytes,
         .log_retain_bytes = 64u << 10,
-        .fsync = RAFT_FSYNC_BATCH,
+        .fsync = w->fsync,
         .recovery = recovery,
     };
     broker_committer *c = NULL;
@@ -192,6 +194,9 @@ static void count_up(struct world *w, const struct node *n)
 
 void life__kill(struct world *w, struct node *n, bool power, int64_t down_us)
 {
+    /* periodic: nothing is lost with a process alone, so none has to fear for its last entries
+     * (lost_tail), for which a majority would be needed that does not. */
+    power = power && w->fsync != RAFT_FSYNC_PERIODIC;
     life__trace(w, n, power ? "loses power" : "ends");
     count_up(w, n);
     n->up = n->serving = false;

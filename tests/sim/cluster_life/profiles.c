@@ -15,6 +15,10 @@ static const struct profile profiles[] = {
     {.name = "time", .voters = 3, .tables = true, .short_offices = true},
     {.name = "narrow lanes", .voters = 3, .narrow = true, .breaks = true},
     {.name = "changes", .voters = 3, .changes = true},
+    {.name = "crowds", .voters = 3, .crowds = true},
+    {.name = "crowds, slow disks", .voters = 3, .crowds = true, .slow_disks = true},
+    {.name = "periodic", .voters = 3, .periodic = true, .slow_disks = true},
+    {.name = "periodic, alone", .voters = 1, .periodic = true, .restarts = true},
     {.name = "forgetful", .voters = 3, .pace = 2, .forgetful = true, .short_offices = true},
 };
 
@@ -23,11 +27,21 @@ const struct profile *life__profile(struct world *w)
     return chance(w, 150) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
 }
 
+/* Its entries reach few. */
+static void hear_it_few(struct world *w, const struct node *n)
+{
+    for (uint32_t id = 1; id <= NODES_MAX; id++)
+        w->cut[n->id][id] |= chance(w, 500);
+}
+
 void life__elected(struct world *w, struct node *n)
 {
     life__trace(w, n, "is elected");
-    if (w->profile->short_offices && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
-        n->doomed_at = w->now + 500 + (int64_t)below(w, chance(w, 500) ? 30000 : 400000);
+    if (!w->profile->short_offices || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
+        return;
+    n->doomed_at = w->now + 500 + (int64_t)below(w, chance(w, 500) ? 30000 : 400000);
+    if (goes_wrong(w, CLUSTER_LIFE_CUTS, 500))
+        hear_it_few(w, n);
 }
 
 void life__applied_first(struct world *w, struct node *n)
@@ -44,6 +58,8 @@ void life__meets_its_doom(struct world *w, struct node *n)
         return;
     }
     life__trace(w, n, "meets its doom");
+    if (chance(w, 600)) /* of those before it */
+        life__heal_network(w);
     switch (below(w, 4)) {
     case 0: /* not heard of for some time, and then back with all that it remembers */
         for (uint32_t id = 1; id <= NODES_MAX; id++)

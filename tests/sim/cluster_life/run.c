@@ -46,6 +46,11 @@ static void start(struct world *w)
     if (w->options->voters)
         w->voters = w->options->voters;
     w->alone = w->voters == 1 && chance(w, 700);
+    w->fsync = w->profile->periodic ? RAFT_FSYNC_PERIODIC
+               : chance(w, 100)     ? RAFT_FSYNC_EVERY
+                                    : RAFT_FSYNC_BATCH;
+    w->heal_at = NEVER;
+    w->group_bytes = w->profile->crowds || chance(w, 400) ? 1024 : 64u << 10;
     w->preempt_in_1000 = preempts[below(w, CHR_COUNT_OF(preempts))];
     w->end = (w->options->ms ? (int64_t)w->options->ms : 2000 + (int64_t)below(w, 6000)) * 1000;
     w->next_fault = 300000 + (int64_t)below(w, 1000000);

@@ -298,6 +298,8 @@ static int64_t pause_us(struct node *n)
     bool leads = life__leader(w) == n;
     if (w->profile->far_writers && leads)
         us *= 20;
+    if (w->profile->crowds)
+        us /= 4;
     return us * CHR_MAX(w->profile->pace, 1u);
 }
 
@@ -313,6 +315,9 @@ static void *loop_main(void *arg)
         uint64_t count = 1 + below(w, chance(w, 100) ? 8 : 3);
         while (count-- && n->loops[loop].in_flight < LOOP_BATCHES && !n->stopping)
             (void)life__propose(some_op(n, loop));
+        if (w->group_bytes < 4096 && chance(w, 100)) /* a fleet that connects again */
+            for (count = 24; count && n->loops[loop].in_flight < LOOP_BATCHES && !n->stopping;)
+                count -= life__propose(some_op(n, loop));
         broker_committer_kick(n->committer);
     }
     return NULL;

@@ -48,7 +48,7 @@
 
 #define NODES_MAX     7u /* five voters, and two that come and go */
 #define LOOPS         2u
-#define LOOP_BATCHES  16u
+#define LOOP_BATCHES  32u
 #define SESSIONS      3u
 #define WINDOW        4u /* QoS 2 messages of a session in flight */
 #define KEYS          8u /* registers */
@@ -287,6 +287,8 @@ struct profile {
     bool changes;   /* of members and disks, often */
     bool narrow;    /* windows of lanes */
     bool forgetful; /* voters crash when they have voted */
+    bool crowds;    /* small groups, many of them, and majorities that are away for a moment */
+    bool periodic;  /* answered before the sync; processes die, power does not fail */
 };
 
 struct world {
@@ -297,6 +299,8 @@ struct world {
     int64_t now, end;
     uint32_t voters;
     bool alone;
+    enum raft_fsync fsync;
+    uint64_t group_bytes;
     struct node nodes[NODES_MAX + 1]; /* by id */
     bool healing, closing;            /* closing: nothing new is proposed */
     /* network.c */
@@ -323,8 +327,9 @@ struct world {
     uint64_t acknowledged; /* the highest index */
     struct client_ops registers[KEYS];
     /* faults.c */
-    int64_t next_fault, next_operator;
-    uint64_t wiped; /* a node that waits to be taken in again; 0: none */
+    int64_t next_fault;
+    int64_t heal_at; /* the network; NEVER: by chance */
+    uint64_t wiped;  /* a node that waits to be taken in again; 0: none */
 };
 
 static inline bool sound(const struct world *w)
@@ -360,6 +365,8 @@ uint64_t life__applied_index(const struct node *n);
 /* ---- clock.c ---- */
 int64_t life__mono(const struct node *n);
 int64_t life__wall(const struct node *n);
+int64_t
+life__wall_here(void); /* of the node whose fiber runs; for planted bugs (life_mutants.txt) */
 int64_t life__later(const struct node *n, int64_t local_us); /* now and so long by its clock */
 void life__clock_init(struct node *n);
 bool life__turn(struct world *w);
@@ -376,6 +383,7 @@ void life__break(struct world *w, uint64_t from, uint64_t to, enum peers_lane la
 void life__disconnect(struct world *w, struct node *n); /* its process is gone */
 void life__heal_network(struct world *w);
 void life__cut_network(struct world *w);
+void life__mute_leader(struct world *w); /* for a moment */
 void life__lanes_start(struct node *n);
 void life__lanes_stop(struct node *n);
 
