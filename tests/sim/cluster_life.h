@@ -56,10 +56,11 @@ extern const char *const cluster_life_fault_names[CLUSTER_LIFE_FAULTS];
 
 struct cluster_life_options {
     uint64_t seed;
-    uint32_t voters;  /* 1, 3 or 5; 0: by the seed */
-    uint32_t ms;      /* how long until everything is healed; 0: by the seed */
-    uint32_t without; /* bit i: no fault of kind i */
-    bool verbose;     /* every event to stdout */
+    uint32_t voters;     /* 1, 3 or 5; 0: by the seed */
+    uint32_t ms;         /* how long until everything is healed; 0: by the seed */
+    uint32_t without;    /* bit i: no fault of kind i */
+    const char *profile; /* what it is nasty with (profiles.c); NULL: by the seed */
+    bool verbose;        /* every event to stdout */
 };
 
 struct cluster_life_report {
@@ -68,7 +69,8 @@ struct cluster_life_report {
     uint64_t messages, lost, doubled, breaks, cuts;
     uint64_t starts, kills, power_cuts, stops, in_doubt, pauses, wipes, jumps;
     uint64_t elections, won, changes, transfers, snapshots, checkpoints, store_faults, full;
-    uint64_t entries, forwarded, forwarded_again, repeated, gaps, moved;
+    uint64_t entries, forwarded, forwarded_again, repeated, gaps;
+    uint64_t unsure, sure_after_all; /* a leader lost an entry of its own; and it was committed */
     uint64_t proposed, answered, closed, unanswered, refused; /* unanswered: their process died */
     uint64_t sessions, resent, expired;
     uint64_t reads, by_lease, registers, undecided;

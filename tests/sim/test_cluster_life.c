@@ -1,6 +1,6 @@
 /* tests/sim/test_cluster_life.c: histories of whole nodes. CHR_SEED=n replays one, CHR_FIRST=n and
- * CHR_SEEDS=n set which there are, CHR_VERBOSE=1 prints what happens; CHR_MS, CHR_VOTERS and
- * CHR_WITHOUT (faults, see cluster_life.h) vary one. */
+ * CHR_SEEDS=n set which there are, CHR_VERBOSE=1 prints what happens; CHR_MS, CHR_VOTERS,
+ * CHR_PROFILE (profiles.c) and CHR_WITHOUT (faults, see cluster_life.h) vary them. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,10 +18,10 @@
 #include "tests/sim/cluster_life.h"
 
 #ifdef __SANITIZE_ADDRESS__
-#define SEEDS  30
-#define SLOWER 4 /* than without: so many fewer */
+#define SEEDS  12
+#define SLOWER 8 /* than without: so many fewer */
 #else
-#define SEEDS  150
+#define SEEDS  100
 #define SLOWER 1
 #endif
 
@@ -67,10 +67,11 @@ static uint32_t left_out(void)
         each(starts) each(kills) each(power_cuts) each(stops) each(in_doubt) each(pauses)          \
             each(wipes) each(jumps) each(elections) each(won) each(changes) each(transfers)        \
                 each(snapshots) each(checkpoints) each(store_faults) each(full) each(entries)      \
-                    each(forwarded) each(forwarded_again) each(repeated) each(gaps) each(moved)    \
-                        each(proposed) each(answered) each(closed) each(unanswered) each(refused)  \
-                            each(sessions) each(resent) each(expired) each(reads) each(by_lease)   \
-                                each(registers) each(undecided) each(digests) each(looks)
+                    each(forwarded) each(forwarded_again) each(repeated) each(gaps) each(unsure)   \
+                        each(sure_after_all) each(proposed) each(answered) each(closed)            \
+                            each(unanswered) each(refused) each(sessions) each(resent)             \
+                                each(expired) each(reads) each(by_lease) each(registers)           \
+                                    each(undecided) each(digests) each(looks)
 
 static void test_histories(void **state)
 {
@@ -86,6 +87,7 @@ static void test_histories(void **state)
                                                .voters = (uint32_t)setting("CHR_VOTERS", 0),
                                                .ms = (uint32_t)setting("CHR_MS", 0),
                                                .without = without,
+                                               .profile = getenv("CHR_PROFILE"),
                                                .verbose = setting("CHR_VERBOSE", 0) != 0};
         struct cluster_life_report r;
         seed_now = seed;

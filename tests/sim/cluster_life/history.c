@@ -16,6 +16,22 @@ void __real_db_apply_from(db *d, uint64_t index, chr_hlc hlc, const struct db_or
 void __wrap_db_apply_from(db *d, uint64_t index, chr_hlc hlc, const struct db_origin *origin,
                           chr_slice bytes, struct db_apply_result *result);
 
+void __real_committer__forward_unsure(struct broker_committer *c, struct broker_proposal *proposal,
+                                      uint64_t index, uint64_t term);
+void __wrap_committer__forward_unsure(struct broker_committer *c, struct broker_proposal *proposal,
+                                      uint64_t index, uint64_t term);
+
+/* ---- What leaders lose ------------------------------------------------------------------------
+ */
+
+void __wrap_committer__forward_unsure(struct broker_committer *c, struct broker_proposal *proposal,
+                                      uint64_t index, uint64_t term)
+{
+    life__world->report->unsure++;
+    CHR_CONTAINER_OF(proposal, struct op, proposal)->unsure_at = index;
+    __real_committer__forward_unsure(c, proposal, index, term);
+}
+
 /* ---- Leaders ----------------------------------------------------------------------------------
  */
 
@@ -243,6 +259,7 @@ void life__check_answer(struct op *op, const struct db_apply_result *result)
         (void)life__broken(w, "H3: proposal %llu was answered with another result than it had",
                            (unsigned long long)op->number);
     w->acknowledged = CHR_MAX(w->acknowledged, index);
+    w->report->sure_after_all += op->unsure_at == index;
     if (op->kind == OP_WRITE)
         life__write_ends(w, op);
 }

@@ -1,4 +1,6 @@
 /* tests/sim/cluster_life/profiles.c: what a seed is nasty with, beyond what every history meets. */
+#include <string.h>
+
 #include "tests/sim/cluster_life/world.h"
 
 static const struct profile plain = {.name = "plain"};
@@ -15,6 +17,7 @@ static const struct profile profiles[] = {
     {.name = "time", .voters = 3, .tables = true, .short_offices = true},
     {.name = "narrow lanes", .voters = 3, .narrow = true, .breaks = true},
     {.name = "changes", .voters = 3, .changes = true},
+    {.name = "eights", .voters = 5, .eights = true},
     {.name = "crowds", .voters = 3, .crowds = true},
     {.name = "crowds, slow disks", .voters = 3, .crowds = true, .slow_disks = true},
     {.name = "periodic", .voters = 3, .periodic = true, .slow_disks = true},
@@ -24,6 +27,9 @@ static const struct profile profiles[] = {
 
 const struct profile *life__profile(struct world *w)
 {
+    for (size_t i = 0; w->options->profile && i < CHR_COUNT_OF(profiles); i++)
+        if (strcmp(w->options->profile, profiles[i].name) == 0)
+            return &profiles[i];
     return chance(w, 150) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
 }
 
@@ -34,9 +40,24 @@ static void hear_it_few(struct world *w, const struct node *n)
         w->cut[n->id][id] |= chance(w, 500);
 }
 
+/* Figure 8 of the Raft paper: what a leader proposed is in one other log; the next one takes it out
+ * of the first; and then it is committed after all. */
+static void one_hears_it(struct world *w, struct node *n)
+{
+    uint64_t one = 1 + below(w, w->voters);
+    life__heal_network(w);
+    for (uint32_t id = 1; id <= NODES_MAX; id++)
+        w->cut[n->id][id] = id != one;
+    n->doomed_at = w->now + 3000 + (int64_t)below(w, 50000);
+}
+
 void life__elected(struct world *w, struct node *n)
 {
     life__trace(w, n, "is elected");
+    if (w->profile->eights && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
+        one_hears_it(w, n);
+        return;
+    }
     if (!w->profile->short_offices || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
         return;
     n->doomed_at = w->now + 500 + (int64_t)below(w, chance(w, 500) ? 30000 : 400000);
@@ -58,6 +79,12 @@ void life__meets_its_doom(struct world *w, struct node *n)
         return;
     }
     life__trace(w, n, "meets its doom");
+    if (w->profile->eights && chance(w, 900)) {
+        life__heal_network(w);
+        w->report->pauses++;
+        n->paused_until = w->now + 100000 + (int64_t)below(w, chance(w, 500) ? 300000 : 900000);
+        return;
+    }
     if (chance(w, 600)) /* of those before it */
         life__heal_network(w);
     switch (below(w, 4)) {

@@ -53,6 +53,8 @@ static void start(struct world *w)
     w->group_bytes = w->profile->crowds || chance(w, 400) ? 1024 : 64u << 10;
     w->preempt_in_1000 = preempts[below(w, CHR_COUNT_OF(preempts))];
     w->end = (w->options->ms ? (int64_t)w->options->ms : 2000 + (int64_t)below(w, 6000)) * 1000;
+    if (w->profile->crowds && !w->options->ms)
+        w->end = CHR_MIN(w->end, 3000000);
     w->next_fault = 300000 + (int64_t)below(w, 1000000);
     struct raft_members members = {0};
     for (uint64_t id = 1; id <= NODES_MAX; id++) {

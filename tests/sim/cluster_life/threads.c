@@ -6,6 +6,8 @@
  * does not get one lets others go on. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,6 +38,7 @@ WRAPPED(void, chr_wake_signal, struct chr_wake *)
 WRAPPED(int, clock_gettime, clockid_t, struct timespec *)
 WRAPPED(void, chr_random_bytes, void *, size_t)
 WRAPPED(CHR_NORETURN void, _exit, int)
+WRAPPED(CHR_NORETURN void, chr_assert_failed, const char *, const char *, int)
 
 /* ---- Threads ----------------------------------------------------------------------------------
  */
@@ -233,4 +236,11 @@ void __wrap__exit(int status)
     life__leave();
     life__world->report->in_doubt++;
     life__process_ends(50000 + (int64_t)below(life__world, 300000));
+}
+
+/* The log is silent: nodes that end say much of it. */
+void __wrap_chr_assert_failed(const char *condition, const char *file, int line)
+{
+    fprintf(stderr, "%s:%d: condition=\"%s\"\n", file, line, condition);
+    abort();
 }

@@ -299,7 +299,7 @@ static int64_t pause_us(struct node *n)
     if (w->profile->far_writers && leads)
         us *= 20;
     if (w->profile->crowds)
-        us /= 4;
+        us /= 2;
     return us * CHR_MAX(w->profile->pace, 1u);
 }
 

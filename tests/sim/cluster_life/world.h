@@ -50,8 +50,8 @@
 #define LOOPS         2u
 #define LOOP_BATCHES  32u
 #define SESSIONS      3u
-#define WINDOW        4u /* QoS 2 messages of a session in flight */
-#define KEYS          8u /* registers */
+#define WINDOW        4u  /* QoS 2 messages of a session in flight */
+#define KEYS          32u /* registers */
 #define SEGMENT_BYTES 32768u
 #define NO_GUARD      UINT32_MAX
 #define BRIEF_TTL_US  INT64_C(3000000)
@@ -183,7 +183,8 @@ struct op {
     uint64_t messages[WINDOW];
     uint32_t messages_count;
     void (*answered)(struct op *op, chr_err err, const struct db_apply_result *result);
-    bool waited; /* somebody waits for it */
+    bool waited;        /* somebody waits for it */
+    uint64_t unsure_at; /* an entry of it that its proposer lost; 0: none */
 };
 
 struct message { /* of QoS 2 */
@@ -287,6 +288,7 @@ struct profile {
     bool changes;   /* of members and disks, often */
     bool narrow;    /* windows of lanes */
     bool forgetful; /* voters crash when they have voted */
+    bool eights;    /* leaders are heard by one, and not for long */
     bool crowds;    /* small groups, many of them, and majorities that are away for a moment */
     bool periodic;  /* answered before the sync; processes die, power does not fail */
 };
