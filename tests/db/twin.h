@@ -644,6 +644,8 @@ static inline void twin_op_apply(struct twin_apply *a, const struct twin_op *op,
             struct twin_session *s = twin_session_epoch(t, op->items[i].epoch);
             if (s && s->generation == op->items[i].generation)
                 s->guards[op->items[i].packet_id] = false;
+            else
+                result->err = CHR_ENOTFOUND;
         }
         break;
     case DB_OP_REJECT: {
