@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "broker/committer_internal.h"
 #include "tests/sim/cluster_life/world.h"
 
 #define MESSAGE_COST 128u
@@ -340,6 +341,13 @@ chr_err peers_send(struct peers *peers, uint64_t node, enum peers_lane lane, uin
     struct node *n = peers->node;
     if (node == 0 || node > NODES_MAX || node == n->id)
         return CHR_ENOTFOUND;
+    const struct broker_committer *committer = n->committer;
+    if (kind == PEERS_RAFT && committer &&
+        (committer->hard_state.term != n->hard_state.term ||
+         committer->hard_state.vote != n->hard_state.vote))
+        (void)life__broken(w, "node %llu speaks of term %llu before its disk knows of it",
+                           (unsigned long long)n->id,
+                           (unsigned long long)committer->hard_state.term);
     life__breathe();
     struct connection *c = link_of(w, n->id, node, lane);
     if (!c->up)

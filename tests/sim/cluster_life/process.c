@@ -9,6 +9,18 @@
 
 #define START_AGAIN_US INT64_C(100000)
 
+chr_err __real_raft_log_set_hard_state(raft_log *log, struct raft_hard_state state);
+chr_err __wrap_raft_log_set_hard_state(raft_log *log, struct raft_hard_state state);
+
+chr_err __wrap_raft_log_set_hard_state(raft_log *log, struct raft_hard_state state)
+{
+    chr_err err = __real_raft_log_set_hard_state(log, state);
+    struct node *n = life__node();
+    if (n && !err)
+        n->hard_state = state;
+    return err;
+}
+
 /* ---- Start ------------------------------------------------------------------------------------
  */
 
@@ -142,6 +154,7 @@ static void *process_main(void *arg)
     struct raft_log_recovery recovery;
     count_boot(n);
     open_storage(n, &recovery);
+    n->hard_state = recovery.hard_state;
     start_committer(n, &recovery);
     life__lanes_start(n);
     n->serving = true;

@@ -242,6 +242,7 @@ struct node {
     struct chr_clock clock;
     struct peers peers;
     raft_log *log;
+    struct raft_hard_state hard_state; /* that its disk holds */
     db *db;
     broker_committer *committer;
     struct broker_node *broker;
