@@ -1,0 +1,107 @@
+/* tests/sim/cluster_life/profiles.c: what a seed is nasty with, beyond what every history meets. */
+#include <string.h>
+
+#include "tests/sim/cluster_life/world.h"
+
+static const struct profile plain = {.name = "plain"};
+static const struct profile profiles[] = {
+    {.name = "far writers", .voters = 3, .far_writers = true},
+    {.name = "far writers, short offices", .voters = 3, .far_writers = true, .short_offices = true},
+    {.name = "short offices", .voters = 3, .short_offices = true},
+    {.name = "short offices of five", .voters = 5, .short_offices = true},
+    {.name = "breaks", .voters = 3, .far_writers = true, .breaks = true},
+    {.name = "slow disks", .voters = 3, .slow_disks = true, .short_offices = true},
+    {.name = "pauses", .voters = 3, .pauses = true},
+    {.name = "restarts", .voters = 3, .restarts = true},
+    {.name = "restarts, alone", .voters = 1, .restarts = true},
+    {.name = "time", .voters = 3, .tables = true, .short_offices = true},
+    {.name = "narrow lanes", .voters = 3, .narrow = true, .breaks = true},
+    {.name = "changes", .voters = 3, .changes = true},
+    {.name = "eights", .voters = 5, .eights = true},
+    {.name = "crowds", .voters = 3, .crowds = true},
+    {.name = "crowds, slow disks", .voters = 3, .crowds = true, .slow_disks = true},
+    {.name = "periodic", .voters = 3, .periodic = true, .slow_disks = true},
+    {.name = "periodic, alone", .voters = 1, .periodic = true, .restarts = true},
+    {.name = "forgetful", .voters = 3, .pace = 2, .forgetful = true, .short_offices = true},
+};
+
+const struct profile *life__profile(struct world *w)
+{
+    for (size_t i = 0; w->options->profile && i < CHR_COUNT_OF(profiles); i++)
+        if (strcmp(w->options->profile, profiles[i].name) == 0)
+            return &profiles[i];
+    return chance(w, 150) ? &plain : &profiles[below(w, CHR_COUNT_OF(profiles))];
+}
+
+/* Its entries reach few. */
+static void hear_it_few(struct world *w, const struct node *n)
+{
+    for (uint32_t id = 1; id <= NODES_MAX; id++)
+        w->cut[n->id][id] |= chance(w, 500);
+}
+
+/* Figure 8 of the Raft paper: what a leader proposed is in one other log; the next one takes it out
+ * of the first; and then it is committed after all. */
+static void one_hears_it(struct world *w, struct node *n)
+{
+    uint64_t one = 1 + below(w, w->voters);
+    life__heal_network(w);
+    for (uint32_t id = 1; id <= NODES_MAX; id++)
+        w->cut[n->id][id] = id != one;
+    n->doomed_at = w->now + 3000 + (int64_t)below(w, 50000);
+}
+
+void life__elected(struct world *w, struct node *n)
+{
+    life__trace(w, n, "is elected");
+    if (w->profile->eights && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
+        one_hears_it(w, n);
+        return;
+    }
+    if (!w->profile->short_offices || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
+        return;
+    n->doomed_at = w->now + 500 + (int64_t)below(w, chance(w, 500) ? 30000 : 400000);
+    if (goes_wrong(w, CLUSTER_LIFE_CUTS, 500))
+        hear_it_few(w, n);
+}
+
+void life__applied_first(struct world *w, struct node *n)
+{
+    if (w->profile->short_offices && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 5))
+        n->doomed_at = w->now;
+}
+
+void life__meets_its_doom(struct world *w, struct node *n)
+{
+    n->doomed_at = NEVER;
+    if (n->restarts) { /* to start on a snapshot */
+        life__kill(w, n, false, 1000 + (int64_t)below(w, 20000));
+        return;
+    }
+    life__trace(w, n, "meets its doom");
+    if (w->profile->eights && chance(w, 900)) {
+        life__heal_network(w);
+        w->report->pauses++;
+        n->paused_until = w->now + 100000 + (int64_t)below(w, chance(w, 500) ? 300000 : 900000);
+        return;
+    }
+    if (chance(w, 600)) /* of those before it */
+        life__heal_network(w);
+    switch (below(w, 4)) {
+    case 0: /* not heard of for some time, and then back with all that it remembers */
+        for (uint32_t id = 1; id <= NODES_MAX; id++)
+            w->cut[n->id][id] = w->cut[id][n->id] = true;
+        break;
+    case 1: /* hears, and is not heard */
+        for (uint32_t id = 1; id <= NODES_MAX; id++)
+            w->cut[n->id][id] = true;
+        break;
+    case 2:
+        w->report->pauses++;
+        n->paused_until = w->now + 300000 + (int64_t)below(w, 900000);
+        break;
+    default:
+        w->report->power_cuts++;
+        life__kill(w, n, true, 1000 + (int64_t)below(w, 300000));
+    }
+}
