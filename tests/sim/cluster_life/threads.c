@@ -78,6 +78,13 @@ int __wrap_pthread_setname_np(pthread_t thread, const char *name)
     return 0;
 }
 
+/* All of them are one thread. */
+void __wrap_chr_priority_set(int nice);
+void __wrap_chr_priority_set(int nice)
+{
+    (void)nice;
+}
+
 /* ---- Locks ------------------------------------------------------------------------------------
  */
 
