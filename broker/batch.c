@@ -453,7 +453,7 @@ static void answer_runs(struct batch *batch)
             /* A newer connection of the session, or its end, came first: nothing was stored for
              * this one and nothing may be acknowledged (R5). */
             if (conn)
-                conn_close(conn);
+                session_is_history(conn);
             continue;
         }
         if (run->deliver && !run->undelivered_reject)

@@ -104,7 +104,7 @@ static void released(struct conn *conn, void *arg, const struct db_op_result *re
     if (result->err) {
         /* A newer connection of the session, or its end, came first: the log remembers the id, and
          * whoever used it again would not be heard. The client says PUBREL again, there. */
-        conn_close(conn);
+        session_is_history(conn);
         return;
     }
     (void)incoming_release(&conn->session->incoming, packet_id);

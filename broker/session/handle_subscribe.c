@@ -341,7 +341,7 @@ void session__subscribed(struct session *s, struct conn *conn, const struct log_
     if (result->err == CHR_ENOTFOUND) {
         /* A newer connection of the session came first, or its end: what it could have is not the
          * question, and a client that is told 0x97 might not ask again. */
-        conn_close(conn);
+        session_is_history(conn);
         return;
     }
     send_suback(conn, what->packet_id, chr_slice_of(what->codes, what->codes_count));

@@ -165,6 +165,13 @@ void session__let_go(struct session *s)
     session_expire(s);
 }
 
+void session_is_history(struct conn *conn)
+{
+    if (conn->state == CONN_CLOSING || (conn->session && session__check_lost(conn->session)))
+        return;
+    conn_close(conn);
+}
+
 bool session__check_lost(struct session *s)
 {
     struct db_session_info info;
