@@ -1,6 +1,7 @@
 /* tests/sim/cluster_life/profiles.c: what a seed is nasty with, beyond what every history meets. */
 #include <string.h>
 
+#include "broker/committer_internal.h"
 #include "tests/sim/cluster_life/world.h"
 
 static const struct profile plain = {.name = "plain"};
@@ -22,6 +23,10 @@ static const struct profile profiles[] = {
     {.name = "crowds, slow disks", .voters = 3, .crowds = true, .slow_disks = true},
     {.name = "periodic", .voters = 3, .periodic = true, .slow_disks = true},
     {.name = "periodic, alone", .voters = 1, .periodic = true, .restarts = true},
+    {.name = "comebacks", .voters = 3, .comebacks = true},
+    {.name = "stale reads", .voters = 3, .stale = true},
+    {.name = "roaming", .voters = 3, .roams = true},
+    {.name = "quiet, alone", .voters = 1, .pace = 300, .quiet = true},
     {.name = "forgetful", .voters = 3, .pace = 2, .forgetful = true, .short_offices = true},
 };
 
@@ -51,9 +56,39 @@ static void one_hears_it(struct world *w, struct node *n)
     n->doomed_at = w->now + 3000 + (int64_t)below(w, 50000);
 }
 
+/* Who lost them hears again, and is heard, so it may lead next: before it has heard of any entry
+ * that was committed since, and so before it knows what became of what it lost. */
+void life__lost_its_own(struct world *w, struct node *n)
+{
+    uint64_t term = n->committer->raft.term;
+    uint64_t leader = term < w->leaders_count ? w->leaders[term] : 0;
+    if (!w->profile->comebacks || leader == 0 || leader == n->id || w->cut[leader][n->id] ||
+        !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950))
+        return;
+    life__leave();
+    life__mute(w, &w->nodes[leader]);
+    w->nodes[leader].doomed_at = NEVER;
+    life__enter();
+}
+
+/* Nobody but the leader knows yet that it is committed, and nobody is to hear of it from there. */
+void life__acknowledged(struct world *w, struct node *n)
+{
+    if (!w->profile->stale || life__leader(w) != n || w->heal_at != NEVER ||
+        !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 30))
+        return;
+    life__mute(w, n);
+    w->heal_at = w->now + 700000 + (int64_t)below(w, 300000);
+}
+
 void life__elected(struct world *w, struct node *n)
 {
     life__trace(w, n, "is elected");
+    n->applies_late = w->profile->stale && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 900);
+    if (w->profile->comebacks && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
+        n->doomed_at = w->now + 20000 + (int64_t)below(w, 300000);
+        return;
+    }
     if (w->profile->eights && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
         one_hears_it(w, n);
         return;
@@ -79,6 +114,11 @@ void life__meets_its_doom(struct world *w, struct node *n)
         return;
     }
     life__trace(w, n, "meets its doom");
+    if (w->profile->comebacks) { /* another one is elected, and takes its entries out of its log */
+        if (life__leader(w) == n)
+            life__mute(w, n);
+        return;
+    }
     if (w->profile->eights && chance(w, 900)) {
         life__heal_network(w);
         w->report->pauses++;

@@ -74,6 +74,7 @@ static void heal(struct world *w)
 {
     life__trace(w, NULL, "everything is healed");
     w->healing = true;
+    w->healed_at = w->now;
     life__heal_network(w);
     for (uint32_t id = 1; id <= NODES_MAX; id++) {
         struct node *n = &w->nodes[id];
@@ -135,7 +136,7 @@ static const char *unfinished(struct world *w)
 static bool converge(struct world *w)
 {
     heal(w);
-    int64_t close_at = w->now + 1000000, end = w->now + 60000000;
+    int64_t close_at = w->now + (w->profile->quiet ? 30000000 : 1000000), end = w->now + 60000000;
     const char *missing = NULL;
     uint64_t goal = w->history_count + 10;
     while (w->now < end) {
