@@ -45,15 +45,45 @@ static void hear_it_few(struct world *w, const struct node *n)
         w->cut[n->id][id] |= chance(w, 500);
 }
 
-/* Figure 8 of the Raft paper: what a leader proposed is in one other log; the next one takes it out
- * of the first; and then it is committed after all. */
-static void one_hears_it(struct world *w, struct node *n)
+static void cut_all_but(struct world *w, uint64_t from, uint64_t to)
 {
-    uint64_t one = 1 + below(w, w->voters);
-    life__heal_network(w);
     for (uint32_t id = 1; id <= NODES_MAX; id++)
-        w->cut[n->id][id] = id != one;
-    n->doomed_at = w->now + 3000 + (int64_t)below(w, 50000);
+        w->cut[from][id] = id != to;
+}
+
+/* Figure 8 of the Raft paper, step by step: what the first leader proposed is in one other log, the
+ * second's; the next leader is heard by the first alone, and takes it out there; then the second
+ * leads, who alone can, and it is committed after all. */
+enum { EIGHT_BEGINS, EIGHT_ONE_HEARS, EIGHT_TWO_SILENT, EIGHT_TAKEN_OUT };
+
+static void eight_elected(struct world *w, struct node *n)
+{
+    struct eight *e = &w->eight;
+    life__heal_network(w);
+    if (e->step == EIGHT_TWO_SILENT && n->id != e->first && n->id != e->second) {
+        e->step = EIGHT_TAKEN_OUT;
+        cut_all_but(w, n->id, e->first);
+    } else {
+        e->step = EIGHT_BEGINS;
+    }
+    n->doomed_at = w->now + 100000 + (int64_t)below(w, 200000);
+}
+
+static void eight_doom(struct world *w, struct node *n)
+{
+    struct eight *e = &w->eight;
+    life__heal_network(w);
+    if (e->step == EIGHT_BEGINS && life__leader(w) == n) {
+        *e = (struct eight){EIGHT_ONE_HEARS, n->id, 1 + n->id % w->voters};
+        cut_all_but(w, n->id, e->second);
+        n->doomed_at = w->now + 20000 + (int64_t)below(w, 80000);
+    } else if (e->step == EIGHT_ONE_HEARS && n->id == e->first) {
+        e->step = EIGHT_TWO_SILENT;
+        cut_all_but(w, e->first, 0);
+        cut_all_but(w, e->second, 0);
+    } else {
+        e->step = EIGHT_BEGINS;
+    }
 }
 
 /* Who lost them hears again, and is heard, so it may lead next: before it has heard of any entry
@@ -62,12 +92,15 @@ void life__lost_its_own(struct world *w, struct node *n)
 {
     uint64_t term = n->committer->raft.term;
     uint64_t leader = term < w->leaders_count ? w->leaders[term] : 0;
-    if (!w->profile->comebacks || leader == 0 || leader == n->id || w->cut[leader][n->id] ||
-        !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950))
+    bool eight = w->profile->eights && w->eight.step == EIGHT_TAKEN_OUT && w->eight.first == n->id;
+    if (!(w->profile->comebacks || eight) || leader == 0 || leader == n->id ||
+        w->cut[leader][n->id] || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950))
         return;
     life__leave();
     life__mute(w, &w->nodes[leader]);
     w->nodes[leader].doomed_at = NEVER;
+    if (eight)
+        cut_all_but(w, n->id, 0);
     life__enter();
 }
 
@@ -90,7 +123,7 @@ void life__elected(struct world *w, struct node *n)
         return;
     }
     if (w->profile->eights && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
-        one_hears_it(w, n);
+        eight_elected(w, n);
         return;
     }
     if (!w->profile->short_offices || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
@@ -119,10 +152,8 @@ void life__meets_its_doom(struct world *w, struct node *n)
             life__mute(w, n);
         return;
     }
-    if (w->profile->eights && chance(w, 900)) {
-        life__heal_network(w);
-        w->report->pauses++;
-        n->paused_until = w->now + 100000 + (int64_t)below(w, chance(w, 500) ? 300000 : 900000);
+    if (w->profile->eights) {
+        eight_doom(w, n);
         return;
     }
     if (chance(w, 600)) /* of those before it */

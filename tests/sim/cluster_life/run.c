@@ -50,7 +50,8 @@ static void start(struct world *w)
                : chance(w, 100)     ? RAFT_FSYNC_EVERY
                                     : RAFT_FSYNC_BATCH;
     w->heal_at = NEVER;
-    w->group_bytes = w->profile->crowds || chance(w, 400) ? 1024 : 64u << 10;
+    bool small = w->profile->crowds || w->profile->comebacks;
+    w->group_bytes = small || chance(w, 400) ? 1024 : 64u << 10;
     w->preempt_in_1000 = preempts[below(w, CHR_COUNT_OF(preempts))];
     w->end = (w->options->ms ? (int64_t)w->options->ms : 2000 + (int64_t)below(w, 6000)) * 1000;
     if (w->profile->crowds && !w->options->ms)

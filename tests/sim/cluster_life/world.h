@@ -342,6 +342,10 @@ struct world {
     int64_t next_fault;
     int64_t heal_at; /* the network; NEVER: by chance */
     uint64_t wiped;  /* a node that waits to be taken in again; 0: none */
+    struct eight {   /* profiles.c */
+        uint32_t step;
+        uint64_t first, second;
+    } eight;
 };
 
 static inline bool sound(const struct world *w)
