@@ -93,6 +93,7 @@ struct forward_slot {
 struct forward_unsure {
     struct broker_proposal *proposal;
     uint64_t index, term;
+    bool lost; /* known not to be committed */
 };
 
 /* What a leader has taken from a node in this term. */

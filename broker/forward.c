@@ -412,24 +412,30 @@ void committer__forward_unsure(struct broker_committer *c, struct broker_proposa
     uint32_t at = f->unsure_count++;
     for (; at > 0 && f->unsure[at - 1].index > index; at--)
         f->unsure[at] = f->unsure[at - 1];
-    f->unsure[at] = (struct forward_unsure){proposal, index, term};
+    f->unsure[at] = (struct forward_unsure){proposal, index, term, false};
     pthread_mutex_unlock(&f->lock);
 }
 
-/* F2. Returns the proposal of this very entry: it was committed after all. */
+/* F2. Returns the proposal of this very entry: it was committed after all. Those that were not go
+ * before what waits to be proposed again already (F3): they were taken from the front of it. */
 static struct broker_proposal *resolve(struct forward *f, const struct raft_entry *entry)
 {
     struct broker_proposal *found = NULL;
     uint32_t kept = 0;
+    bool open = false;
     for (uint32_t i = 0; i < f->unsure_count; i++) {
         struct forward_unsure *u = &f->unsure[i];
-        if (u->index == entry->index && u->term == entry->term)
+        if (u->index == entry->index && u->term == entry->term) {
             found = u->proposal;
-        else if (u->term < entry->term)
-            chr_list_push_back(&f->again, &u->proposal->link);
-        else
-            f->unsure[kept++] = *u;
+            continue;
+        }
+        if (u->term < entry->term)
+            u->lost = true;
+        open |= !u->lost;
+        f->unsure[kept++] = *u;
     }
+    for (; kept > 0 && !open; kept--)
+        chr_list_push_front(&f->again, &f->unsure[kept - 1].proposal->link);
     f->unsure_count = kept;
     return found;
 }

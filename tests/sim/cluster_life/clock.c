@@ -26,8 +26,10 @@ int64_t life__later(const struct node *n, int64_t local_us)
 static int64_t read_clock(void *ctx, int64_t (*clock)(const struct node *))
 {
     bool inside = life__node() != NULL;
-    if (inside)
+    if (inside) {
+        life__lags();
         life__breathe();
+    }
     int64_t us = clock(ctx);
     if (inside)
         life__breathe();

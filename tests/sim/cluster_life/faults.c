@@ -141,12 +141,16 @@ void life__fault(struct world *w)
     enum cluster_life_fault kind = kinds[below(w, CHR_COUNT_OF(kinds))];
     w->next_fault = w->now + 20000 + (int64_t)below(w, chance(w, 500) ? 150000 : 900000);
     recover(w);
-    if (w->profile->eights && chance(w, 850))
+    if ((w->profile->eights || w->profile->comebacks) && chance(w, 850))
         return; /* leaders have enough to bear */
     if (w->profile->restarts && chance(w, 400))
         kind = CLUSTER_LIFE_CRASHES;
     if (w->profile->crowds && chance(w, 700) && !(w->options->without >> CLUSTER_LIFE_CUTS & 1)) {
         life__mute_leader(w);
+        return;
+    }
+    if (w->profile->roams && chance(w, 700) && !(w->options->without >> CLUSTER_LIFE_CUTS & 1)) {
+        life__hold_up_a_follower(w);
         return;
     }
     if (n->exists && !(w->options->without >> kind & 1))

@@ -34,6 +34,8 @@ struct fiber {
     int64_t at;        /* may go on then; NEVER: when it is woken */
     const void *on;    /* … by this */
     uint32_t *counted; /* as one that waits */
+    uint32_t lags_in;  /* so many looks at the clock; 0: it does not … */
+    int64_t lag_us;    /* … and for so long */
     void *fake_stack;  /* a sanitizer's */
 };
 
@@ -248,6 +250,18 @@ void life__breathe(void)
     /* Or this thread alone does not get its turn, while the others of its process go on. */
     bool starves = w->profile->pauses && goes_wrong(w, CLUSTER_LIFE_PAUSES, 2);
     life__sleep(1 + (int64_t)below(w, starves ? 600000 : 40));
+}
+
+void life__lag(uint32_t nth, int64_t us)
+{
+    life__self->lags_in = nth;
+    life__self->lag_us = us;
+}
+
+void life__lags(void)
+{
+    if (life__self->lags_in && --life__self->lags_in == 0)
+        life__sleep(life__self->lag_us);
 }
 
 void life__trace_fibers(void)

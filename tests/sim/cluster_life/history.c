@@ -29,6 +29,7 @@ void __wrap_committer__forward_unsure(struct broker_committer *c, struct broker_
 {
     life__world->report->unsure++;
     CHR_CONTAINER_OF(proposal, struct op, proposal)->unsure_at = index;
+    life__lost_its_own(life__world, CHR_CONTAINER_OF(proposal, struct op, proposal)->node);
     __real_committer__forward_unsure(c, proposal, index, term);
 }
 
@@ -213,11 +214,15 @@ static bool check_digest(struct world *w, struct node *n, uint64_t index)
 void __wrap_db_apply_from(db *d, uint64_t index, chr_hlc hlc, const struct db_origin *origin,
                           chr_slice bytes, struct db_apply_result *result)
 {
-    __real_db_apply_from(d, index, hlc, origin, bytes, result);
     struct node *n = life__node();
+    struct world *w = life__world;
+    if (n && n->applies_late) {
+        n->applies_late = false;
+        life__sleep(50000 + (int64_t)below(w, 400000));
+    }
+    __real_db_apply_from(d, index, hlc, origin, bytes, result);
     if (!n)
         return;
-    struct world *w = life__world;
     if (n->log && db_durable_index(d) > raft_log_durable(n->log))
         (void)life__broken(w, "H9: node %llu has a checkpoint of %llu, its log is durable to %llu",
                            (unsigned long long)n->id, (unsigned long long)db_durable_index(d),
@@ -259,6 +264,7 @@ void life__check_answer(struct op *op, const struct db_apply_result *result)
         (void)life__broken(w, "H3: proposal %llu was answered with another result than it had",
                            (unsigned long long)op->number);
     w->acknowledged = CHR_MAX(w->acknowledged, index);
+    life__acknowledged(w, op->node);
     w->report->sure_after_all += op->unsure_at == index;
     if (op->kind == OP_WRITE)
         life__write_ends(w, op);

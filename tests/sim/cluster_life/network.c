@@ -130,14 +130,33 @@ static void cut_one_way(struct world *w, uint64_t id, bool hears)
         w->cut[hears ? id : other][hears ? other : id] = true;
 }
 
+void life__mute(struct world *w, const struct node *n)
+{
+    life__heal_network(w);
+    w->report->cuts++;
+    cut_one_way(w, n->id, true);
+}
+
+/* It hears the leader, and is not heard by it. */
+void life__hold_up_a_follower(struct world *w)
+{
+    const struct node *leader = life__leader(w);
+    uint64_t id = 1 + below(w, w->voters);
+    life__heal_network(w);
+    if (!leader || leader->id == id)
+        return;
+    w->report->cuts++;
+    w->cut[id][leader->id] = true;
+    w->heal_at = w->now + 200000 + (int64_t)below(w, 900000);
+}
+
 void life__mute_leader(struct world *w)
 {
     const struct node *leader = life__leader(w);
     life__heal_network(w);
     if (!leader)
         return;
-    w->report->cuts++;
-    cut_one_way(w, leader->id, true);
+    life__mute(w, leader);
     w->heal_at = w->now + 20000 + (int64_t)below(w, 300000);
 }
 

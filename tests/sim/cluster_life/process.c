@@ -185,6 +185,7 @@ void life__start(struct world *w, struct node *n)
     n->stopping = n->serving = false;
     n->life++;
     n->doomed_at = NEVER;
+    n->applies_late = false;
     n->peers.node = n;
     w->report->starts++;
     n->main = life__spawn(n, "main", process_main, n);

@@ -1,6 +1,7 @@
 /* tests/sim/cluster_life/profiles.c: what a seed is nasty with, beyond what every history meets. */
 #include <string.h>
 
+#include "broker/committer_internal.h"
 #include "tests/sim/cluster_life/world.h"
 
 static const struct profile plain = {.name = "plain"};
@@ -22,6 +23,10 @@ static const struct profile profiles[] = {
     {.name = "crowds, slow disks", .voters = 3, .crowds = true, .slow_disks = true},
     {.name = "periodic", .voters = 3, .periodic = true, .slow_disks = true},
     {.name = "periodic, alone", .voters = 1, .periodic = true, .restarts = true},
+    {.name = "comebacks", .voters = 3, .comebacks = true},
+    {.name = "stale reads", .voters = 3, .stale = true},
+    {.name = "roaming", .voters = 3, .roams = true},
+    {.name = "quiet, alone", .voters = 1, .pace = 300, .quiet = true},
     {.name = "forgetful", .voters = 3, .pace = 2, .forgetful = true, .short_offices = true},
 };
 
@@ -40,22 +45,85 @@ static void hear_it_few(struct world *w, const struct node *n)
         w->cut[n->id][id] |= chance(w, 500);
 }
 
-/* Figure 8 of the Raft paper: what a leader proposed is in one other log; the next one takes it out
- * of the first; and then it is committed after all. */
-static void one_hears_it(struct world *w, struct node *n)
+static void cut_all_but(struct world *w, uint64_t from, uint64_t to)
 {
-    uint64_t one = 1 + below(w, w->voters);
-    life__heal_network(w);
     for (uint32_t id = 1; id <= NODES_MAX; id++)
-        w->cut[n->id][id] = id != one;
-    n->doomed_at = w->now + 3000 + (int64_t)below(w, 50000);
+        w->cut[from][id] = id != to;
+}
+
+/* Figure 8 of the Raft paper, step by step: what the first leader proposed is in one other log, the
+ * second's; the next leader is heard by the first alone, and takes it out there; then the second
+ * leads, who alone can, and it is committed after all. */
+enum { EIGHT_BEGINS, EIGHT_ONE_HEARS, EIGHT_TWO_SILENT, EIGHT_TAKEN_OUT };
+
+static void eight_elected(struct world *w, struct node *n)
+{
+    struct eight *e = &w->eight;
+    life__heal_network(w);
+    if (e->step == EIGHT_TWO_SILENT && n->id != e->first && n->id != e->second) {
+        e->step = EIGHT_TAKEN_OUT;
+        cut_all_but(w, n->id, e->first);
+    } else {
+        e->step = EIGHT_BEGINS;
+    }
+    n->doomed_at = w->now + 100000 + (int64_t)below(w, 200000);
+}
+
+static void eight_doom(struct world *w, struct node *n)
+{
+    struct eight *e = &w->eight;
+    life__heal_network(w);
+    if (e->step == EIGHT_BEGINS && life__leader(w) == n) {
+        *e = (struct eight){EIGHT_ONE_HEARS, n->id, 1 + n->id % w->voters};
+        cut_all_but(w, n->id, e->second);
+        n->doomed_at = w->now + 20000 + (int64_t)below(w, 80000);
+    } else if (e->step == EIGHT_ONE_HEARS && n->id == e->first) {
+        e->step = EIGHT_TWO_SILENT;
+        cut_all_but(w, e->first, 0);
+        cut_all_but(w, e->second, 0);
+    } else {
+        e->step = EIGHT_BEGINS;
+    }
+}
+
+/* Who lost them hears again, and is heard, so it may lead next: before it has heard of any entry
+ * that was committed since, and so before it knows what became of what it lost. */
+void life__lost_its_own(struct world *w, struct node *n)
+{
+    uint64_t term = n->committer->raft.term;
+    uint64_t leader = term < w->leaders_count ? w->leaders[term] : 0;
+    bool eight = w->profile->eights && w->eight.step == EIGHT_TAKEN_OUT && w->eight.first == n->id;
+    if (!(w->profile->comebacks || eight) || leader == 0 || leader == n->id ||
+        w->cut[leader][n->id] || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950))
+        return;
+    life__leave();
+    life__mute(w, &w->nodes[leader]);
+    w->nodes[leader].doomed_at = NEVER;
+    if (eight)
+        cut_all_but(w, n->id, 0);
+    life__enter();
+}
+
+/* Nobody but the leader knows yet that it is committed, and nobody is to hear of it from there. */
+void life__acknowledged(struct world *w, struct node *n)
+{
+    if (!w->profile->stale || life__leader(w) != n || w->heal_at != NEVER ||
+        !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 30))
+        return;
+    life__mute(w, n);
+    w->heal_at = w->now + 700000 + (int64_t)below(w, 300000);
 }
 
 void life__elected(struct world *w, struct node *n)
 {
     life__trace(w, n, "is elected");
+    n->applies_late = w->profile->stale && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 900);
+    if (w->profile->comebacks && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
+        n->doomed_at = w->now + 20000 + (int64_t)below(w, 300000);
+        return;
+    }
     if (w->profile->eights && goes_wrong(w, CLUSTER_LIFE_STUMBLES, 950)) {
-        one_hears_it(w, n);
+        eight_elected(w, n);
         return;
     }
     if (!w->profile->short_offices || !goes_wrong(w, CLUSTER_LIFE_STUMBLES, 700))
@@ -79,10 +147,13 @@ void life__meets_its_doom(struct world *w, struct node *n)
         return;
     }
     life__trace(w, n, "meets its doom");
-    if (w->profile->eights && chance(w, 900)) {
-        life__heal_network(w);
-        w->report->pauses++;
-        n->paused_until = w->now + 100000 + (int64_t)below(w, chance(w, 500) ? 300000 : 900000);
+    if (w->profile->comebacks) { /* another one is elected, and takes its entries out of its log */
+        if (life__leader(w) == n)
+            life__mute(w, n);
+        return;
+    }
+    if (w->profile->eights) {
+        eight_doom(w, n);
         return;
     }
     if (chance(w, 600)) /* of those before it */

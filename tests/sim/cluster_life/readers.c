@@ -46,6 +46,8 @@ static bool read_once(struct node *n)
     struct world *w = life__world;
     uint64_t key = below(w, KEYS), floor = w->acknowledged, value, index;
     int64_t invoked = w->now;
+    if (w->profile->stale && goes_wrong(w, CLUSTER_LIFE_PAUSES, 300))
+        life__lag(2, (int64_t)below(w, 700000)); /* between the lease, its index and the time */
     chr_err err = broker_committer_read_barrier(n->committer, 1500);
     if (err || !life__register(n, key, &value, &index))
         return true;

@@ -50,7 +50,8 @@ static void start(struct world *w)
                : chance(w, 100)     ? RAFT_FSYNC_EVERY
                                     : RAFT_FSYNC_BATCH;
     w->heal_at = NEVER;
-    w->group_bytes = w->profile->crowds || chance(w, 400) ? 1024 : 64u << 10;
+    bool small = w->profile->crowds || w->profile->comebacks;
+    w->group_bytes = small || chance(w, 400) ? 1024 : 64u << 10;
     w->preempt_in_1000 = preempts[below(w, CHR_COUNT_OF(preempts))];
     w->end = (w->options->ms ? (int64_t)w->options->ms : 2000 + (int64_t)below(w, 6000)) * 1000;
     if (w->profile->crowds && !w->options->ms)
@@ -74,6 +75,7 @@ static void heal(struct world *w)
 {
     life__trace(w, NULL, "everything is healed");
     w->healing = true;
+    w->healed_at = w->now;
     life__heal_network(w);
     for (uint32_t id = 1; id <= NODES_MAX; id++) {
         struct node *n = &w->nodes[id];
@@ -135,7 +137,7 @@ static const char *unfinished(struct world *w)
 static bool converge(struct world *w)
 {
     heal(w);
-    int64_t close_at = w->now + 1000000, end = w->now + 60000000;
+    int64_t close_at = w->now + (w->profile->quiet ? 30000000 : 1000000), end = w->now + 60000000;
     const char *missing = NULL;
     uint64_t goal = w->history_count + 10;
     while (w->now < end) {

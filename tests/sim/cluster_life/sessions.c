@@ -170,7 +170,7 @@ void *life__sessions_main(void *arg)
         struct session *s = &w->sessions[at];
         if (n->stopping || w->closing || !life__has_tables(n))
             continue;
-        if (homeless(s) || (!connected_to(s, n) && chance(w, 30))) {
+        if (homeless(s) || (!connected_to(s, n) && chance(w, w->profile->roams ? 300 : 30))) {
             if (!connect_session(n, at) || n->stopping)
                 continue;
             send_messages(n, at, true);

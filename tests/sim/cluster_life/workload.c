@@ -150,11 +150,21 @@ static void count_answer(struct world *w, struct op *op, chr_err err)
     op->node->loops[op->loop].in_flight--;
 }
 
+/* Nothing is wrong, and nobody else has to be asked: only who was not woken waits so long. */
+static void check_wait(struct world *w, const struct op *op)
+{
+    if (w->alone && w->healing && op->invoked > w->healed_at + 5000000 &&
+        w->now > op->invoked + 1000000)
+        (void)life__broken(w, "proposal %llu waited for %lld us, and nothing was wrong",
+                           (unsigned long long)op->number, (long long)(w->now - op->invoked));
+}
+
 static void done(struct broker_proposal *p, chr_err err, const struct db_apply_result *result)
 {
     struct op *op = CHR_CONTAINER_OF(p, struct op, proposal);
     life__leave();
     count_answer(life__world, op, err);
+    check_wait(life__world, op);
     if (!err && op->kind != OP_TABLES)
         life__check_answer(op, result);
     else if (op->state == OP_REFUSED && op->index)
@@ -300,7 +310,7 @@ static int64_t pause_us(struct node *n)
         us *= 20;
     if (w->profile->crowds)
         us /= 2;
-    return us * CHR_MAX(w->profile->pace, 1u);
+    return CHR_MIN(us * CHR_MAX(w->profile->pace, 1u), 20000000); /* stops are waited for */
 }
 
 static void *loop_main(void *arg)
@@ -331,10 +341,13 @@ static void *worker_main(void *arg)
         life__sleep(pause_us(n));
         if (n->stopping || w->closing)
             continue;
-        if (!life__has_tables(n))
+        if (!life__has_tables(n)) {
             (void)life__propose_wait(tables_op(n));
-        else
-            (void)life__propose_wait(some_op(n, LOOPS));
+            continue;
+        }
+        while (life__propose_wait(some_op(n, LOOPS)) && w->profile->quiet && !n->stopping &&
+               !w->closing && chance(w, 970))
+            continue;
     }
     return NULL;
 }

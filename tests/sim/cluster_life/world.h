@@ -86,7 +86,10 @@ void life__name(const char *name);
 bool life__ended(const struct fiber *f);
 void life__kill_fibers(struct node *node);
 void life__forget_fibers(void); /* the history is over */
-void life__trace_fibers(void);  /* who they are, and what they do */
+/* The nth time from now that this thread reads the clock, it does not get its turn for so long. */
+void life__lag(uint32_t nth, int64_t us);
+void life__lags(void);         /* it reads the clock */
+void life__trace_fibers(void); /* who they are, and what they do */
 /* The next that may go on, and when; NULL: nobody. */
 struct fiber *life__next_fiber(int64_t *at);
 void life__run(struct fiber *f);
@@ -270,8 +273,9 @@ struct node {
     int64_t disk_us, store_us;
     int64_t sick_until; /* its disk fails */
     int64_t offset, wall_offset;
-    double rate;   /* of its clock */
-    bool in_doubt; /* its store is: it has to start again */
+    double rate;       /* of its clock */
+    bool in_doubt;     /* its store is: it has to start again */
+    bool applies_late; /* once, what it applies next */
 };
 
 struct profile {
@@ -292,6 +296,10 @@ struct profile {
     bool eights;    /* leaders are heard by one, and not for long */
     bool crowds;    /* small groups, many of them, and majorities that are away for a moment */
     bool periodic;  /* answered before the sync; processes die, power does not fail */
+    bool comebacks; /* who lost entries of its own leads next, and who took them is not heard of */
+    bool stale;     /* who leads next has yet to apply what is acknowledged, and readers lag */
+    bool roams;     /* sessions move, and what they left behind comes through later */
+    bool quiet;     /* most is proposed right when something was answered, or long after */
 };
 
 struct world {
@@ -306,6 +314,7 @@ struct world {
     uint64_t group_bytes;
     struct node nodes[NODES_MAX + 1]; /* by id */
     bool healing, closing;            /* closing: nothing new is proposed */
+    int64_t healed_at;                /* healing: since then */
     /* network.c */
     struct packet *packets;
     size_t packets_count, packets_capacity;
@@ -333,6 +342,10 @@ struct world {
     int64_t next_fault;
     int64_t heal_at; /* the network; NEVER: by chance */
     uint64_t wiped;  /* a node that waits to be taken in again; 0: none */
+    struct eight {   /* profiles.c */
+        uint32_t step;
+        uint64_t first, second;
+    } eight;
 };
 
 static inline bool sound(const struct world *w)
@@ -386,7 +399,9 @@ void life__break(struct world *w, uint64_t from, uint64_t to, enum peers_lane la
 void life__disconnect(struct world *w, struct node *n); /* its process is gone */
 void life__heal_network(struct world *w);
 void life__cut_network(struct world *w);
-void life__mute_leader(struct world *w); /* for a moment */
+void life__mute(struct world *w, const struct node *n); /* the one that is not heard */
+void life__mute_leader(struct world *w);                /* for a moment */
+void life__hold_up_a_follower(struct world *w);         /* what it forwards */
 void life__lanes_start(struct node *n);
 void life__lanes_stop(struct node *n);
 
@@ -450,6 +465,8 @@ const struct profile *life__profile(struct world *w);
 void life__elected(struct world *w, struct node *n);
 void life__has_voted(struct world *w, struct node *n);
 void life__applied_first(struct world *w, struct node *n);
+void life__lost_its_own(struct world *w, struct node *n); /* an entry, from its log */
+void life__acknowledged(struct world *w, struct node *n);
 void life__meets_its_doom(struct world *w, struct node *n);
 
 #endif
