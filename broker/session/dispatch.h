@@ -26,8 +26,8 @@ void session_enhanced_free(struct enhanced *enhanced);
 void session_connection_lost(struct conn *conn);
 
 /* The log says that the session of the connection is another connection's by now, or over, and that
- * nothing may be acknowledged to this one (R5): the connection ends, and its client is told why. The
- * session may be gone afterwards. */
+ * nothing may be acknowledged to this one (R5): the connection ends, and its client is told why.
+ * The session may be gone afterwards. */
 void session_is_history(struct conn *conn);
 
 /* A batch was committed and applied; called for each run that asked for delivery, before its
