@@ -254,7 +254,9 @@ static const char *configure_tls(struct link *l, const char *host)
     const char *why;
     if (!peers->cafile)
         return NULL;
-    SSL_CTX *ctx = peer_tls_context(peers->cafile, peers->certfile, peers->keyfile, host, &why);
+    l->tls_fault = NULL;
+    SSL_CTX *ctx =
+        peer_tls_context(peers->cafile, peers->certfile, peers->keyfile, host, &l->tls_fault, &why);
     if (!ctx)
         return why;
     int code = mosquitto_void_option(l->mosq, MOSQ_OPT_SSL_CTX, ctx); /* takes a reference */
@@ -525,7 +527,11 @@ bool peers__link_poll(struct link *l, struct pollfd *poll)
     if (fd < 0)
         return false;
     *poll = (struct pollfd){.fd = fd, .events = POLLIN};
-    if (mosquitto_want_write(l->mosq))
+    /* While TLS shakes hands libmosquitto goes on wanting to write what it has written. */
+    SSL *ssl = mosquitto_ssl_get(l->mosq);
+    bool out =
+        ssl && !SSL_is_init_finished(ssl) ? SSL_want_write(ssl) : mosquitto_want_write(l->mosq);
+    if (out)
         poll->events |= POLLOUT;
     return true;
 }
@@ -557,7 +563,7 @@ void peers__link_event(struct link *l, short events)
             code = mosquitto_loop_read(l->mosq, 1);
         while (code == 0 && !l->failure && tls_holds_bytes(l));
     if (code && !l->failure)
-        l->failure = mosquitto_strerror(code);
+        l->failure = l->tls_fault ? l->tls_fault : mosquitto_strerror(code);
     if (l->failure)
         fail(l, l->failure);
 }

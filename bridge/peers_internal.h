@@ -105,10 +105,11 @@ struct link {
     /* Lane thread: */
     enum link_state state;
     struct mosquitto *mosq;
-    const char *failure; /* set in callbacks: to be torn down */
-    int64_t due_us;      /* IDLE: next try; else until proved */
-    int64_t backoff_us;  /* the next pause */
-    int64_t misc_us;     /* when libmosquitto's timers were last looked at */
+    const char *failure;   /* set in callbacks: to be torn down */
+    const char *tls_fault; /* what was wrong with the peer's certificate; NULL: nothing */
+    int64_t due_us;        /* IDLE: next try; else until proved */
+    int64_t backoff_us;    /* the next pause */
+    int64_t misc_us;       /* when libmosquitto's timers were last looked at */
     struct link_lookup *lookup;
     const char *told; /* the failure that was logged last */
     struct peer_transcript transcript;

@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "bridge/peer_tls.h"
 #include "broker/cluster_calls.h"
 #include "broker/commands/settings.h"
 #include "broker/net/acceptor.h"
@@ -290,7 +291,7 @@ static bool all_loopback(const struct cluster *c, const char *address)
     return all;
 }
 
-/* libmosquitto opens them at each connection, and does not say which one it could not read. */
+/* What would be found wrong with them at the first connection is said at once. */
 static chr_err check_files(const struct cluster_config *config, struct chr_errmsg *msg)
 {
     const struct {
@@ -298,11 +299,17 @@ static chr_err check_files(const struct cluster_config *config, struct chr_errms
     } files[] = {{"peer-cafile", config->cafile},
                  {"peer-certfile", config->certfile},
                  {"peer-keyfile", config->keyfile}};
+    const char *why = NULL;
     for (size_t i = 0; i < CHR_COUNT_OF(files); i++)
         if (files[i].path && access(files[i].path, R_OK))
             return chr_fail(msg, CHR_EINVAL, "%s %s: %s", files[i].setting, files[i].path,
                             strerror(errno));
-    return CHR_OK;
+    if (!config->cafile)
+        return CHR_OK;
+    SSL_CTX *ctx = peer_tls_context(config->cafile, config->certfile, config->keyfile, "localhost",
+                                    NULL, &why);
+    SSL_CTX_free(ctx);
+    return ctx ? CHR_OK : chr_fail(msg, CHR_EINVAL, "%s", why);
 }
 
 static chr_err open_peers(struct cluster *c, struct chr_errmsg *msg)
@@ -412,7 +419,6 @@ void cluster_for_committer(struct cluster *c, struct broker_cluster *out)
         .self = dir->node,
         .incarnation = dir->incarnation,
         .boot = dir->boot,
-        .cluster = dir->cluster,
         .peers = c->peers,
         .members = dir->members.count ? dir->members : dir->founders,
         .members_index = dir->members.count ? dir->members_index : 0,

@@ -60,10 +60,9 @@ static void enter(struct cluster *c, uint64_t cluster, const struct raft_members
     }
     *c->dir = next;
     atomic_store(&c->say_hello, true);
-    broker_committer *committer = atomic_load(&c->committer);
-    broker_committer_join(committer, cluster);
     if (!founders)
         return;
+    broker_committer *committer = atomic_load(&c->committer);
     chr_err err = broker_committer_found(committer, founders);
     if (err && err != CHR_EEXIST)
         chr_log_error("cluster", "can't begin", CHR_KV_C("error", chr_strerror(err)));

@@ -143,12 +143,12 @@ static void yield_without_disk(struct broker_committer *c)
     if (now_us - c->stuck_since_us < (hangs ? HANGING_DISK_PATIENCE_US : FULL_DISK_PATIENCE_US))
         return;
     c->stuck_since_us = now_us; /* and again, if nothing comes of it */
-    if (hangs)
-        chr_log_error("log", "the disk does not answer; another node is to lead",
-                      CHR_KV_U("waiting_ms", (uint64_t)(now_us - writing_us) / 1000));
     pthread_mutex_lock(&c->core_lock);
     (void)hand_over_to_best(c);
     pthread_mutex_unlock(&c->core_lock);
+    if (hangs) /* afterwards: the log may be on that disk */
+        chr_log_error("log", "the disk does not answer; another node is to lead",
+                      CHR_KV_U("waiting_ms", (uint64_t)(now_us - writing_us) / 1000));
 }
 
 /* Due times and the end of the node; proposals are the log writer's to notice. */
@@ -596,13 +596,6 @@ void broker_committer_unblock(broker_committer *c, bool room)
 uint64_t broker_committer_leader(const broker_committer *c)
 {
     return c->alone ? 1 : atomic_load(&c->leader);
-}
-
-void broker_committer_join(broker_committer *c, uint64_t cluster)
-{
-    pthread_mutex_lock(&c->core_lock);
-    raft_join_group(&c->raft, committer__group_id(cluster));
-    pthread_mutex_unlock(&c->core_lock);
 }
 
 chr_err broker_committer_found(broker_committer *c, const struct raft_members *founders)

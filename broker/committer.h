@@ -60,7 +60,6 @@ struct broker_cluster {
     uint64_t self;        /* node number; not 0 */
     uint64_t incarnation; /* of the data directory (R20) */
     uint64_t boot;        /* of this process; rises with each start (R18) */
-    uint64_t cluster;     /* its number; 0: none yet (broker_committer_join) */
     struct peers *peers;  /* borrowed; started already */
     /* Who belonged to it as of entry members_index: the founders (0), or what the last applied
      * change said. count 0: not known yet (broker_committer_found, or a leader's append tells). */
@@ -157,9 +156,6 @@ void broker_committer_lane(broker_committer *committer);
  * a node that had none, before it has heard of any entry; else CHR_EEXIST. */
 CHR_MUST_USE chr_err broker_committer_found(broker_committer *committer,
                                             const struct raft_members *founders);
-/* The number of the cluster this node belongs to from now on: messages of any other one, and all
- * messages until then, are refused by the core. Any thread. */
-void broker_committer_join(broker_committer *committer, uint64_t cluster);
 /* Blocks until this node has applied all that was acknowledged anywhere before the call (R19): by
  * lease, by read index, or by asking the leader. CHR_ETIMEDOUT: no leader could be asked in
  * time_out_ms. At once in a cluster of one. */

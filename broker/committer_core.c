@@ -464,18 +464,12 @@ static chr_err init_with(struct broker_committer *c, const struct raft_config *c
     return err;
 }
 
-uint32_t committer__group_id(uint64_t cluster)
-{
-    return (uint32_t)(cluster ^ cluster >> 32);
-}
-
 chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg)
 {
     raft_log *log = c->options.log;
     const struct raft_log_recovery *recovery = c->options.recovery;
     const struct broker_cluster *cluster = &c->cluster;
     struct raft_config config = {
-        .group = committer__group_id(cluster->cluster),
         .self = c->alone ? 1 : cluster->self,
         .incarnation = c->alone ? recovery->incarnation : cluster->incarnation,
         .election_min_us = cluster->election_min_us,

@@ -257,9 +257,6 @@ void committer__wake_others(struct broker_committer *c);
 /* core_lock. More is on its way than may be: nothing new is taken until rows are sealed. */
 bool committer__held_by_hot_limit(struct broker_committer *c);
 bool committer__tick_due(struct broker_committer *c);
-/* The core's group (raft/raft.h): a process may start again as a member of another cluster, with
- * connections on which its peers have not heard of that yet. */
-uint32_t committer__group_id(uint64_t cluster);
 /* core_lock. Starts with what the disk holds. */
 CHR_MUST_USE chr_err committer__core_init(struct broker_committer *c, struct chr_errmsg *msg);
 

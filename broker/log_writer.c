@@ -198,13 +198,12 @@ void *committer__writer_main(void *arg)
     for (;;) {
         bool worked = committer__core_turn(c);
         committer__apply_or_wake(c);
+        atomic_store(&c->writing_since_us, chr_clock_mono_us(c->options.clock));
         /* In this order: what the core wanted saved before it handed the group over is seen. */
         struct committer_group *g = atomic_load(&c->to_write);
         worked |= write_hard_state(c);
         if (g) {
-            atomic_store(&c->writing_since_us, chr_clock_mono_us(c->options.clock));
             write_group(c, g);
-            atomic_store(&c->writing_since_us, 0);
             if (!periodic)
                 publish_synced(c, raft_log_last(c->options.log));
             /* The core takes note, and may then hand over the next one. */
@@ -214,6 +213,7 @@ void *committer__writer_main(void *arg)
             chr_wake_signal(&c->wake); /* is this the end? */
         cut_log(c);
         bool room = !periodic || sync_periodic(c);
+        atomic_store(&c->writing_since_us, 0);
         if (!c->alone && atomic_load(&c->writer_stop) && atomic_load(&c->to_write) == NULL)
             break; /* peers would go on sending for ever */
         if (g || worked)

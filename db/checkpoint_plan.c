@@ -58,9 +58,11 @@ struct budget {
     uint64_t rows, bytes;
 };
 
+/* The first one always is, however wide. */
 static bool affordable(const struct budget *b, const struct db__chunk *chunk)
 {
-    return chunk->rows <= b->rows && chunk->bytes <= b->bytes;
+    return chunk->rows <= b->rows &&
+           (chunk->bytes <= b->bytes || b->bytes == DB__REWRITE_BYTES_MAX);
 }
 
 /* The table's hot rows get a new active set; the old ones are what the job seals. */
@@ -134,7 +136,7 @@ static void plan_table(struct db *d, struct db__table *table, struct budget *bud
             rows += chunk->rows;
             bytes += chunk->bytes;
             budget->rows -= chunk->rows;
-            budget->bytes -= chunk->bytes;
+            budget->bytes -= CHR_MIN(chunk->bytes, budget->bytes);
         }
     }
 }

@@ -87,7 +87,6 @@ chr_err raft_log_truncate_suffix(raft_log *log, uint64_t index)
             return err;
         pthread_mutex_lock(&log->lock);
         bool indexed = raft__index_truncate(log, &record, pos);
-        atomic_fetch_add(&log->truncations, 1);
         if (indexed)
             lower_first(log, &record);
         pthread_mutex_unlock(&log->lock);
@@ -99,6 +98,8 @@ chr_err raft_log_truncate_suffix(raft_log *log, uint64_t index)
             atomic_store_explicit(&log->synced, index, memory_order_release);
         if (atomic_load(&log->durable) > index)
             atomic_store_explicit(&log->durable, index, memory_order_release);
+        /* Last: who reads on with the new count sees how far the log goes now. */
+        atomic_fetch_add(&log->truncations, 1);
     }
     return raft__flush(log, true, NULL);
 }

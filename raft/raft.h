@@ -74,7 +74,7 @@ struct raft_message {
  */
 
 struct raft_config {
-    uint32_t group;       /* group id, in each message: those of another group are refused */
+    uint32_t group;       /* in each message; a node can host several groups later; 0 */
     uint64_t self;        /* node number, not 0 */
     uint64_t incarnation; /* of our data directory (R20) */
     /* 0: 300 ms, 600 ms, 50 ms. An election comes after a time drawn from [min, max). */
@@ -282,8 +282,6 @@ struct raft_effects {
 CHR_MUST_USE chr_err raft_init(struct raft *raft, const struct raft_config *config,
                                const struct raft_stored *stored);
 void raft_free(struct raft *raft);
-/* From now on messages bear this group, and those of any other are refused. */
-void raft_join_group(struct raft *raft, uint32_t group);
 
 /* Effects are to be carried out whatever it returns. Refusals:
  *

@@ -65,11 +65,6 @@ chr_err raft_init(struct raft *raft, const struct raft_config *config,
     return take_stored(raft, stored);
 }
 
-void raft_join_group(struct raft *raft, uint32_t group)
-{
-    raft->config.group = group;
-}
-
 void raft_free(struct raft *raft)
 {
     free(raft->runs);

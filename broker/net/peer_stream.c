@@ -2,7 +2,9 @@
 
 #include <errno.h>
 
+#include "broker/config.h"
 #include "broker/net/conn.h"
+#include "broker/net/listener.h"
 #include "broker/net/tls.h"
 #include "broker/net/transport.h"
 
@@ -44,6 +46,9 @@ static void stream_free(void *ctx)
 bool peer_stream_possible(const struct conn *conn)
 {
     const struct transport *t = conn->transport;
+    /* Behind a proxy nobody knows where it comes from, so whether it may do without a secret. */
+    if (conn->listener->config->proxy_protocol)
+        return false;
     return !t ||
            (t->ssl && !t->websocket && t->phase == TRANSPORT_OPEN && transport_unsent(t) == 0);
 }

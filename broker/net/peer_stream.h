@@ -9,7 +9,7 @@
 
 struct conn;
 
-/* May a peer come over what lies between the connection and its socket? Nothing, or TLS alone. */
+/* May a peer come over what lies between the connection and its client? Nothing, or TLS alone. */
 bool peer_stream_possible(const struct conn *conn);
 /* Takes the TLS out of conn->transport, to go on over fd, a copy of the connection's. ctx NULL:
  * there was none: plain. */

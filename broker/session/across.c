@@ -24,7 +24,8 @@ chr_err across__send_gathered(struct across *a, struct across_peer *p)
 /* ---- Peers ------------------------------------------------------------------------------------
  */
 
-static struct across_peer *find(struct across *a, uint64_t node)
+/* Forgotten ones, too. */
+static struct across_peer *slot_of(struct across *a, uint64_t node)
 {
     for (uint32_t i = 0; i < a->count; i++)
         if (a->list[i].node == node)
@@ -32,30 +33,51 @@ static struct across_peer *find(struct across *a, uint64_t node)
     return NULL;
 }
 
-/* One that was forgotten long enough ago for no match of a loop to mean it any more (a match names
- * peers by their place), and that nothing is held of for the log. */
+static struct across_peer *find(struct across *a, uint64_t node)
+{
+    struct across_peer *p = slot_of(a, node);
+    return p && !p->forgotten ? p : NULL;
+}
+
+/* The place of one that was forgotten long enough ago for no match of a loop to mean it any more (a
+ * match names peers by their place), and that nothing is held of for the log. post_lock. */
 static struct across_peer *vacant(struct across *a)
 {
     int64_t now_us = chr_clock_mono_us(a->node->clock);
-    struct across_peer *found = NULL;
-    pthread_mutex_lock(&a->post_lock);
-    for (uint32_t i = 0; i < a->count && !found; i++)
-        if (a->list[i].node == 0 && now_us - a->list[i].forgotten_us > VACANT_US &&
+    for (uint32_t i = 0; i < a->count; i++)
+        if (a->list[i].forgotten && now_us - a->list[i].forgotten_us > VACANT_US &&
             !a->list[i].held.first)
-            found = &a->list[i];
+            return &a->list[i];
+    return NULL;
+}
+
+/* A free place; that of a forgotten one only when there is no other: while it is kept, so are the
+ * numbers that its process goes on with should it be added again. */
+static struct across_peer *new_peer(struct across *a, uint64_t node)
+{
+    pthread_mutex_lock(&a->post_lock); /* `held` is read under it */
+    struct across_peer *p = a->count < SUBSCRIPTIONS_PEERS_MAX ? &a->list[a->count++] : vacant(a);
+    if (p) {
+        (void)numbered_out_clear(&p->out);
+        *p = (struct across_peer){.node = node};
+    }
     pthread_mutex_unlock(&a->post_lock);
-    if (found || a->count == SUBSCRIPTIONS_PEERS_MAX)
-        return found;
-    return &a->list[a->count++];
+    if (p)
+        numbered_out_init(&p->out, ACROSS_PEER_BYTES_MAX);
+    else
+        chr_log_warning("cluster",
+                        "too many nodes have come and gone: a new one hears of no "
+                        "subscribers here until this process starts again",
+                        CHR_KV_U("node", node));
+    return p;
 }
 
 struct across_peer *across__peer(struct across *a, uint64_t node)
 {
-    struct across_peer *p = find(a, node);
-    if (p || !(p = vacant(a)))
-        return p;
-    *p = (struct across_peer){.node = node};
-    numbered_out_init(&p->out, ACROSS_PEER_BYTES_MAX);
+    struct across_peer *p = slot_of(a, node);
+    if (!p)
+        return new_peer(a, node);
+    p->forgotten = false;
     return p;
 }
 
@@ -108,13 +130,10 @@ void across_forget(struct across *a, uint64_t node)
     pthread_mutex_lock(&a->lock);
     struct across_peer *p = find(a, node);
     if (p) {
-        subscriptions_peer_replace(a->node->subscriptions, across__index(a, p), NULL);
         for (int lane = 0; lane < PEERS_LANES; lane++)
             set_up(a, p, (enum peers_lane)lane, false);
-        across__messages_new_process(a, p);
-        peer_interest_free(p->building);
-        p->building = NULL;
-        p->node = 0;
+        across__filters_forget(a, p);
+        p->forgotten = true;
         p->forgotten_us = chr_clock_mono_us(a->node->clock);
     }
     pthread_mutex_unlock(&a->lock);
@@ -125,7 +144,7 @@ void across_writable(struct across *a, uint64_t node, enum peers_lane lane)
 {
     (void)lane;
     pthread_mutex_lock(&a->lock);
-    struct across_peer *p = across__peer(a, node);
+    struct across_peer *p = find(a, node);
     if (p)
         send_all(a, p);
     pthread_mutex_unlock(&a->lock);
@@ -192,7 +211,7 @@ static void *across_main(void *arg)
         bool tick = now_us >= tick_us;
         pthread_mutex_lock(&a->lock);
         for (uint32_t i = 0; i < a->count; i++) {
-            if (a->list[i].node == 0)
+            if (a->list[i].forgotten)
                 continue;
             if (tick) {
                 across__filters_tick(a, &a->list[i], now_us);

@@ -165,6 +165,14 @@ static void lost_track(struct across_peer *p)
     p->all_wanted = true;
 }
 
+void across__filters_forget(struct across *a, struct across_peer *p)
+{
+    subscriptions_peer_replace(a->node->subscriptions, across__index(a, p), NULL);
+    lost_track(p);
+    p->version_heard = 0;
+    p->telling = TELL_ALL;
+}
+
 static void new_process(struct across *a, struct across_peer *p, uint64_t boot)
 {
     if (p->boot) {

@@ -50,8 +50,9 @@ enum telling {
 };
 
 struct across_peer {
-    uint64_t node;        /* 0: nobody's, since forgotten_us */
+    uint64_t node;
     bool up[PEERS_LANES]; /* our connections to it */
+    bool forgotten;       /* it is no member, since forgotten_us; what was said is kept (N1) */
     int64_t forgotten_us;
 
     /* What it told us */
@@ -121,6 +122,8 @@ void across__filters_acknowledged(struct across *a, struct across_peer *p,
 /* Sends what is to be told, and acknowledgements that are owed. */
 void across__filters_send(struct across *a, struct across_peer *p);
 void across__filters_lane_up(struct across *a, struct across_peer *p);
+/* Nobody there is interested in anything; should it come back, all is told anew, both ways. */
+void across__filters_forget(struct across *a, struct across_peer *p);
 void across__filters_tick(struct across *a, struct across_peer *p, int64_t now_us);
 /* Does every peer that is connected know our filters as of this version? */
 bool across__filters_known(const struct across *a, uint64_t version);

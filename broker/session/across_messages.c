@@ -26,7 +26,7 @@ void across_send(struct broker_loop *loop, const struct route *route, struct mes
     if (message_bytes(message) + groups_count * sizeof *groups <= ACROSS_MESSAGE_BYTES_MAX &&
         groups_count <= DELIVER_GROUPS_MAX) {
         pthread_mutex_lock(&a->lock);
-        if (a->list[peer].node) /* or it was forgotten meanwhile */
+        if (!a->list[peer].forgotten) /* meanwhile */
             err = numbered_push(&a->list[peer].out, message, publisher, route->logged_index, plain,
                                 groups, groups_count);
         pthread_mutex_unlock(&a->lock);
@@ -44,7 +44,7 @@ void across_flush(struct across *a)
     uint32_t pending = atomic_exchange_explicit(&a->pending, 0, memory_order_relaxed);
     pthread_mutex_lock(&a->lock);
     for (uint32_t i = 0; i < a->count; i++)
-        if ((pending >> i & 1) && a->list[i].node)
+        if ((pending >> i & 1) && !a->list[i].forgotten)
             across__messages_send(a, &a->list[i]);
     pthread_mutex_unlock(&a->lock);
 }

@@ -554,7 +554,7 @@ static enum dispatch hand_to_peers(struct conn *conn, const struct mqtt_connect 
     if (!peer_stream_possible(conn)) {
         peers_count_stranger(peers);
         return refuse(conn, connect, MQTT_REASON_NOT_AUTHORIZED,
-                      "peers come over TCP or TLS, not by WebSocket");
+                      "peers come over TCP or TLS, not by WebSocket or a proxy");
     }
     conn_pause(conn, CONN_PAUSE_CONNECT);
     if (move_later(conn, NULL))

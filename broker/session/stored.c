@@ -208,6 +208,8 @@ static void note_left_out(struct session *s, uint64_t sequence)
     const struct stored_out *out = &s->stored;
     uint64_t from = outgoing_count(&out->window) ? end_of(out) : out->next;
     from = CHR_MAX(from, out->sent + 1);
+    if (out->acked_count) /* an earlier try */
+        from = CHR_MAX(from, out->acked[out->acked_count - 1].last + 1);
     if (from < sequence)
         (void)note_acked(s, from, sequence - 1);
 }
@@ -216,12 +218,12 @@ static void note_left_out(struct session *s, uint64_t sequence)
 static bool send_item(struct session *s, struct db_queue_item *item)
 {
     struct stored_out *out = &s->stored;
-    note_left_out(s, item->sequence);
     if (outgoing_count(&out->window) == 0)
         out->first = item->sequence;
     if (item->sequence - out->first >= STORED_SPAN_MAX ||
         session__memory_uses(s, stored_packet_id(item->sequence)))
         return false; /* an acknowledgement pumps again */
+    note_left_out(s, item->sequence);
     struct outgoing gone = {.state = OUT_DONE};
     while (end_of(out) < item->sequence)
         if (!session__ring_push(&out->window, &gone))

@@ -210,6 +210,24 @@ chr_err subscriptions_match(struct subscriptions *subs, chr_slice topic,
     return ok ? CHR_OK : CHR_ENOMEM;
 }
 
+static void any_value(void *arg, const union chr_filter_value *values, uint32_t count)
+{
+    (void)values;
+    *(bool *)arg |= count > 0;
+}
+
+bool subscriptions_wanted(struct subscriptions *subs, chr_slice topic)
+{
+    bool any = false;
+    if (subscriptions_count(subs) == 0)
+        return false;
+    pthread_rwlock_rdlock(&subs->lock);
+    if (chr_filter_tree_nodes(&subs->tree))
+        (void)chr_filter_tree_match(&subs->tree, topic, any_value, &any);
+    pthread_rwlock_unlock(&subs->lock);
+    return any;
+}
+
 bool subscriptions_current(const struct subscriptions *subs, chr_slice topic, struct match *match)
 {
     uint64_t version = subscriptions_version(subs);

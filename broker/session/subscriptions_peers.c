@@ -104,24 +104,6 @@ chr_err subscriptions_peer_changed(struct subscriptions *subs, uint32_t peer, ch
     return err;
 }
 
-static void any_value(void *arg, const union chr_filter_value *values, uint32_t count)
-{
-    (void)values;
-    *(bool *)arg |= count > 0;
-}
-
-bool subscriptions_wanted(struct subscriptions *subs, chr_slice topic)
-{
-    bool any = false;
-    if (subscriptions_count(subs) == 0)
-        return false;
-    pthread_rwlock_rdlock(&subs->lock);
-    if (chr_filter_tree_nodes(&subs->tree))
-        (void)chr_filter_tree_match(&subs->tree, topic, any_value, &any);
-    pthread_rwlock_unlock(&subs->lock);
-    return any;
-}
-
 uint64_t subscriptions_peer_count(struct subscriptions *subs, uint32_t peer)
 {
     pthread_rwlock_rdlock(&subs->lock);

@@ -379,8 +379,8 @@ test('a leader on a full disk hands over, and follows when there is room', async
     await sound(cluster);
 }, { timeoutMs: 60000 + ROUNDS * 30000 });
 
-test('a leader whose disk does not answer hands over, and follows when it does', async () => {
-    const { cluster, tell } = await onSickDisks();
+for (const fsync of ['batch', 'periodic']) test(`a leader whose disk does not answer hands over, and follows when it does: fsync ${fsync}`, async () => {
+    const { cluster, tell } = await onSickDisks([...LIMITS, '--fsync', fsync]);
     let total = 0;
     for (let round = 0; round < ROUNDS; round++) {
         const held = await cluster.leader();

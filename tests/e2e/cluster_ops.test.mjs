@@ -103,6 +103,25 @@ test('a node is added, promoted, kept over restarts, leads, and is removed', asy
     const { code } = await node4.publish(await node4.client(), 'sensors/g-x/temp', '0');
     assert.equal(code, 0);
 
+    // Plain messages go to it and come from it, now and when it has been away without starting again.
+    const heard = { there: [], here: [] };
+    const there = await node4.client(), here = await leader.client();
+    there.on('message', (topic, payload) => heard.there.push(payload.toString()));
+    here.on('message', (topic, payload) => heard.here.push(payload.toString()));
+    await there.subscribeAsync('note/from-here/#', { qos: 1 });
+    await here.subscribeAsync('note/from-there/#', { qos: 1 });
+    let notes = 0;
+    const talk = async () => {
+        for (let i = 0; i < 10; i++, notes++) {
+            await here.publishAsync('note/from-here/x', String(notes), { qos: 1 });
+            await there.publishAsync('note/from-there/x', String(notes), { qos: 1 });
+        }
+        const all = Array.from({ length: 10 }, (_, i) => String(notes - 10 + i));
+        await until(`they come, once and in order ${JSON.stringify(heard)}`, () =>
+            heard.there.slice(-10).join() === all.join() && heard.here.slice(-10).join() === all.join());
+    };
+    await talk();
+
     // It leads, and is removed by way of itself: somebody else takes over first.
     assert.match(await ok(ask(node4, 'remove', 'node4')), /node4 is no member any more/);
     const rest = cluster.nodes.slice(0, 3);
@@ -120,6 +139,11 @@ test('a node is added, promoted, kept over restarts, leads, and is removed', asy
     await ok(ask(next, 'add', `node4=${address(node4)}`));
     await ok(ask(next, 'promote', 'node4'));
     assert.deepEqual(await sameRows(cluster.nodes, count('g-')), [[51, 1225]]);
+    await until('its subscribers are known', async () => (await leader.metrics())['chronos_peer_filters{peer="node4"}'] === 1 &&
+        (await node4.metrics())[`chronos_peer_filters{peer="${leader.name}"}`] === 1);
+    await talk();
+    assert.equal(heard.there.length, 20);
+    assert.equal(heard.here.length, 20);
 }, { timeoutMs: 180000 });
 
 test('a node that joins late gets a snapshot; three grow to five; a node is replaced', async () => {
@@ -419,8 +443,8 @@ test('a leader that writes what we do not know yet: nothing of it is taken, and 
     const hello = (format) => protobuf([1, other], [2, 77n], [3, 1], [4, 4711n], [5, founders], [6, format], [7, '9.9'], [8, 'node2'], [9, 'x:1']);
     await control.send(1, hello(5));
     await until('it has joined', () => /^founders/m.test(meta(node)));
-    // [1] format [2] type [3] group, of the cluster's number [4] from [5] to [6] incarnation [7] term [8] index [9] log_term
-    const message = protobuf([1, 1], [2, 4], [3, 4711], [4, other], [5, self], [6, 77n], [7, 1]);
+    // [1] format [2] type [4] from [5] to [6] incarnation [7] term [8] index [9] log_term
+    const message = protobuf([1, 1], [2, 4], [4, other], [5, self], [6, 77n], [7, 1]);
     const health = async () => JSON.parse((await node.http('/health')).text);
     const said = () => (node.stderr.match(/in a format that this version does not know/g) ?? []).length;
     for (let i = 0; i < 3; i++) await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 200 }]));
@@ -430,7 +454,7 @@ test('a leader that writes what we do not know yet: nothing of it is taken, and 
     await until('the entry is taken', async () => (await health()).log_index === 1);
     assert.equal(said(), 1);
     // A message in a newer format is not looked into, either.
-    await bulk.send(3, append(protobuf([1, 2], [2, 4], [3, 4711], [4, other], [5, self], [6, 77n], [7, 9]), []));
+    await bulk.send(3, append(protobuf([1, 2], [2, 4], [4, other], [5, self], [6, 77n], [7, 9]), []));
     await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 1 }]));
     await until('the next one is taken', async () => (await health()).log_index === 2);
     assert.equal((await health()).term, 1);
