@@ -266,11 +266,13 @@ scenario('retained messages', {
         await c.subscribe([{ filter: topic, qos: 2 }]);
         return c;
     };
-    await p.publish(topic, 'first', { qos: 1, retain: 1 });
-    await p.publish(topic, 'second', { qos: 2, retain: 1 });
-    await p.publish(topic, 'not kept', { qos: 1 });
-    assert.deepEqual((await standing.take(3)).map((m) => [m.payload, m.retain]),
-        [['first', 0], ['second', 0], ['not kept', 0]]);
+    /* One at a time: a library hands over QoS 2 at PUBREL, and what came at QoS 1 meanwhile before it
+     * (5.0 section 4.6 orders messages of the same QoS). */
+    for (const [payload, options] of [['first', { qos: 1, retain: 1 }], ['second', { qos: 2, retain: 1 }],
+        ['not kept', { qos: 1 }]]) {
+        await p.publish(topic, payload, options);
+        assert.deepEqual(pick(await standing.next(), 'payload', 'retain'), { payload, retain: 0 });
+    }
     const one = await fresh();
     assert.deepEqual(pick(await one.next(), 'payload', 'qos', 'retain'), { payload: 'second', qos: 2, retain: 1 });
     await one.nothing();
