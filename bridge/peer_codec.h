@@ -11,8 +11,10 @@
 
 /* The newest entry and message format this program reads. A node writes no newer one than every
  * member knows (rolling upgrade): what came with format F is written only when cluster_format()
- * (broker/cluster.h) has reached F. Each message says in which format it was written. */
-#define PEER_FORMAT 1u
+ * (broker/cluster.h) has reached F. Each message says in which format it was written.
+ *   2   messages of more than 5 MiB (PEER_FORMAT_LARGE) */
+#define PEER_FORMAT       2u
+#define PEER_FORMAT_LARGE 2u
 /* In which raft_message is written: nothing of it has changed since. */
 #define PEER_RAFT_FORMAT 1u
 _Static_assert(PEER_RAFT_FORMAT <= PEER_FORMAT, "what is written is read");

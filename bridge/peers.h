@@ -45,7 +45,7 @@
 #include "base/slice.h"
 
 #define PEERS_MAX               16u
-#define PEERS_MESSAGE_BYTES_MAX ((size_t)5 << 20) /* an entry of 4 MiB and what is around it */
+#define PEERS_MESSAGE_BYTES_MAX ((size_t)9 << 20) /* the largest publish and what is around it */
 
 enum peers_lane { PEERS_CONTROL, PEERS_BULK, PEERS_LANES };
 

@@ -24,7 +24,7 @@ void broker_config_default(struct broker_config *config)
         .checkpoint_age_s = 600,
         .log_segment_bytes = 64u << 20,
         .allow_anonymous = true,
-        .max_packet_size = (8u << 20) + (64u << 10),
+        .max_packet_size = CLUSTER_PACKET_BYTES_MAX,
         .receive_maximum = 65535,
         .topic_alias_maximum = 1024,
         .topic_aliases_sent = 64,

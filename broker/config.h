@@ -94,6 +94,10 @@ enum publish_rate_action {
     PUBLISH_RATE_DISCONNECT, /* 0x96 */
 };
 
+/* The largest packet that a member of a cluster takes from a client: what it publishes goes to the
+ * other members as one message (broker/session/across.h). */
+#define CLUSTER_PACKET_BYTES_MAX ((8u << 20) + (64u << 10))
+
 /* A member of a cluster of several. */
 struct cluster_config {
     const char *id;    /* NULL: a single node */
@@ -133,7 +137,8 @@ struct broker_config {
     /* MQTT limits */
     bool allow_anonymous;             /* unset: on loopback, when there are no users */
     uint32_t max_connections;         /* 0: what the descriptor limit allows */
-    uint32_t max_packet_size;         /* bytes of a packet we accept; 8 MiB + 64 KiB */
+    uint32_t max_packet_size;         /* bytes of a packet we accept; 8 MiB + 64 KiB, in a
+                                         cluster at most */
     uint16_t receive_maximum;         /* QoS 1 and 2 publishes in flight from one client; 65535 */
     uint16_t topic_alias_maximum;     /* 1024 */
     uint16_t topic_aliases_sent;      /* towards a client that takes as many; 64; 0: none */

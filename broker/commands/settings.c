@@ -711,6 +711,10 @@ static chr_err check(struct settings *settings, bool cluster, struct chr_errmsg 
                        port);
     if (!err && config->log_segment_bytes % 4096)
         err = chr_fail(msg, CHR_EINVAL, "log_segment_bytes has to be a multiple of 4096");
+    if (!err && cluster && config->max_packet_size > CLUSTER_PACKET_BYTES_MAX)
+        err = chr_fail(msg, CHR_EINVAL,
+                       "max_packet_size: at most %uKiB in a cluster: nodes pass on nothing larger",
+                       CLUSTER_PACKET_BYTES_MAX >> 10);
     const struct cluster_config *peer = &config->cluster;
     if (!err && !peer->certfile != !peer->keyfile)
         err = chr_fail(msg, CHR_EINVAL, "peer-certfile and peer-keyfile need each other");

@@ -41,9 +41,11 @@ struct message;
 struct route;
 
 #define ACROSS_SUBSCRIBE_US_MAX INT64_C(1000000)
-#define ACROSS_PEER_BYTES_MAX   ((uint64_t)16 << 20)
-/* Of one message with its topic and properties. */
-#define ACROSS_MESSAGE_BYTES_MAX ((size_t)19 << 18)
+#define ACROSS_PEER_BYTES_MAX   ((uint64_t)32 << 20)
+/* Of one message with its topic and properties, and what it bears: the largest packet that a member
+ * of a cluster takes from a client goes to the others, too. Before format 2 it was 4.75 MiB. */
+#define ACROSS_MESSAGE_BYTES_MAX   (CLUSTER_PACKET_BYTES_MAX + ((size_t)256 << 10))
+#define ACROSS_MESSAGE_BYTES_MAX_1 ((size_t)19 << 18)
 
 CHR_INLINE struct across *across_of(const struct broker_node *node)
 {

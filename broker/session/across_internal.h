@@ -14,9 +14,12 @@
 #include "broker/session/numbered.h"
 #include "broker/session/subscriptions.h"
 
-/* Messages of a DELIVER are gathered up to this much. */
+/* Messages of a DELIVER are gathered up to this much, and one of any size behind it. */
 #define ACROSS_GATHER_BYTES ((size_t)64 << 10)
-/* Sent to a peer and not acknowledged: a quarter of the lane's window, the rest is the log's. */
+_Static_assert(ACROSS_MESSAGE_BYTES_MAX + 2 * ACROSS_GATHER_BYTES <= PEERS_MESSAGE_BYTES_MAX,
+               "the largest fits, with the heads of all");
+/* Sent to a peer and not acknowledged, unless it is one message: a quarter of the lane's window,
+ * the rest is the log's. */
 #define ACROSS_SENT_BYTES_MAX ((uint64_t)4 << 20)
 /* Filters that are told and not acknowledged, in messages of ACROSS_GATHER_BYTES. */
 #define ACROSS_TELLING_MAX 16u
@@ -25,7 +28,7 @@
 #define ACROSS_SEND_AGAIN_US INT64_C(2000000)
 /* What arrived waits no longer for the log, and no more of it than this. */
 #define ACROSS_HELD_US_MAX    INT64_C(1000000)
-#define ACROSS_HELD_BYTES_MAX ((uint64_t)4 << 20)
+#define ACROSS_HELD_BYTES_MAX ((uint64_t)12 << 20)
 
 /* A message that came from elsewhere, on its way to a loop. */
 struct arrival {

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "bridge/peer_codec.h"
+#include "broker/cluster.h"
 #include "broker/session/across_internal.h"
 #include "broker/session/internal.h"
 
@@ -23,7 +25,10 @@ void across_send(struct broker_loop *loop, const struct route *route, struct mes
     struct across *a = across_of(loop->node);
     uint64_t publisher = publisher_of(loop, message);
     chr_err err = CHR_EFULL;
-    if (message_bytes(message) + groups_count * sizeof *groups <= ACROSS_MESSAGE_BYTES_MAX &&
+    size_t bytes_max = cluster_format(loop->node->cluster) >= PEER_FORMAT_LARGE
+                           ? ACROSS_MESSAGE_BYTES_MAX
+                           : ACROSS_MESSAGE_BYTES_MAX_1;
+    if (message_bytes(message) + groups_count * sizeof *groups <= bytes_max &&
         groups_count <= DELIVER_GROUPS_MAX) {
         pthread_mutex_lock(&a->lock);
         if (!a->list[peer].forgotten) /* meanwhile */
@@ -68,18 +73,28 @@ static void put_item(struct across *a, const struct numbered_item *item, int64_t
                         item->groups);
 }
 
+/* May it be sent, too? One goes whatever its size. */
+static bool has_room(const struct numbered_out *out, size_t gathered,
+                     const struct numbered_item *item)
+{
+    uint64_t bytes = out->sent_bytes + gathered;
+    return bytes == 0 || bytes + message_bytes(item->message) <= ACROSS_SENT_BYTES_MAX;
+}
+
 void across__messages_send(struct across *a, struct across_peer *p)
 {
     struct numbered_out *out = &p->out;
     int64_t now_us = out->unsent ? chr_clock_mono_us(a->node->clock) : 0;
-    while (out->unsent && p->up[PEERS_BULK] && out->sent_bytes < ACROSS_SENT_BYTES_MAX) {
+    while (out->unsent && p->up[PEERS_BULK] && has_room(out, 0, out->unsent)) {
         uint32_t count = 0;
         chr_buf_reset(&a->buf);
         deliver_head_put(&a->buf, &(struct deliver_head){.from_boot = a->boot,
                                                          .to_boot = p->boot,
                                                          .first = out->unsent_number});
         const struct numbered_item *item = out->unsent;
-        for (; item && a->buf.len < ACROSS_GATHER_BYTES; item = item->next, count++)
+        for (; item && a->buf.len < ACROSS_GATHER_BYTES &&
+               (count == 0 || has_room(out, a->buf.len, item));
+             item = item->next, count++)
             put_item(a, item, now_us);
         if (across__send_gathered(a, p))
             return; /* goes on when there is room, or a connection, or memory */

@@ -391,7 +391,8 @@ test('/health and /metrics of a member', async () => {
     await leader.rows(count('m-'));
     const health = await cluster.health(leader);
     assert.equal(health.membership, 'voter');
-    assert.equal(health.format, 1);
+    for (const node of cluster.nodes) // the newest that all of them know
+        await until('the newest format is in use', async () => (await cluster.health(node)).format === 2);
     assert.equal(health.change_pending, false);
     const [l, f] = [await leader.metrics(), await follower.metrics()];
     assert.equal(l.chronos_leader, 1);
@@ -454,16 +455,16 @@ test('a leader that writes what we do not know yet: nothing of it is taken, and 
     await until('the entry is taken', async () => (await health()).log_index === 1);
     assert.equal(said(), 1);
     // A message in a newer format is not looked into, either.
-    await bulk.send(3, append(protobuf([1, 2], [2, 4], [4, other], [5, self], [6, 77n], [7, 9]), []));
+    await bulk.send(3, append(protobuf([1, 3], [2, 4], [4, other], [5, self], [6, 77n], [7, 9]), []));
     await bulk.send(3, append(message, [{ term: 1, hlc: 65536 * 1000, type: 1 }, { term: 1, hlc: 65536 * 1001, type: 1 }]));
     await until('the next one is taken', async () => (await health()).log_index === 2);
     assert.equal((await health()).term, 1);
-    assert.equal((await health()).format, 1); // the other knows more; we do not
+    assert.equal((await health()).format, 2); // the other knows more; we do not
     await node.stop();
 
     // A cluster that has gone on without us: neither side goes back.
     const path = join(node.dataDir, 'node.meta');
-    writeFileSync(path, `${meta(node)}cluster_format 2\n`);
+    writeFileSync(path, `${meta(node)}cluster_format 3\n`);
     node.stderr = '';
-    await assert.rejects(node.start(), /writes format 2 already; this program knows 1/);
+    await assert.rejects(node.start(), /writes format 3 already; this program knows 2/);
 });

@@ -48,6 +48,40 @@ test('plain and mapped topics at each QoS, from each node to each node', async (
     }
 });
 
+test('the largest packet that a client may send reaches the other nodes', async () => {
+    const cluster = await new Cluster(3).start();
+    for (const node of cluster.nodes)
+        await until('the format that has large messages', async () => (await cluster.health(node)).format >= 2);
+    const subs = await Promise.all(cluster.nodes.map((n) => subscriber(n, 'large/#', { qos: 2 })));
+    const pub = await cluster.nodes[0].client();
+    // 8,256 KiB with the fixed header, the topic and its length, the packet id and the length of no properties.
+    const most = (qos) => 8256 * 1024 - 5 - 2 - 'large/0'.length - (qos ? 2 : 0) - 1;
+    const body = Buffer.alloc(most(0), 'abcdefghijklmnopqrstuvwxyz');
+    for (const qos of [0, 1, 2, 1]) {
+        await Promise.all([
+            pub.publishAsync(`large/${qos}`, body.subarray(0, most(qos)), { qos }),
+            pub.publishAsync(`large/${qos}`, 'behind it', { qos }),
+        ]);
+        for (const sub of subs) {
+            await until('both are there', () => sub.got.length >= 2);
+            const got = sub.got.splice(0).map((m) => [m.qos, m.payload.length]);
+            assert.deepEqual(got, [[qos, most(qos)], [qos, 9]]);
+        }
+    }
+    // Several at once: each is passed on in its turn, and small ones behind them.
+    await Promise.all([1, 2, 3].map((i) => pub.publishAsync(`large/${i}`, body.subarray(0, 7 << 20), { qos: 1 })));
+    for (const sub of subs) {
+        await until('all three are there', () => sub.got.length >= 3);
+        assert.deepEqual(sub.got.map((m) => [m.topic, m.payload.length]), [1, 2, 3].map((i) => [`large/${i}`, 7 << 20]));
+    }
+    for (const node of cluster.nodes)
+        for (const [name, value] of Object.entries(await node.metrics()))
+            if (/^chronos_publishes_dropped_total.*"peer"/.test(name)) assert.equal(value, 0, name);
+    const refused = await run(process.env.CHRONOS, ['node', '--id', 'x', '--data-dir', '/nowhere', '--address', '127.0.0.1:0', '--max-packet-size', '9MiB']);
+    assert.notEqual(refused.code, 0);
+    assert.match(refused.stderr, /max_packet_size: at most 8256KiB in a cluster: nodes pass on nothing larger/);
+});
+
 test('properties, payloads of all sizes, retain as published, subscription identifiers', async () => {
     const cluster = await new Cluster(3).start();
     const [a, b] = cluster.nodes;
