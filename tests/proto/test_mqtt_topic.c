@@ -14,7 +14,7 @@
 
 static struct guard guard;
 
-/* The next 'text' or bare word of a line, as bytes at the guard page or a copy. */
+/* The next 'text' or bare word of a line, and a zero behind it that does not count. */
 static const char *take(const char *at, struct chr_buf *out)
 {
     while (*at == ' ')
@@ -29,12 +29,12 @@ static const char *take(const char *at, struct chr_buf *out)
             piece[n++] = *at++;
         piece[n] = 0;
         assert_non_null(text_to_bytes(piece, out));
-        chr_buf_add_u8(out, 0); /* so that it is never NULL; not counted */
-        out->len--;
-        return at;
+    } else {
+        while (*at && *at != ' ' && *at != '\n')
+            chr_buf_add_u8(out, (uint8_t)*at++);
     }
-    while (*at && *at != ' ' && *at != '\n')
-        chr_buf_add_u8(out, (uint8_t)*at++);
+    chr_buf_add_u8(out, 0);
+    out->len--;
     return at;
 }
 
