@@ -46,6 +46,8 @@ enum log_dest {
  * 0 in a limit: the node's own holds. */
 struct listener_config {
     const char *address;   /* HOST:PORT, "[::1]:1883", ":1883" (all addresses); NULL: unix_path */
+    uint16_t port_before;  /* where address says port 0: the one to have again if it is free, after
+                              a start within the process; 0: any */
     const char *unix_path; /* NULL: address */
     const char *place;     /* "chronos.conf:3: ", for messages; NULL: not from a file */
     enum listener_protocol protocol;

@@ -253,38 +253,31 @@ static void say_loopback_only(const struct broker_config *config)
 }
 
 /* A snapshot waits to be put in place (broker/snapshots.h): the node stops and starts within the
- * process, at the addresses it had. NULL: it can't; said already. */
-static struct broker_node *start_again(struct broker_node *node, struct settings_reload *reload,
-                                       const struct settings *settings, bool cluster, int argc,
-                                       char **argv)
+ * process, at the ports it had and with the settings it ran with. NULL: it can't; said already. */
+static struct broker_node *start_again(struct broker_node *node, struct settings_reload *reload)
 {
     /* As long as the node that uses it: this one or the next. */
     static struct {
         struct broker_config config;
-        char mqtt[80], admin[80];
+        char admin[80];
     } uses[2];
     static unsigned turn;
     turn ^= 1;
     struct broker_config *config = &uses[turn].config;
-    char *mqtt = uses[turn].mqtt, *admin = uses[turn].admin;
+    char *admin = uses[turn].admin;
     struct chr_errmsg msg = {{0}};
-    *config = settings->config;
-    snprintf(mqtt, sizeof uses[0].mqtt, "%s", node->mqtt_address);
+    *config = reload->now->config;
+    for (uint32_t i = 0; i < node->listeners_count; i++)
+        config->listeners[i].port_before = listener_port(&node->listeners[i]);
     snprintf(admin, sizeof uses[0].admin, "%s", node->admin_address);
-    if (strcmp(mqtt, "none") && !strcmp(config->address, config->listeners[0].address)) {
-        config->address = mqtt;
-        config->listeners[0].address = mqtt;
-    }
     config->admin_address = admin;
     node->failed = true; /* what it holds is about to be replaced: no last checkpoint */
     node_stop(node);
     node_free(node);
-    settings_reload_free(reload);
     if (node_start(config, chr_clock_system(), &node, &msg)) {
         complain(NULL, "%s", msg.text);
         return NULL;
     }
-    settings_reload_init(reload, settings, cluster, argc, argv);
     node_reload_register(node, &log_output_reload);
     return node;
 }
@@ -332,7 +325,7 @@ int serve(const struct settings *settings, bool cluster, int argc, char **argv)
         prompt(settings, node, &set);
     } else {
         while (wait_for_stop(&set, node, &reload)) {
-            node = start_again(node, &reload, settings, cluster, argc, argv);
+            node = start_again(node, &reload);
             if (!node) {
                 process_remove_pid(config->pid_file);
                 log_output_stop();

@@ -14,7 +14,7 @@
 #define SETTINGS_RELOADS_MAX 1000
 
 struct settings_reload {
-    const struct settings *now; /* what the node runs with */
+    const struct settings *now; /* what the node runs with, also when it starts again */
     bool cluster;
     int argc;
     char **argv; /* borrowed */

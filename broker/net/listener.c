@@ -114,6 +114,11 @@ static uint16_t port_of(int fd)
                                            : ((struct sockaddr_in6 *)&name)->sin6_port);
 }
 
+uint16_t listener_port(const struct listener *listener)
+{
+    return listener->config->address && listener->sockets_count ? port_of(listener->sockets[0]) : 0;
+}
+
 /* All addresses of the list that this machine has. 0, or the errno that matters. */
 static int open_addresses(struct listener *l, const struct addrinfo *list, uint16_t port)
 {
@@ -157,7 +162,7 @@ static chr_err open_tcp(struct listener *l, struct chr_errmsg *msg)
     int resolved = getaddrinfo(host[0] ? host : NULL, "0", &hints, &list);
     if (resolved)
         return fail(l, CHR_EINVAL, gai_strerror(resolved), msg);
-    int failed = open_addresses(l, list, port);
+    int failed = open_addresses(l, list, port ? port : config->port_before);
     for (int i = 0; port == 0 && failed == EADDRINUSE && i < FREE_PORT_TRIES; i++)
         failed = open_addresses(l, list, port);
     freeaddrinfo(list);

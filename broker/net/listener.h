@@ -42,6 +42,8 @@ struct listener_counters {
     _Atomic uint64_t bytes_received, bytes_sent;
 };
 
+/* The port it is bound to; 0: a Unix socket. */
+uint16_t listener_port(const struct listener *listener);
 /* "mqtt", "tls", "ws", "wss", "unix": its word of the `ready` line and in metrics. */
 const char *listener_kind(const struct listener *listener);
 

@@ -155,8 +155,13 @@ test('a node that joins late gets a snapshot; three grow to five; a node is repl
     }
     leader.signal('SIGUSR1'); // a checkpoint, and the log behind it goes
     await until('the log was cut', async () => (await cluster.health(leader)).log_first > 1);
+    const config = join(cluster.dir, 'late.conf');
     for (const name of ['node4', 'node5']) {
-        const node = await another(cluster, name);
+        writeFileSync(config, 'max_keepalive 100\n');
+        const node = await another(cluster, name, ['--config', config]);
+        writeFileSync(config, 'max_keepalive 200\n');
+        node.signal('SIGHUP');
+        await until('it has read its settings again', () => /settings read again.*max_keepalive/.test(node.stderr));
         await ok(ask(leader, 'add', `${name}=${address(node)}`));
         cluster.nodes.push(node);
     }
@@ -168,6 +173,10 @@ test('a node that joins late gets a snapshot; three grow to five; a node is repl
             return code === 0;
         }, 60000);
         assert.match(node.stderr, /snapshot: received/);
+        // It started again within its process, with the settings it ran with.
+        const client = await node.client({ keepalive: 1000 });
+        assert.equal(client.connack.properties.serverKeepAlive, 200);
+        await client.endAsync();
         assert.equal((await leader.metrics())[`chronos_peer_member{peer="${node.name}"}`], 2);
     }
     assert.ok((await leader.metrics()).chronos_snapshots_sent_total >= 2);

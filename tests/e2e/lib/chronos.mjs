@@ -107,7 +107,7 @@ export class Chronos {
     }
 
     /**
-     * A connected Node mqtt client, ended after the test. onMessage listens before it connects: what
+     * A connected Node mqtt client, ended after the test; client.connack is the answer. onMessage listens before it connects: what
      * a session kept comes right behind CONNACK.
      */
     async client({ onMessage, ...options } = {}) {
@@ -119,7 +119,7 @@ export class Chronos {
         if (onMessage) client.on('message', onMessage);
         cleanup(() => client.endAsync(true).catch(() => {}));
         await new Promise((resolve, reject) => {
-            client.once('connect', resolve);
+            client.once('connect', (connack) => resolve((client.connack = connack)));
             client.once('close', () => reject(new Error('the connection was closed')));
             client.on('error', reject);
         });
