@@ -15,6 +15,7 @@
  * have grown enough. */
 #define LOOK_US       INT64_C(1000000)
 #define RETRY_FULL_US INT64_C(500000) /* after CHR_ENOSPC */
+#define REMIND_US     INT64_C(10000000)
 
 struct checkpointer {
     struct broker_node *node;
@@ -27,6 +28,8 @@ struct checkpointer {
     pthread_cond_t done;
     chr_err last_err;
     int64_t warned_us;
+    _Atomic uint64_t failed;
+    _Atomic bool no_room;
 };
 
 static chr_err wait_synced(void *arg, uint64_t index)
@@ -41,17 +44,24 @@ static chr_err checkpoint(struct checkpointer *cp, enum db_checkpoint_reason rea
     struct chr_errmsg msg = {{0}};
     int64_t now_us = chr_clock_mono_us(node->clock);
     chr_err err = db_checkpoint(node->db, reason, wait_synced, cp, now_us, &msg);
+    bool waited = atomic_exchange(&cp->no_room, err == CHR_ENOSPC);
+    if (err)
+        atomic_fetch_add_explicit(&cp->failed, 1, memory_order_relaxed);
     if (err == CHR_ENOSPC) {
-        if (cp->warned_us == 0 || now_us - cp->warned_us > 10000000) {
+        if (!waited || now_us - cp->warned_us > REMIND_US) {
             cp->warned_us = now_us;
             chr_log_error("db", "no room for a checkpoint; it is tried again",
-                          CHR_KV_C("detail", msg.text));
+                          CHR_KV_C("path", node->config->data_dir),
+                          CHR_KV_C("detail", msg.text[0] ? msg.text : "the disk is full"));
         }
     } else if (err) {
         chr_log_error("db", "checkpoint failed", CHR_KV_C("error", chr_errname(err)),
                       CHR_KV_C("detail", msg.text));
     } else {
         uint64_t durable = db_durable_index(node->db);
+        if (waited)
+            chr_log_notice("db", "there is room for a checkpoint again",
+                           CHR_KV_U("index", durable));
         broker_committer_cut(node->committer, durable);
         chr_log_debug("db", "checkpoint", CHR_KV_U("index", durable),
                       CHR_KV_I("us", chr_clock_mono_us(node->clock) - now_us));
@@ -134,6 +144,14 @@ chr_err checkpointer_request(struct checkpointer *cp)
     chr_err err = cp->last_err;
     pthread_mutex_unlock(&cp->lock);
     return err;
+}
+
+void checkpointer_stats(const struct checkpointer *cp, struct checkpointer_stats *out)
+{
+    *out = (struct checkpointer_stats){0};
+    if (cp)
+        *out = (struct checkpointer_stats){.failed = atomic_load(&cp->failed),
+                                           .no_room = atomic_load(&cp->no_room)};
 }
 
 void checkpointer_stop(struct checkpointer *cp, bool final)

@@ -3,6 +3,7 @@
 #define CHR_BROKER_CHECKPOINTER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -16,6 +17,12 @@ void checkpointer_kick(struct checkpointer *checkpointer);
 void checkpointer_stop(struct checkpointer *checkpointer, bool final);
 /* When nobody can kick it any more. Accepts NULL. */
 void checkpointer_free(struct checkpointer *checkpointer);
+struct checkpointer_stats {
+    uint64_t failed; /* each is tried again */
+    bool no_room;    /* the last one found the disk full: the log can't be cut meanwhile */
+};
+/* Any thread. Accepts NULL: all 0. */
+void checkpointer_stats(const struct checkpointer *checkpointer, struct checkpointer_stats *out);
 /* Any thread: makes a checkpoint now and waits for it (SIGUSR1, tests). */
 chr_err checkpointer_request(struct checkpointer *checkpointer);
 

@@ -218,7 +218,7 @@ static chr_err kv_commit(void *ctx, db_kv_txn *txn)
         err = CHR_EIO;
     if (err == CHR_EIO)
         atomic_store(&l->doubt, true);
-    if (err)
+    if (err && err != CHR_ENOSPC) /* of that the checkpointer speaks, not at each try */
         chr_log_error("kv", "commit failed", CHR_KV_C("path", l->path),
                       CHR_KV_C("reason", mdb_strerror(rc)));
     return err;

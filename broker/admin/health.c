@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "broker/admin/internal.h"
+#include "broker/checkpointer.h"
 #include "broker/cluster.h"
 #include "raft/log.h"
 #include "raft/raft.h"
@@ -112,11 +113,14 @@ unsigned admin_health_text(const struct broker_node *node, bool stopping, struct
                  db_durable_index(node->db));
     if (node->cluster)
         add_cluster(node->cluster, out);
+    struct checkpointer_stats checkpoints;
+    checkpointer_stats(atomic_load(&node->checkpointer), &checkpoints);
     chr_buf_addf(out,
-                 ",\"disk_full\":%s,\"hot_full\":%s,\"uptime_s\":%.3f,\"version\":\"%s\","
-                 "\"mqtt\":\"%s\"}\n",
-                 stats.disk_full ? "true" : "false", stats.hot_full ? "true" : "false",
-                 (double)uptime_us / 1e6, CHRONOS_VERSION, node->mqtt_address);
+                 ",\"disk_full\":%s,\"checkpoint_no_room\":%s,\"hot_full\":%s,\"uptime_s\":%.3f,"
+                 "\"version\":\"%s\",\"mqtt\":\"%s\"}\n",
+                 stats.disk_full ? "true" : "false", checkpoints.no_room ? "true" : "false",
+                 stats.hot_full ? "true" : "false", (double)uptime_us / 1e6, CHRONOS_VERSION,
+                 node->mqtt_address);
     return strcmp(status, "ok") == 0 ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
 }
 

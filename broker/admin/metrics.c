@@ -12,6 +12,7 @@
 #include "base/num.h"
 #include "broker/admin/internal.h"
 #include "broker/auth/auth.h"
+#include "broker/checkpointer.h"
 #include "broker/net/listener.h"
 #include "broker/net/loop.h"
 #include "broker/query_pool.h"
@@ -324,6 +325,10 @@ static void add_db(const struct broker_node *node, struct chr_buf *out)
     GAUGE("chunk_bytes", s.chunk_bytes, "Bytes of chunks.");
     GAUGE("tail_rows", s.tail_rows, "Rows in tail blocks.");
     COUNTER("checkpoints_total", s.checkpoints, "Checkpoints made.");
+    struct checkpointer_stats c;
+    checkpointer_stats(atomic_load(&node->checkpointer), &c);
+    COUNTER("checkpoints_failed_total", c.failed, "Checkpoints that failed; they are tried again.");
+    GAUGE("checkpoint_no_room", c.no_room, "1 while a checkpoint waits for room on the disk.");
     SECONDS("gauge", "checkpoint_last_seconds", s.checkpoint_us_last, "Duration of the last.");
     GAUGE("checkpoint_index", db_durable_index(node->db), "Last entry that a checkpoint holds.");
     COUNTER("sealed_rows_total", s.seal_rows_total, "Rows sealed into chunks.");

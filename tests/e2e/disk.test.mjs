@@ -75,8 +75,20 @@ test('a full disk: writers wait, reads go on, and it recovers when there is room
     const insert = await node.sql(`INSERT INTO readings (device_id, value) VALUES ('x', 1)`);
     assert.equal(insert.error?.code, '53100');
     assert.equal(acked, false);
+    // Nor is there room for a checkpoint: said once, and in /health, until there is.
+    const health = async () => JSON.parse((await node.http('/health')).text);
+    assert.equal((await health()).checkpoint_no_room, false);
+    node.signal('SIGUSR1');
+    await until('the checkpoint to find no room', async () => (await health()).checkpoint_no_room);
+    const failed = async () => (await node.metrics()).chronos_checkpoints_failed_total;
+    node.signal('SIGUSR1');
+    await until('another to be tried', async () => (await failed()) > 1);
+    assert.equal(node.stderr.match(/no room for a checkpoint/g).length, 1);
+    assert.doesNotMatch(node.stderr, /commit failed/);
     tell('');
     await second;
+    node.signal('SIGUSR1');
+    await until('there to be room', async () => !(await health()).checkpoint_no_room);
     assert.deepEqual(await node.rows('SELECT count(*) FROM readings'), [[2]]);
     await node.restart();
     assert.deepEqual(await node.rows('SELECT count(*) FROM readings'), [[2]]);
