@@ -32,6 +32,7 @@ enum reply_status {
 #define PATIENCE_US INT64_C(1000000)  /* no reply: from the part that was wanted last, again */
 #define GIVE_UP_US  INT64_C(60000000) /* no reply at all */
 #define RETRY_US    INT64_C(1000000)  /* after a failure */
+#define REFUSED_MAX 5u                /* a node that can't take one is tried after 2, 4 … 32 s */
 
 struct sending {
     uint64_t to; /* 0: nothing is sent */
@@ -42,6 +43,11 @@ struct sending {
     int64_t budget_bytes; /* may be sent by now; negative: more was */
     int64_t budget_us;    /* as of */
     int64_t retry_us;     /* nothing before */
+    /* The node that refused last, how often in a row, and when it is asked again: all parts would
+     * go to a full disk once a second. Others do not wait for it. */
+    uint64_t refused_by;
+    uint32_t refused;
+    int64_t refused_retry_us;
     struct chr_buf part;
 };
 
@@ -154,6 +160,14 @@ static void send_end(struct snapshots *s, bool ok)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void note_refusal(struct snapshots *s)
+{
+    struct sending *out = &s->sending;
+    out->refused = out->refused_by == out->to ? CHR_MIN(out->refused + 1, REFUSED_MAX) : 1;
+    out->refused_by = out->to;
+    out->refused_retry_us = now_us(s) + (RETRY_US << out->refused);
+}
+
 static bool leads(const struct snapshots *s)
 {
     return broker_committer_leader(s->node->committer) == cluster_self(s->node->cluster);
@@ -258,6 +272,10 @@ static void take_reply(struct snapshots *s, const struct peers_message *m)
         return;
     out->replied_us = now_us(s);
     if (status == REPLY_WHOLE || status == REPLY_CANT) {
+        if (status == REPLY_CANT)
+            note_refusal(s);
+        else if (out->refused_by == out->to)
+            out->refused_by = 0;
         send_end(s, status == REPLY_WHOLE);
         return;
     }
@@ -301,6 +319,19 @@ static void want_restart(struct snapshots *s)
     (void)kill(getpid(), SIGUSR2);
 }
 
+/* Half of one must not fill the disk: the log, term and vote need it. */
+static void give_room(struct snapshots *s, uint64_t to, uint64_t id, const char *detail)
+{
+    struct chr_errmsg msg = {{0}};
+    chr_log_error("snapshot", "no room for it; it is asked for again later",
+                  CHR_KV_C("detail", detail));
+    install_close(s->install);
+    s->install = NULL;
+    if (install_discard(s->node->config->data_dir, &msg))
+        chr_log_error("snapshot", "what came of it can't be removed", CHR_KV_C("detail", msg.text));
+    reply(s, to, id, 0, REPLY_CANT);
+}
+
 static chr_err take_part(struct snapshots *s, chr_slice part, struct chr_errmsg *msg)
 {
     chr_err err = CHR_OK;
@@ -338,10 +369,14 @@ static void receive_part(struct snapshots *s, const struct peers_message *m)
     }
     chr_slice part = chr_slice_of(m->bytes.ptr + PART_HEAD_BYTES, m->bytes.len - PART_HEAD_BYTES);
     chr_err err = take_part(s, part, &msg);
+    if (err == CHR_ENOSPC) {
+        give_room(s, m->from, id, msg.text);
+        return;
+    }
     if (err && err != CHR_EEXIST && err != CHR_ENOTFOUND) {
         chr_log_error("snapshot", "a part was refused", CHR_KV_C("detail", msg.text));
         reply(s, m->from, id, s->install ? install_next(s->install) : 0,
-              err == CHR_ENOSPC || err == CHR_ENOMEM ? REPLY_WANTS : REPLY_CANT);
+              err == CHR_ENOMEM ? REPLY_WANTS : REPLY_CANT);
         return;
     }
     const struct db_snapshot_info *info = install_info(s->install);
@@ -363,6 +398,10 @@ static void receive_part(struct snapshots *s, const struct peers_message *m)
         return;
     }
     err = install_commit(s->install, INSTALL_FOLLOWER, false, &msg);
+    if (err == CHR_ENOSPC) {
+        give_room(s, m->from, id, msg.text);
+        return;
+    }
     install_close(s->install);
     s->install = NULL;
     if (err) {
@@ -397,13 +436,17 @@ static struct peers_message *next_message(struct snapshots *s)
 
 static uint64_t next_wanted(struct snapshots *s)
 {
+    const struct sending *out = &s->sending;
     uint64_t node = 0;
-    if (now_us(s) < s->sending.retry_us)
+    int64_t now = now_us(s);
+    if (now < out->retry_us)
         return 0;
     pthread_mutex_lock(&s->lock);
-    if (s->wanted_count) {
-        node = s->wanted[0];
-        memmove(s->wanted, s->wanted + 1, --s->wanted_count * sizeof s->wanted[0]);
+    for (uint32_t i = 0; i < s->wanted_count && !node; i++) {
+        if (s->wanted[i] == out->refused_by && now < out->refused_retry_us)
+            continue;
+        node = s->wanted[i];
+        memmove(s->wanted + i, s->wanted + i + 1, (--s->wanted_count - i) * sizeof s->wanted[0]);
     }
     pthread_mutex_unlock(&s->lock);
     return node;

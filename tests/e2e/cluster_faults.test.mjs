@@ -404,6 +404,32 @@ for (const fsync of ['batch', 'periodic']) test(`a leader whose disk does not an
     await sound(cluster);
 }, { timeoutMs: 60000 + ROUNDS * 30000 });
 
+test('no room for a snapshot: nobody waits, it is tried again ever more seldom, and it comes when there is room', async () => {
+    const { cluster, tell } = await onSickDisks(['--hot-limit', '4MiB', '--checkpoint-log-bytes', '1MiB',
+        '--log-segment-bytes', '1MiB', '--log-retain-bytes', '64KiB']);
+    const leader = await cluster.leader();
+    const [full, other] = cluster.followers(leader);
+    tell(full, 'no-install');
+    full.signal('SIGSTOP');
+    cleanup(() => full.signal('SIGCONT'));
+    for (let i = 0; i < 100000; i += 5000) {
+        const values = Array.from({ length: 5000 }, (_, k) => `('room-${(i + k) % 977}', '${new Date(1.7e12 + 977 * k + i).toISOString()}', ${i + k})`);
+        await leader.rows(`INSERT INTO readings (device_id, ts, value) VALUES ${values.join(',')}`);
+    }
+    leader.signal('SIGUSR1'); // a checkpoint, and the log behind it goes
+    await until('the log was cut', async () => (await cluster.health(leader)).log_first > 1);
+    full.signal('SIGCONT');
+    const refused = () => (full.stderr.match(/no room for it; it is asked for again later/g) ?? []).length;
+    await until('it is tried again', () => refused() >= 2, 30000);
+    await takes(other);
+    tell(full, '');
+    await until('it is there', () => /a snapshot is installed/.test(full.stderr), 60000);
+    await caughtUp(cluster);
+    assert.deepEqual(await sameRows(cluster.nodes, "SELECT count(*), sum(value) FROM readings WHERE device_id LIKE 'room-%'"), [[100000, 4999950000]]);
+    assert.ok(refused() < 8, `${refused()} tries`); // after 2, 4, 8 s
+    await sound(cluster);
+}, { timeoutMs: 120000 });
+
 test('a slow disk at a follower hurts nobody; at the leader it is only slow', async () => {
     const { cluster, tell } = await onSickDisks();
     const leader = await cluster.leader();
