@@ -327,6 +327,9 @@ static void give_room(struct snapshots *s, uint64_t to, uint64_t id, const char 
                   CHR_KV_C("detail", detail));
     install_close(s->install);
     s->install = NULL;
+    pthread_mutex_lock(&s->lock);
+    s->stats.receiving_part = s->stats.receiving_parts = 0;
+    pthread_mutex_unlock(&s->lock);
     if (install_discard(s->node->config->data_dir, &msg))
         chr_log_error("snapshot", "what came of it can't be removed", CHR_KV_C("detail", msg.text));
     reply(s, to, id, 0, REPLY_CANT);
