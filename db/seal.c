@@ -350,7 +350,7 @@ write_chunks(struct db__sealer *s, struct db__seal_job *job, const struct db__se
         /* Of wide rows few fit into a chunk: to gather all that is left for each would take longer
          * by the square of it. */
         if (out.rows < w.rows)
-            try_rows = out.rows * 2;
+            try_rows = CHR_MIN(rows_max, out.rows * 2); /* the arrays are for no more */
         else if (try_rows < rows_max)
             try_rows = CHR_MIN(rows_max, try_rows * 4);
     }

@@ -142,11 +142,32 @@ static void test_narrow_after_wide(void **state)
     end(&l);
 }
 
+/* A value is full before the rows of a chunk are, with more than half of them: the next window must
+ * not be larger than what it is gathered into. */
+static void test_more_than_half_of_a_window(void **state)
+{
+    static const uint32_t sizes[] = {4, 5, 6, 7, 8, 10, 12};
+    (void)state;
+    for (size_t k = 0; k < CHR_COUNT_OF(sizes); k++) {
+        struct life l;
+        life_begin(&l);
+        for (uint32_t round = 0; round < 6; round++)
+            add_rows(&l, 40000, sizes[k]);
+        struct db_stats stats = checkpoint(&l);
+        assert_int_equal(stats.chunk_rows + stats.tail_rows, 240000);
+        uint64_t findings;
+        assert_int_equal(db_check(l.d, NULL, NULL, &findings), 0);
+        assert_int_equal(findings, 0);
+        end(&l);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sealed_once),
         cmocka_unit_test(test_narrow_after_wide),
+        cmocka_unit_test(test_more_than_half_of_a_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
