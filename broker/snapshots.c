@@ -300,10 +300,18 @@ static void reply(struct snapshots *s, uint64_t to, uint64_t id, uint64_t next,
     (void)!peers_send(s->peers, to, PEERS_CONTROL, PEERS_SNAPSHOT_REPLY, &part, 1);
 }
 
-static chr_err begin_anew(struct snapshots *s, struct chr_errmsg *msg)
+static void close_install(struct snapshots *s)
 {
     install_close(s->install);
     s->install = NULL;
+    pthread_mutex_lock(&s->lock);
+    s->stats.receiving_part = s->stats.receiving_parts = 0;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static chr_err begin_anew(struct snapshots *s, struct chr_errmsg *msg)
+{
+    close_install(s);
     chr_err err = install_discard(s->node->config->data_dir, msg);
     return err ? err
                : install_open(s->node->config->data_dir, s->node->config->map_bytes, &s->install,
@@ -325,11 +333,7 @@ static void give_room(struct snapshots *s, uint64_t to, uint64_t id, const char 
     struct chr_errmsg msg = {{0}};
     chr_log_error("snapshot", "no room for it; it is asked for again later",
                   CHR_KV_C("detail", detail));
-    install_close(s->install);
-    s->install = NULL;
-    pthread_mutex_lock(&s->lock);
-    s->stats.receiving_part = s->stats.receiving_parts = 0;
-    pthread_mutex_unlock(&s->lock);
+    close_install(s);
     if (install_discard(s->node->config->data_dir, &msg))
         chr_log_error("snapshot", "what came of it can't be removed", CHR_KV_C("detail", msg.text));
     reply(s, to, id, 0, REPLY_CANT);
@@ -390,8 +394,7 @@ static void receive_part(struct snapshots *s, const struct peers_message *m)
     s->stats.receiving_parts = parts;
     pthread_mutex_unlock(&s->lock);
     if (of_no_use(s)) {
-        install_close(s->install);
-        s->install = NULL;
+        close_install(s);
         (void)!install_discard(s->node->config->data_dir, &msg);
         reply(s, m->from, id, parts, REPLY_WHOLE);
         return;
@@ -405,8 +408,7 @@ static void receive_part(struct snapshots *s, const struct peers_message *m)
         give_room(s, m->from, id, msg.text);
         return;
     }
-    install_close(s->install);
-    s->install = NULL;
+    close_install(s);
     if (err) {
         chr_log_error("snapshot", "can't be used", CHR_KV_C("detail", msg.text));
         if (err == CHR_ECORRUPT || err == CHR_EMALFORMED)
@@ -496,8 +498,7 @@ static void *snapshots_main(void *arg)
         db_snapshot_end(s->sending.snapshot);
         s->sending.to = 0;
     }
-    install_close(s->install);
-    s->install = NULL;
+    close_install(s);
     return NULL;
 }
 
