@@ -70,8 +70,10 @@ struct cluster_calls *cluster_calls(struct cluster *cluster); /* NULL for NULL *
 struct cluster_member {
     uint64_t node;
     char name[80], address[80], version[24];
-    bool self, up, voter, member, leader;
-    bool heard;          /* it has said who it is, since we started */
+    bool self, voter, member, leader;
+    bool up;       /* it can be reached, and what it says is taken (C3) */
+    bool replaced; /* it runs on another disk than the member's: it counts for nothing yet (R20) */
+    bool heard;    /* it has said who it is, since we started */
     uint64_t match, lag; /* entries behind the leader; leader's view; UINT64_MAX: not known */
     int state;           /* enum raft_peer_state, leader's view; -1 */
     int64_t heard_us_ago;

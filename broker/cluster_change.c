@@ -92,7 +92,7 @@ static const struct cluster_member *find(const struct change *c, uint64_t id)
 
 static bool answers(const struct cluster_member *m)
 {
-    return m->self || (m->up && m->heard && m->heard_us_ago < 2 * ANSWERS_US);
+    return m->self || (m->up && m->heard && !m->replaced && m->heard_us_ago < 2 * ANSWERS_US);
 }
 
 /* ---- One change of members --------------------------------------------------------------------

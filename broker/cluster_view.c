@@ -13,6 +13,7 @@ static void fill_from_raft(struct cluster_member *m, const struct broker_cluster
             continue;
         m->member = true;
         m->voter = p->member.voter;
+        m->replaced = m->heard && m->incarnation != p->member.incarnation;
         if (status->role != RAFT_LEADER)
             return;
         m->match = p->match;
@@ -44,14 +45,15 @@ uint32_t cluster_members(struct cluster *c, struct cluster_member out[CLUSTER_ME
     for (uint32_t i = 0; i < c->known_count; i++) {
         const struct known *k = &c->known[i];
         m = &out[count++];
-        *m = (struct cluster_member){.node = k->node,
-                                     .up = peers_up(c->peers, k->node, PEERS_CONTROL),
-                                     .heard = k->heard,
-                                     .heard_us_ago = now_us - k->heard_us,
-                                     .skew_us = k->heard ? k->skew_us : INT64_MIN,
-                                     .cluster = k->hello.cluster,
-                                     .incarnation = k->hello.incarnation,
-                                     .format = k->heard ? k->hello.format : 0};
+        *m =
+            (struct cluster_member){.node = k->node,
+                                    .up = !k->foreign && peers_up(c->peers, k->node, PEERS_CONTROL),
+                                    .heard = k->heard,
+                                    .heard_us_ago = now_us - k->heard_us,
+                                    .skew_us = k->heard ? k->skew_us : INT64_MIN,
+                                    .cluster = k->hello.cluster,
+                                    .incarnation = k->hello.incarnation,
+                                    .format = k->heard ? k->hello.format : 0};
         memcpy(m->name, k->name, sizeof k->name);
         memcpy(m->address, k->address, sizeof m->address);
         memcpy(m->version, k->hello.version, sizeof m->version);

@@ -230,6 +230,29 @@ test('what would stop the cluster is refused', async () => {
     assert.equal((await a.publish(await a.client(), 'sensors/alone/n', '1')).code, 0);
 });
 
+test('a voter on the disk of another cluster counts for nothing: not as up, not for a change of members', async () => {
+    const cluster = await new Cluster(3).start(), others = await new Cluster(3).start();
+    const leader = await cluster.leader();
+    const [a, b] = cluster.followers(leader);
+    const theirs = others.nodes[b.number];
+    await theirs.stop();
+    await b.stop();
+    const own = b.dataDir;
+    b.dataDir = theirs.dataDir;
+    b.stderr = '';
+    await b.start();
+    await until('it is said', () => /belongs to another cluster; nothing is taken from it/.test(leader.stderr));
+    await until('it is not up', async () => !(await nodes(leader))[b.name].up);
+    await refused(ask(leader, 'remove', a.name), /the cluster would stop: of the 2 voters there would be then, only 1 answer/);
+    await refused(ask(leader, 'transfer', b.name), /can't be reached/);
+    assert.equal((await a.publish(await a.client(), 'sensors/still/n', '1')).code, 0);
+    await b.stop();
+    b.dataDir = own;
+    b.stderr = '';
+    await b.start();
+    await settled(leader, cluster.nodes);
+});
+
 test('no leader: status is shown all the same, changes say why not', async () => {
     const cluster = await new Cluster(3).start();
     const leader = await cluster.leader();
