@@ -29,12 +29,6 @@ const struct limit_info limit_infos[LIMITS] = {
                        "packets that have not arrived whole hold all the room there is for them"},
 };
 
-const char *const drop_names[DROPS] = {
-    [DROP_QUEUE_FULL] = "queue_full", [DROP_SLOW] = "slow",     [DROP_TOO_LARGE] = "too_large",
-    [DROP_INBOX] = "inbox",           [DROP_PEER] = "peer",     [DROP_EXPIRED] = "expired",
-    [DROP_SIZE] = "message_size",     [DROP_MEMORY] = "memory",
-};
-
 void limit_hit(struct broker_loop *loop, enum limit limit, chr_slice client, const char *address)
 {
     struct limit_state *s = &loop->limits;

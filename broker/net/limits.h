@@ -40,6 +40,7 @@ enum drop {
     DROP_PEER,    /* too much waits for another node, or more at once than nodes send each other */
     DROP_EXPIRED, /* its Message Expiry Interval has passed */
     DROP_SIZE,    /* above message_size_limit when it came */
+    DROP_MEMBER,  /* the share group that was chosen has no member here any more */
     DROP_DAMAGED, /* its body in the database is */
     DROP_MEMORY,
     DROPS
@@ -51,7 +52,6 @@ struct limit_info {
     const char *text;    /* of log lines */
 };
 extern const struct limit_info limit_infos[LIMITS];
-extern const char *const drop_names[DROPS]; /* labels of metrics: "queue_full" */
 
 #define LIMIT_LOG_INTERVAL_US INT64_C(10000000)
 

@@ -217,7 +217,7 @@ void session__deliver_again(struct broker_loop *loop, struct message *message, u
     if (pick.loop)
         deliver_pick(loop, message, &pick);
     else
-        LOOP_COUNT(loop, publishes_dropped, 1);
+        LOOP_COUNT_DROP(loop, DROP_MEMBER);
 }
 
 /* ---- Other nodes ------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ static void deliver_told(struct broker_loop *loop, struct message *message, stru
     if (pick.loop)
         deliver_pick(loop, message, &pick);
     else
-        LOOP_COUNT(loop, publishes_dropped, 1); /* the last one has left meanwhile */
+        LOOP_COUNT_DROP(loop, DROP_MEMBER);
 }
 
 void session__deliver_arrived(struct broker_loop *loop, struct message *message, bool plain,
