@@ -251,6 +251,8 @@ chr_err peers_lane_stats(const struct peers *peers, uint64_t node, enum peers_la
         out->messages_received = atomic_load_explicit(&l->account->messages, memory_order_relaxed);
         out->bytes_received = atomic_load_explicit(&l->account->bytes, memory_order_relaxed);
         out->outstanding_bytes = l->sent - l->released;
+        out->cost_sent = l->sent;
+        out->cost_taken = l->released;
         out->up = l->up;
     }
     pthread_mutex_unlock(&p->lock);

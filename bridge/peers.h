@@ -169,6 +169,8 @@ struct peers_lane_stats {
     uint64_t messages_sent, bytes_sent, messages_received, bytes_received; /* bytes: uncompressed */
     uint64_t wire_bytes_sent, connects, full;                              /* full: CHR_EAGAIN */
     uint64_t outstanding_bytes;
+    /* On this connection, as its window counts them: given to it, and taken by the peer. */
+    uint64_t cost_sent, cost_taken;
     bool up;
 };
 /* CHR_ENOTFOUND. Any thread. */

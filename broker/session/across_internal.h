@@ -79,7 +79,8 @@ struct across_peer {
     struct numbered_out out;
     struct numbered_in in;
     bool ack_owed, gap_told;
-    int64_t sent_us; /* when something was acknowledged last, or sent after nothing was out */
+    int64_t sent_us;    /* when something was acknowledged last, or sent after nothing was out */
+    uint64_t sent_mark; /* what the lane had been given when that grew old; 0: it has not */
 
     struct arrivals held; /* post_lock: for the log */
 };

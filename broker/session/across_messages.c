@@ -19,26 +19,41 @@ static uint64_t publisher_of(const struct broker_loop *loop, const struct messag
     return s ? session__publisher(s) : message->publisher;
 }
 
+/* lock. One numbered message: no more groups than it may bear. */
+static chr_err push(struct across *a, const struct route *route, struct message *message,
+                    uint64_t publisher, uint32_t peer, bool plain, const uint64_t *groups,
+                    uint32_t groups_count)
+{
+    size_t bytes_max = cluster_format(a->node->cluster) >= PEER_FORMAT_LARGE
+                           ? ACROSS_MESSAGE_BYTES_MAX
+                           : ACROSS_MESSAGE_BYTES_MAX_1;
+    if (a->list[peer].forgotten || /* meanwhile */
+        message_bytes(message) + groups_count * sizeof *groups > bytes_max)
+        return CHR_EFULL;
+    return numbered_push(&a->list[peer].out, message, publisher, route->logged_index, plain, groups,
+                         groups_count);
+}
+
 void across_send(struct broker_loop *loop, const struct route *route, struct message *message,
                  uint32_t peer, bool plain, const uint64_t *groups, uint32_t groups_count)
 {
     struct across *a = across_of(loop->node);
     uint64_t publisher = publisher_of(loop, message);
-    chr_err err = CHR_EFULL;
-    size_t bytes_max = cluster_format(loop->node->cluster) >= PEER_FORMAT_LARGE
-                           ? ACROSS_MESSAGE_BYTES_MAX
-                           : ACROSS_MESSAGE_BYTES_MAX_1;
-    if (message_bytes(message) + groups_count * sizeof *groups <= bytes_max &&
-        groups_count <= DELIVER_GROUPS_MAX) {
-        pthread_mutex_lock(&a->lock);
-        if (!a->list[peer].forgotten) /* meanwhile */
-            err = numbered_push(&a->list[peer].out, message, publisher, route->logged_index, plain,
-                                groups, groups_count);
-        pthread_mutex_unlock(&a->lock);
-    }
+    uint32_t from = 0;
+    bool any = false;
+    chr_err err;
+    pthread_mutex_lock(&a->lock);
+    do {
+        uint32_t count = CHR_MIN(groups_count - from, DELIVER_GROUPS_MAX);
+        err = push(a, route, message, publisher, peer, plain && from == 0,
+                   groups ? groups + from : NULL, count);
+        from += count;
+        any |= !err;
+    } while (!err && from < groups_count);
+    pthread_mutex_unlock(&a->lock);
     if (err)
         LOOP_COUNT_DROP(loop, err == CHR_ENOMEM ? DROP_MEMORY : DROP_PEER);
-    else
+    if (any)
         atomic_fetch_or_explicit(&a->pending, 1u << peer, memory_order_relaxed);
 }
 
@@ -98,8 +113,10 @@ void across__messages_send(struct across *a, struct across_peer *p)
             put_item(a, item, now_us);
         if (across__send_gathered(a, p))
             return; /* goes on when there is room, or a connection, or memory */
-        if (out->sent_bytes == 0)
+        if (out->sent_bytes == 0) {
             p->sent_us = now_us;
+            p->sent_mark = 0;
+        }
         while (count--)
             numbered_sent(out);
     }
@@ -110,8 +127,10 @@ void across__messages_acknowledged(struct across *a, struct across_peer *p,
 {
     if (d->receiver_boot != p->boot)
         return;
-    if (numbered_acknowledged(&p->out, d->up_to))
+    if (numbered_acknowledged(&p->out, d->up_to)) {
         p->sent_us = chr_clock_mono_us(a->node->clock);
+        p->sent_mark = 0;
+    }
     if (d->again)
         (void)numbered_rewind(&p->out);
     across__messages_send(a, p);
@@ -121,13 +140,23 @@ void across__messages_lane_up(struct across *a, struct across_peer *p)
 {
     (void)a;
     (void)numbered_rewind(&p->out);
+    p->sent_mark = 0; /* of the connection before */
 }
 
+/* What is still on its way is not lost, however long a slow link takes: sending it again would only
+ * take its place. Once the peer has taken all that the lane had been given by now, an
+ * acknowledgement is due. */
 void across__messages_tick(struct across *a, struct across_peer *p, int64_t now_us)
 {
-    (void)a;
-    if (p->up[PEERS_BULK] && p->out.sent_bytes && now_us - p->sent_us > ACROSS_SEND_AGAIN_US) {
+    struct peers_lane_stats lane;
+    if (!p->up[PEERS_BULK] || !p->out.sent_bytes || now_us - p->sent_us <= ACROSS_SEND_AGAIN_US ||
+        peers_lane_stats(a->peers, p->node, PEERS_BULK, &lane))
+        return;
+    if (!p->sent_mark) {
+        p->sent_mark = lane.cost_sent;
+    } else if (lane.cost_taken >= p->sent_mark) {
         p->sent_us = now_us;
+        p->sent_mark = 0;
         (void)numbered_rewind(&p->out);
     }
 }

@@ -82,6 +82,36 @@ test('the largest packet that a client may send reaches the other nodes', async 
     assert.match(refused.stderr, /max_packet_size: at most 8256KiB in a cluster: nodes pass on nothing larger/);
 });
 
+test('more share groups on a topic than a message between nodes bears: all of them, and everybody else, get it', async () => {
+    const cluster = await new Cluster(3).start();
+    const [a, b] = cluster.nodes;
+    const plain = await subscriber(b, 'many/groups');
+    const member = await subscriber(b, [], { properties: { receiveMaximum: 65535 } });
+    for (let i = 0; i < 1100; i += 100)
+        await member.subscribeAsync(Array.from({ length: 100 }, (_, k) => `$share/g${i + k}/many/groups`), { qos: 1 });
+    const pub = await a.client();
+    await pub.publishAsync('many/groups', 'x', { qos: 1 });
+    await gets(plain, 1);
+    await gets(member, 1100, 'messages, one for each group');
+});
+
+test('a link that takes long: what is on its way is not sent again', async () => {
+    const cluster = await new Cluster(3, { links: true }).start();
+    const leader = await cluster.leader();
+    const [from, to] = cluster.followers(leader);
+    const sub = await subscriber(to, 'slow/#', { qos: 1 });
+    const pub = await from.client();
+    const sent = async () => (await from.metrics())[`chronos_peer_sent_bytes_total{peer="${to.name}",lane="bulk"}`];
+    const before = await sent();
+    cluster.cut(from.number, to.number, 'there');
+    const body = Buffer.alloc(1 << 20, 'x');
+    await Promise.all([1, 2, 3].map((i) => pub.publishAsync(`slow/${i}`, body, { qos: 1 })));
+    await new Promise((resolve) => setTimeout(resolve, 6000)); // the length of the fault: three times the patience
+    cluster.links[`${from.number}-${to.number}`].thaw();
+    await gets(sub, 3);
+    assert.ok((await sent()) - before < 3.5 * body.length, `${(await sent()) - before} bytes`);
+}, { timeoutMs: 60000 });
+
 test('properties, payloads of all sizes, retain as published, subscription identifiers', async () => {
     const cluster = await new Cluster(3).start();
     const [a, b] = cluster.nodes;
