@@ -107,8 +107,8 @@ export class Chronos {
     }
 
     /**
-     * A connected Node mqtt client, ended after the test; client.connack is the answer. onMessage listens before it connects: what
-     * a session kept comes right behind CONNACK.
+     * A connected Node mqtt client, ended after the test; client.connack is the answer. onMessage
+     * listens before it connects: what a session kept comes right behind CONNACK.
      */
     async client({ onMessage, ...options } = {}) {
         const client = mqtt.connect(this.url(), {
