@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 #include <string.h>
@@ -162,12 +163,42 @@ static void test_more_than_half_of_a_window(void **state)
     }
 }
 
+/* Widths and numbers of rows as they come. */
+static void test_any_widths(void **state)
+{
+    (void)state;
+    const char *seeds = getenv("CHR_SEEDS");
+    uint64_t last = seeds ? strtoull(seeds, NULL, 10) : 12;
+    for (uint64_t seed = 1; seed <= CHR_MIN(last, 200); seed++) {
+        struct life l;
+        struct chr_random random = {seed};
+        uint64_t rows = 0;
+        life_begin(&l);
+        for (uint64_t left = 2 + chr_random_below(&random, 12); left > 0; left--) {
+            bool wide = chr_random_below(&random, 3) == 0;
+            uint32_t bytes = 1 + (uint32_t)chr_random_below(&random, wide ? 4000 : 24);
+            uint32_t count = 1 + (uint32_t)chr_random_below(&random, 3000000 / (bytes + 40));
+            add_rows(&l, count, bytes);
+            rows += count;
+            if (chr_random_below(&random, 3) == 0)
+                checkpoint(&l);
+        }
+        struct db_stats stats = checkpoint(&l);
+        uint64_t findings;
+        assert_int_equal(db_check(l.d, NULL, NULL, &findings), 0);
+        if (findings || stats.chunk_rows + stats.tail_rows != rows)
+            fail_msg("seed %llu", (unsigned long long)seed);
+        end(&l);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sealed_once),
         cmocka_unit_test(test_narrow_after_wide),
         cmocka_unit_test(test_more_than_half_of_a_window),
+        cmocka_unit_test(test_any_widths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
